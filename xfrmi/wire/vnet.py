@@ -1,0 +1,137 @@
+"""The virtio_net_hdr in front of every packet of a TUN opened with IFF_VNET_HDR (linux/virtio_net.h, VIRTIO 1.2
+section 5.1.6): what the kernel has left undone, a checksum or the cutting of a super-packet into segments.
+
+    flags 1 | gso_type 1 | hdr_len 2 | gso_size 2 | csum_start 2 | csum_offset 2       in host byte order
+
+`parse` turns a frame (header and IP packet) into a Packet, `emit` makes the header for one.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, TypeAlias
+
+from xfrmi.wire.ip import UDP_HEADER_LEN, finish_checksum, upper_layer
+from xfrmi.wire.ip import Buffer as Buffer
+from xfrmi.wire.xfrm_const import IPPROTO_TCP, IPPROTO_UDP
+
+VNET_HDR_LEN: Final = 10
+VNET_HDR: Final = struct.Struct("=BBHHHH")
+
+NEEDS_CSUM: Final = 1
+"""The field at csum_start + csum_offset holds the pseudo-header sum; the rest from csum_start on is not added yet."""
+DATA_VALID: Final = 2
+"""The checksum has been verified by somebody and need not be again."""
+
+GSO_NONE: Final = 0
+GSO_TCPV4: Final = 1
+GSO_UDP: Final = 3
+"""UFO, one datagram to be cut into IP fragments: only seen by who asks for it (TUN_F_UFO), and we do not."""
+GSO_TCPV6: Final = 4
+GSO_UDP_L4: Final = 5
+"""USO: one datagram for each gso_size bytes."""
+GSO_ECN: Final = 0x80
+"""Or-ed to a TCP type: CWR is set, and belongs to the first segment only."""
+
+NO_OFFLOAD: Final = bytes(VNET_HDR_LEN)
+"""The header of a finished packet."""
+
+TCP_HEADER_LEN: Final = 20
+TCP_FLAGS: Final = 13
+"""Offset of the flags byte in the TCP header."""
+TCP_CWR: Final = 0x80
+TCP_CSUM_OFFSET: Final = 16
+UDP_CSUM_OFFSET: Final = 6
+
+
+class SuperPacket:
+    """Up to 64 KiB of one flow under one header, standing for several packets of at most `segment_len` bytes.
+
+    `data` is the whole IP packet; its upper-layer checksum field holds what the sender put there: the sum of the
+    pseudo-header, or, in a datagram without UDP checksum, 0. `gso_type` is without the ECN flag: segmentation
+    gives CWR to the first segment in any case.
+    """
+
+    __slots__ = ("csum_offset", "csum_start", "data", "gso_size", "gso_type", "hdr_len")
+
+    def __init__(
+        self, data: memoryview, gso_type: int, hdr_len: int, gso_size: int, csum_start: int, csum_offset: int
+    ) -> None:
+        self.data = data
+        self.gso_type = gso_type
+        self.hdr_len = hdr_len
+        """Bytes of IP and upper-layer header together, options included."""
+        self.gso_size = gso_size
+        """Payload bytes of each segment but the last, which may have fewer."""
+        self.csum_start = csum_start
+        """Offset of the TCP or UDP header."""
+        self.csum_offset = csum_offset
+        """Offset of the checksum within it."""
+
+    @property
+    def segments(self) -> int:
+        """How many packets this stands for, at least 1."""
+        return max(1, -(-(len(self.data) - self.hdr_len) // self.gso_size))
+
+    @property
+    def segment_len(self) -> int:
+        """Length of its longest segment as an IP packet: what is compared with an MTU (TX-12)."""
+        return min(len(self.data), self.hdr_len + self.gso_size)
+
+    def __repr__(self) -> str:
+        return f"<SuperPacket type {self.gso_type}, {len(self.data)} bytes, {self.segments} of {self.segment_len}>"
+
+
+Packet: TypeAlias = Buffer | SuperPacket
+
+
+def parse(frame: memoryview) -> Packet:
+    """A frame read from the TUN -> the IP packet as a view into it, or a SuperPacket on it.
+
+    A partial checksum is finished in place, so `frame` is writable. ValueError if the header contradicts the
+    packet, or asks for what was never offered to the kernel.
+    """
+    if frame[:VNET_HDR_LEN] == NO_OFFLOAD:
+        return frame[VNET_HDR_LEN:]
+    if len(frame) < VNET_HDR_LEN:
+        raise ValueError("truncated virtio_net_hdr")
+    flags, gso_type, _, gso_size, csum_start, csum_offset = VNET_HDR.unpack_from(frame)
+    packet = frame[VNET_HDR_LEN:]
+    if gso_type == GSO_NONE:
+        if flags & NEEDS_CSUM:
+            finish_checksum(packet, csum_start, csum_offset)
+        return packet
+    return _super_packet(packet, gso_type & ~GSO_ECN, gso_size, csum_start if flags & NEEDS_CSUM else None)
+
+
+def _super_packet(packet: memoryview, gso_type: int, gso_size: int, csum_start: int | None) -> SuperPacket:
+    """hdr_len of the virtio header is no use: the kernel gives what happens to lie in the linear part of its
+    buffer. So the header length is read from the packet."""
+    protocol, offset, fragment = upper_layer(packet)
+    if gso_type == (GSO_TCPV4 if packet[0] >> 4 == 4 else GSO_TCPV6):
+        wanted, shortest, csum_offset = IPPROTO_TCP, TCP_HEADER_LEN, TCP_CSUM_OFFSET
+    elif gso_type == GSO_UDP_L4:
+        wanted, shortest, csum_offset = IPPROTO_UDP, UDP_HEADER_LEN, UDP_CSUM_OFFSET
+    else:
+        raise ValueError(f"GSO type {gso_type} was not asked for")
+    if protocol != wanted or fragment != -1 or gso_size == 0 or csum_start not in (None, offset):
+        raise ValueError("virtio_net_hdr and packet contradict each other")
+    if offset + shortest > len(packet):
+        raise ValueError("truncated upper-layer header")
+    header_len = (packet[offset + 12] >> 4) * 4 if protocol == IPPROTO_TCP else UDP_HEADER_LEN
+    if header_len < shortest or offset + header_len > len(packet):
+        raise ValueError("malformed upper-layer header")
+    return SuperPacket(packet, gso_type, offset + header_len, gso_size, offset, csum_offset)
+
+
+def emit(packet: Packet) -> bytes:
+    """The virtio_net_hdr to write in front of `packet`. A SuperPacket's checksum field holds the pseudo-header sum;
+    the kernel finishes it only if the packet leaves the machine."""
+    if not isinstance(packet, SuperPacket):
+        return NO_OFFLOAD
+    gso_type = packet.gso_type
+    if gso_type != GSO_UDP_L4 and packet.data[packet.csum_start + TCP_FLAGS] & TCP_CWR:
+        gso_type |= GSO_ECN
+    return VNET_HDR.pack(
+        NEEDS_CSUM, gso_type, packet.hdr_len, packet.gso_size, packet.csum_start, packet.csum_offset
+    )
