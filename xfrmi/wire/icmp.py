@@ -100,9 +100,9 @@ def _icmpv6(packet: Buffer, kind: int, code: int, rest: int, source: bytes) -> b
     if daddr[0] == 0xFF and (kind != ICMPV6_PKT_TOOBIG or not source):
         return None  # only Packet Too Big may answer multicast, and it needs an address to come from
     # RFC 4443 has no rule against answering later fragments: only their upper layer is not to be seen.
-    if protocol == IPPROTO_ICMPV6 and fragment <= 0:
-        if offset >= len(packet) or not packet[offset] & ICMPV6_INFORMATIONAL:
-            return None
+    inner_type = packet[offset] if offset < len(packet) else 0
+    if protocol == IPPROTO_ICMPV6 and fragment <= 0 and not inner_type & ICMPV6_INFORMATIONAL:
+        return None
     quoted = packet[: IPV6_MIN_MTU - IPV6_HEADER_LEN - ICMP_HEADER_LEN]
     length = ICMP_HEADER_LEN + len(quoted)
     addresses = (source or daddr) + saddr

@@ -132,6 +132,4 @@ def emit(packet: Packet) -> bytes:
     gso_type = packet.gso_type
     if gso_type != GSO_UDP_L4 and packet.data[packet.csum_start + TCP_FLAGS] & TCP_CWR:
         gso_type |= GSO_ECN
-    return VNET_HDR.pack(
-        NEEDS_CSUM, gso_type, packet.hdr_len, packet.gso_size, packet.csum_start, packet.csum_offset
-    )
+    return VNET_HDR.pack(NEEDS_CSUM, gso_type, packet.hdr_len, packet.gso_size, packet.csum_start, packet.csum_offset)
