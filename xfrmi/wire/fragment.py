@@ -5,6 +5,10 @@ Outer packets are fragmented after ESP: the peer reassembles before it opens the
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from typing import Final
+
 from xfrmi.wire.ip import (
     IP_MF,
     IP_OFFSET_MASK,
@@ -23,7 +27,9 @@ from xfrmi.wire.ip import (
 )
 from xfrmi.wire.xfrm_const import IPPROTO_FRAGMENT
 
-FRAGMENT_HEADER_LEN = 8
+FRAGMENT_HEADER_LEN: Final = 8
+_FRAGMENT: Final = struct.Struct(">BBHI")
+"""Next header, reserved, offset in bytes (a multiple of 8) with the more-fragments bit lowest, identification."""
 
 _OPTION_COPIED = 0x80
 """Option types with this bit go into every fragment, the others only into the first (RFC 791 3.1)."""
@@ -43,22 +49,19 @@ def fragment_ipv4(packet: Buffer, mtu: int, ident: int) -> list[Buffer]:
     if packet[0] >> 4 != 4:
         raise ValueError("no IPv4 packet")
     header_len = upper_layer(packet)[1]
-    chunk = (mtu - header_len) & ~7
-    if chunk <= 0:
-        raise ValueError(f"no room for an IPv4 fragment in {mtu} bytes")
     flags = int.from_bytes(packet[IPV4_FRAG_OFF], "big")
     header = bytearray(packet[:header_len])
     header[IPV4_ID] = ident.to_bytes(2, "big")
     fragments: list[Buffer] = []
-    for start in range(header_len, len(packet), chunk):
-        payload = packet[start : start + chunk]
-        more = IP_MF if start + chunk < len(packet) else flags & IP_MF
-        offset = (flags & IP_OFFSET_MASK) + (start - header_len >> 3)
+    for start, end in _pieces(len(packet) - header_len, mtu - header_len):
+        payload = packet[header_len + start : header_len + end]
+        more = IP_MF if header_len + end < len(packet) else flags & IP_MF
+        offset = (flags & IP_OFFSET_MASK) + start // 8
         header[IPV4_TOTAL_LENGTH] = (header_len + len(payload)).to_bytes(2, "big")
-        header[IPV4_FRAG_OFF] = (more | offset).to_bytes(2, "big")
+        header[IPV4_FRAG_OFF] = (more | offset & IP_OFFSET_MASK).to_bytes(2, "big")
         header[IPV4_CHECKSUM] = ipv4_header_checksum(header).to_bytes(2, "big")
-        fragments.append(bytes(header) + payload)
-        if start == header_len:
+        fragments.append(b"".join((header, payload)))
+        if start == 0:
             _blank_options(header)
     return fragments
 
@@ -90,17 +93,25 @@ def fragment_ipv6(packet: Buffer, mtu: int, ident: int) -> list[Buffer]:
     if packet[0] >> 4 != 6:
         raise ValueError("no IPv6 packet")
     split, previous = ipv6_transport_offset(packet)
-    chunk = (mtu - split - FRAGMENT_HEADER_LEN) & ~7
-    if chunk <= 0:
-        raise ValueError(f"no room for an IPv6 fragment in {mtu} bytes")
     header = bytearray(packet[:split])
     protocol, header[previous] = header[previous], IPPROTO_FRAGMENT
     fragments: list[Buffer] = []
-    for start in range(split, len(packet), chunk):
-        payload = packet[start : start + chunk]
-        more = int(start + chunk < len(packet))
-        length = split + FRAGMENT_HEADER_LEN + len(payload) - IPV6_HEADER_LEN
+    for start, end in _pieces(len(packet) - split, mtu - split - FRAGMENT_HEADER_LEN):
+        payload = packet[split + start : split + end]
+        more = int(split + end < len(packet))
+        length = split - IPV6_HEADER_LEN + FRAGMENT_HEADER_LEN + len(payload)
         header[IPV6_PAYLOAD_LENGTH] = length.to_bytes(2, "big")
-        extension = protocol.to_bytes(2, "little") + (start - split | more).to_bytes(2, "big") + ident.to_bytes(4, "big")
-        fragments.append(b"".join((header, extension, payload)))
+        fragments.append(b"".join((header, _FRAGMENT.pack(protocol, 0, start | more, ident), payload)))
     return fragments
+
+
+def _pieces(length: int, room: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of pieces of at most `room` bytes, multiples of 8 but for the last, which may fill all of it."""
+    step = room & ~7
+    if step <= 0:
+        raise ValueError("no room for 8 bytes of payload in a fragment")
+    start = 0
+    while length - start > room:
+        yield start, start + step
+        start += step
+    yield start, length
