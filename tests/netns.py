@@ -1,0 +1,133 @@
+"""Private network namespaces for tests: everything happens in a forked child, so nothing outlives the test.
+
+`in_netns` runs the decorated test there; `Namespace` makes further namespaces inside it. As root only a network
+namespace is made; otherwise a user namespace around it (root inside). Where the machine forbids both, the test is
+skipped and says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec
+
+import pytest
+
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWNET = 0x4000_0000
+_SECONDS = 60
+
+P = ParamSpec("P")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: int) -> None:
+    if getattr(_libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def ip(command: str) -> None:
+    """Run one line of iproute2 in the namespace we are in."""
+    subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
+
+
+def sysctl(name: str, value: object) -> None:
+    with open("/proc/sys/" + name.replace(".", "/"), "w") as knob:
+        knob.write(str(value))
+
+
+class Namespace:
+    """One more network namespace, gone with the last descriptor; `with` it to work inside."""
+
+    def __init__(self) -> None:
+        before = os.open("/proc/self/ns/net", os.O_RDONLY)
+        _call("unshare", CLONE_NEWNET)
+        self.fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+        ip("link set lo up")
+        _call("setns", before, CLONE_NEWNET)
+        os.close(before)
+
+    def __enter__(self) -> Namespace:
+        self._outer = os.open("/proc/self/ns/net", os.O_RDONLY)
+        _call("setns", self.fd, CLONE_NEWNET)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _call("setns", self._outer, CLONE_NEWNET)
+        os.close(self._outer)
+
+    def __str__(self) -> str:
+        """What `ip link set ... netns` takes."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+
+def _enter() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        _call("unshare", CLONE_NEWNET)
+    else:
+        _call("unshare", CLONE_NEWUSER | CLONE_NEWNET)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as table:
+                table.write(text)
+    ip("link set lo up")
+
+
+def _child(test: Callable[[], object], report: int) -> None:
+    signal.alarm(_SECONDS)
+    try:
+        _enter()
+    except (OSError, subprocess.CalledProcessError) as error:
+        outcome = ("skip", f"NO PRIVATE NETWORK NAMESPACE HERE, NOT TESTED: {error}")
+    else:
+        try:
+            test()
+            outcome = ("pass", "")
+        except pytest.skip.Exception as skip:
+            outcome = ("skip", str(skip))
+        except BaseException:
+            outcome = ("fail", traceback.format_exc())
+    os.write(report, pickle.dumps(outcome))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def in_netns(test: Callable[P, object]) -> Callable[P, None]:
+    """Decorator: run the test in a forked child with a network namespace of its own, `lo` up."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read)
+            _child(lambda: test(*args, **kwargs), write)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            data = pipe.read()
+        _, status = os.waitpid(child, 0)
+        verdict, text = pickle.loads(data) if data else ("fail", f"the child ended with wait status {status}")
+        if verdict == "skip":
+            pytest.skip(text)
+        if verdict == "fail":
+            pytest.fail(text, pytrace=False)
+
+    return run
+
+
+def need_tun() -> None:
+    """Skip loudly where /dev/net/tun cannot be used."""
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"/dev/net/tun IS NOT USABLE HERE, NOT TESTED: {errno.errorcode[error.errno or 0]}")

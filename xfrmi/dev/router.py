@@ -1,0 +1,129 @@
+"""Routes as the kernel sees them: the Router of the core, answered by rtnetlink.
+
+An answer is kept for a short while only. Changes of links, addresses, routes and rules are announced by the kernel and
+drop everything kept (`process`, when `fileno` is readable); a path MTU that the kernel learned from an ICMP error of
+the underlay (1.7) is announced by nobody, so answers also expire, and `generation` moves if the next one differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Callable
+
+from xfrmi.core.router import Route, is_multicast
+from xfrmi.dev.rtnl import NETLINK_ROUTE, Rtnl
+from xfrmi.errors import XfrmError
+
+MAX_AGE = 0.5
+"""Seconds an answer is believed: well inside the second after which the core asks again."""
+MAX_ROUTES = 4096
+"""Answers kept at once; past it all are forgotten and asked again."""
+MAX_MTU = 65535
+"""The loopback device claims 65536, one more than an IP packet can hold."""
+
+# RTMGRP_*: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, and group 19, IPV6_RULE
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+
+_Key = tuple[bytes, bytes, int, int]
+
+
+class KernelRouter:
+    """Implements xfrmi.core.router.Router for the network namespace it is made in."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.generation = 0
+        self._clock = clock
+        self._rtnl = Rtnl()
+        self._monitor = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_ROUTE
+        )
+        self._monitor.bind((0, _GROUPS))
+        self._routes: dict[_Key, tuple[float, Route | None]] = {}
+        self._link_mtu: dict[int, int] = {}
+        self._own: set[bytes] | None = None
+        self._scoped: set[tuple[int, bytes]] = set()
+
+    def fileno(self) -> int:
+        """Readable when something has changed: call `process`."""
+        return self._monitor.fileno()
+
+    def process(self) -> None:
+        """Read what the kernel announces and forget every answer it may have made wrong."""
+        changed = False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    self._monitor.recv(1 << 16)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:  # ENOBUFS: announcements were lost, so there were some
+                        raise
+                changed = True
+        if changed:
+            self._forget()
+
+    def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+        """See Router. Whatever makes the kernel refuse (no route, prohibited, foreign source) is None."""
+        key = (dst, src, ifindex, mark)
+        now = self._clock()
+        known = self._routes.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        answer = self._ask(dst, src, ifindex, mark)
+        if known is not None and known[1] != answer:
+            self.generation += 1
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[key] = (now + MAX_AGE, answer)
+        return answer
+
+    def is_local(self, ifindex: int, address: bytes) -> bool:
+        """See Router. Link-local addresses count on their own device only, all others wherever they arrive."""
+        if self._own is None:
+            self._read_addresses()
+            assert self._own is not None
+        if address in self._own or is_multicast(address):
+            return True
+        if len(address) == 4:
+            return address[0] == 127
+        return (ifindex, address) in self._scoped
+
+    def close(self) -> None:
+        self._rtnl.close()
+        self._monitor.close()
+
+    def _forget(self) -> None:
+        self._routes.clear()
+        self._link_mtu.clear()
+        self._own = None
+        self.generation += 1
+
+    def _ask(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+        try:
+            answer = self._rtnl.route(dst, src if any(src) else b"", ifindex, mark)
+        except XfrmError:
+            return None
+        mtu = answer.mtu or self._mtu_of(answer.ifindex)
+        return Route(min(mtu, MAX_MTU), answer.ifindex, src if any(src) else answer.prefsrc)
+
+    def _mtu_of(self, ifindex: int) -> int:
+        mtu = self._link_mtu.get(ifindex)
+        if mtu is None:
+            link = self._rtnl.link(ifindex)
+            mtu = self._link_mtu[ifindex] = link.mtu if link is not None else MAX_MTU
+        return mtu
+
+    def _read_addresses(self) -> None:
+        self._own = set()
+        self._scoped.clear()
+        for ifindex, address, prefixlen in self._rtnl.addresses():
+            if address[0] == 0xFE and address[1] & 0xC0 == 0x80 and len(address) == 16:
+                self._scoped.add((ifindex, address))
+                continue
+            self._own.add(address)
+            if len(address) == 4 and prefixlen < 31:
+                # The kernel makes this route itself, whether or not the address was given a broadcast address.
+                host_bits = (1 << 32 - prefixlen) - 1
+                self._own.add((int.from_bytes(address) | host_bits).to_bytes(4))

@@ -1,0 +1,211 @@
+"""The few questions and orders the daemon has for the kernel's routing socket: links, addresses, one route.
+
+Synchronous and small on purpose: a general netlink library costs more to import than the whole command line. Every
+failure is an XfrmError with the kernel's errno and extended-ack text. A socket belongs to the network namespace it was
+made in, wherever the process goes afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import socket
+import struct
+from typing import NamedTuple
+
+from xfrmi.errors import XfrmError
+from xfrmi.wire import netlink
+from xfrmi.wire.address import family_of
+from xfrmi.wire.link_types import IFF_UP, LinkStats
+from xfrmi.wire.netlink import attr, attr_string, attr_u32, get_string, get_u8, get_u32, parse_attrs
+from xfrmi.wire.xfrm_const import AF_UNSPEC
+
+NETLINK_ROUTE = 0
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+
+IFF_MULTICAST = 0x1000
+
+RTN_UNICAST, RTN_LOCAL = 1, 2
+
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+_NLM_F_DUMP_INTR = 0x10
+"""The table changed while it was dumped."""
+
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_TXQLEN, _IFLA_OPERSTATE = 3, 4, 5, 13, 16
+_IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 18, 19, 20, 23, 28
+_IFLA_INFO_KIND = 1
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_PREFSRC, _RTA_METRICS, _RTA_MARK = 1, 2, 4, 7, 8, 16
+_RTAX_MTU = 2
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_BUFFER = 1 << 17
+_ZERO = memoryview(bytes(4))
+_NOTHING = memoryview(b"")
+
+
+class Link(NamedTuple):
+    """A network device of any kind. `link` is the ifindex below it (0: none), `kind` is '' for a physical one."""
+
+    ifindex: int
+    name: str
+    flags: int
+    mtu: int
+    qlen: int
+    operstate: int
+    kind: str
+    alias: str
+    link: int
+    stats: LinkStats
+
+
+class Address(NamedTuple):
+    """One of our own addresses, packed."""
+
+    ifindex: int
+    address: bytes
+    prefixlen: int
+
+
+class RouteAnswer(NamedTuple):
+    """What the kernel would do with a packet. `mtu` is the metric or learned path MTU in bytes, 0 if neither is set."""
+
+    type: int
+    ifindex: int
+    prefsrc: bytes
+    mtu: int
+
+
+class Rtnl:
+    """One request at a time over one NETLINK_ROUTE socket."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._socket.bind((0, 0))
+        self._sequence = itertools.count(1)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    # Links
+
+    def link(self, which: str | int) -> Link | None:
+        """The device of that name or ifindex, None if there is none."""
+        index, attributes = (which, b"") if isinstance(which, int) else (0, attr_string(_IFLA_IFNAME, which))
+        try:
+            answers = self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)
+        except XfrmError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return _link(answers[0])
+
+    def links(self) -> list[Link]:
+        return [_link(body) for body in self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True)]
+
+    def set_link(
+        self,
+        ifindex: int,
+        *,
+        up: bool | None = None,
+        multicast: bool | None = None,
+        mtu: int | None = None,
+        name: str | None = None,
+        alias: str | None = None,
+        txqlen: int | None = None,
+        netns_fd: int | None = None,
+        netns_pid: int | None = None,
+    ) -> None:
+        """Change what is given, leave the rest. XfrmError: EPERM, ENODEV, EEXIST (name), EINVAL (mtu)..."""
+        flags = change = 0
+        for wanted, bit in ((up, IFF_UP), (multicast, IFF_MULTICAST)):
+            if wanted is not None:
+                change |= bit
+                flags |= bit if wanted else 0
+        numbers = (mtu, _IFLA_MTU), (txqlen, _IFLA_TXQLEN), (netns_fd, _IFLA_NET_NS_FD), (netns_pid, _IFLA_NET_NS_PID)
+        texts = (name, _IFLA_IFNAME), (alias, _IFLA_IFALIAS)
+        attributes = [attr_u32(kind, number) for number, kind in numbers if number is not None]
+        attributes += [attr_string(kind, text) for text, kind in texts if text is not None]
+        self._request(RTM_SETLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, flags, change) + b"".join(attributes))
+
+    def delete_link(self, ifindex: int) -> None:
+        self._request(RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))
+
+    # Addresses and routes
+
+    def addresses(self) -> list[Address]:
+        """Every address of every device of the namespace, both families."""
+        found = []
+        for body in self._request(RTM_GETADDR, _IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True):
+            _, prefixlen, _, _, ifindex = _IFADDR.unpack_from(body)
+            attrs = parse_attrs(body, _IFADDR.size)
+            # IFA_ADDRESS is the far end of a point-to-point link; IFA_LOCAL, where present, is always ours.
+            own = attrs.get(_IFA_LOCAL) or attrs.get(_IFA_ADDRESS, _NOTHING)
+            found.append(Address(ifindex, bytes(own), prefixlen))
+        return found
+
+    def route(self, dst: bytes, src: bytes = b"", oif: int = 0, mark: int = 0) -> RouteAnswer:
+        """Ask the kernel for one route, learned path MTU included. XfrmError: ENETUNREACH, EINVAL (foreign `src`)..."""
+        bits = len(dst) * 8
+        body = _RTMSG.pack(family_of(dst), bits, len(src) * 8, 0, 0, 0, 0, 0, 0) + attr(_RTA_DST, dst)
+        body += attr(_RTA_SRC, src) if src else b""
+        body += attr_u32(_RTA_OIF, oif) if oif else b""
+        body += attr_u32(_RTA_MARK, mark) if mark else b""
+        answer = self._request(RTM_GETROUTE, body)[0]
+        kind = _RTMSG.unpack_from(answer)[7]
+        attrs = parse_attrs(answer, _RTMSG.size)
+        metrics = parse_attrs(attrs.get(_RTA_METRICS, _NOTHING))
+        prefsrc = bytes(attrs.get(_RTA_PREFSRC, b""))
+        return RouteAnswer(kind, get_u32(attrs.get(_RTA_OIF, _ZERO)), prefsrc, get_u32(metrics.get(_RTAX_MTU, _ZERO)))
+
+    # One exchange
+
+    def _request(self, kind: int, body: bytes, dump: bool = False) -> list[memoryview]:
+        """Send one request and return the bodies of its answers (none for a bare acknowledgement)."""
+        while True:
+            sequence = next(self._sequence)
+            flags = netlink.NLM_F_REQUEST | (netlink.NLM_F_DUMP if dump else netlink.NLM_F_ACK)
+            self._socket.send(netlink.message(kind, flags, sequence, 0, body))
+            answers, torn = self._answers(sequence)
+            if not torn:
+                return answers
+
+    def _answers(self, sequence: int) -> tuple[list[memoryview], bool]:
+        """Collect up to DONE or the acknowledgement; `torn` if the table changed under the dump (ask again)."""
+        answers: list[memoryview] = []
+        torn = False
+        while True:
+            for message in netlink.split(self._socket.recv(_BUFFER)):
+                if message.seq != sequence:  # left over from a request that failed half-way
+                    continue
+                torn |= bool(message.flags & _NLM_F_DUMP_INTR)
+                if message.type in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
+                    netlink.raise_error(message)
+                    return answers, torn
+                answers.append(message.body)
+
+
+def _link(body: memoryview) -> Link:
+    _, _, ifindex, flags, _ = _IFINFO.unpack_from(body)
+    attrs = parse_attrs(body, _IFINFO.size)
+    info = parse_attrs(attrs.get(_IFLA_LINKINFO, _NOTHING))
+    counters = attrs.get(_IFLA_STATS64, _NOTHING)
+    count = min(len(counters) // 8, len(LinkStats.__dataclass_fields__))
+    return Link(
+        ifindex,
+        get_string(attrs.get(_IFLA_IFNAME, _NOTHING)),
+        flags,
+        get_u32(attrs.get(_IFLA_MTU, _ZERO)),
+        get_u32(attrs.get(_IFLA_TXQLEN, _ZERO)),
+        get_u8(attrs.get(_IFLA_OPERSTATE, _ZERO)),
+        get_string(info.get(_IFLA_INFO_KIND, _NOTHING)),
+        get_string(attrs.get(_IFLA_IFALIAS, _NOTHING)),
+        get_u32(attrs.get(_IFLA_LINK, _ZERO)),
+        LinkStats(*struct.unpack_from(f"={count}Q", counters)),
+    )

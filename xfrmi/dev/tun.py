@@ -1,0 +1,202 @@
+"""The inner edge: a TUN device that hands over super-packets and takes them back.
+
+IFF_VNET_HDR puts a virtio_net_hdr (wire/vnet.py) in front of each packet, and TUNSETOFFLOAD tells the kernel that we
+finish checksums and cut segments ourselves: one read then brings up to 64 KiB of a TCP stream. A persistent device
+outlives its daemon without carrier (TUN-06), so that its routes keep leading nowhere instead of into the clear, and
+is taken over by the next daemon that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import struct
+
+import pytun
+
+from xfrmi.dev.rtnl import Rtnl
+from xfrmi.errors import XfrmError
+from xfrmi.wire.link_types import XFRM_LINK_MTU, XFRM_LINK_QLEN
+from xfrmi.wire.vnet import NO_OFFLOAD, VNET_HDR_LEN, Packet, SuperPacket, emit, parse
+
+DEVICE_NODE = "/dev/net/tun"
+
+TUNSETPERSIST = 0x400454CB
+TUNSETOFFLOAD = 0x400454D0
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETCARRIER = 0x400454E2
+
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
+USO = TUN_F_USO4 | TUN_F_USO6
+"""UDP segmentation, since Linux 6.2; the kernel refuses an offload it does not know."""
+
+BURST_PACKETS = 64
+BURST_BYTES = 1 << 16
+"""recv_burst stops at either."""
+
+_ROW = 65536 + 1088
+"""Bytes between rows; not a power of two, for the cache's sake."""
+_LEAD = 16 - VNET_HDR_LEN
+"""Puts the IP packet behind the virtio_net_hdr on a 16-byte boundary."""
+
+
+class Tun:
+    """A Device[Packet, Packet]."""
+
+    def __init__(self, name: str = "", *, persist: bool = False, offload: bool = True) -> None:
+        """Create the TUN `name` ('' or 'xfrm%d': the kernel picks one), or attach to a persistent one left behind.
+
+        Raises XfrmError ENOENT, ENODEV, EACCES, EPERM, EBUSY, EINVAL, each saying what is missing and how to mend it.
+        """
+        flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR
+        try:
+            self._device = pytun.TunTapDevice(name=name, flags=flags)
+        except pytun.Error as error:
+            raise _explain(error, name) from None
+        self.name: str = self._device.name
+        self.persist = persist
+        self.errors = 0
+        """Packets the kernel did not take: the device is down (EIO), or this is no IP packet (EINVAL)."""
+        self.malformed = 0
+        """Frames from the kernel whose virtio_net_hdr contradicts the packet."""
+        self.gone = False
+        """Somebody deleted the device: the descriptor stays in error for good, close it."""
+        self._fd: int = self._device.fileno()
+        try:
+            os.set_blocking(self._fd, False)
+            os.set_inheritable(self._fd, False)
+            fcntl.ioctl(self._fd, TUNSETVNETHDRSZ, struct.pack("=i", VNET_HDR_LEN))
+            fcntl.ioctl(self._fd, TUNSETPERSIST, int(persist))
+            self.uso = self._set_offload(offload)
+        except OSError as error:
+            self._device.close()
+            raise XfrmError(error.errno or errno.EIO, "", f'TUN "{self.name}": {error.strerror}') from None
+        memory = memoryview(mmap.mmap(-1, BURST_PACKETS * _ROW))
+        # Anonymous memory costs nothing until it is written: one super-packet a burst touches the first row only.
+        self._rows = [memory[_LEAD + at * _ROW :][: VNET_HDR_LEN + 65535] for at in range(BURST_PACKETS)]
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def recv_burst(self) -> list[Packet]:
+        """Up to BURST_PACKETS packets or BURST_BYTES bytes of them."""
+        packets: list[Packet] = []
+        room = BURST_BYTES
+        for row in self._rows:
+            try:
+                length = os.readv(self._fd, (row,))
+            except OSError as error:
+                if error.errno == errno.EBADFD:
+                    self.gone = True
+                elif error.errno != errno.EAGAIN:
+                    raise
+                break
+            try:
+                packets.append(parse(row[:length]))
+            except ValueError:
+                self.malformed += 1
+            room -= length
+            if room <= 0:
+                break
+        return packets
+
+    def send_burst(self, burst: list[Packet]) -> int:
+        """Give packets to the kernel's receive path. EIO (the device is down) and EINVAL only count."""
+        taken = 0
+        fd, writev = self._fd, os.writev
+        for packet in burst:
+            header, data = (emit(packet), packet.data) if isinstance(packet, SuperPacket) else (NO_OFFLOAD, packet)
+            try:
+                writev(fd, (header, data))
+                taken += 1
+            except OSError:
+                self.errors += 1
+        return taken
+
+    def set_carrier(self, up: bool) -> None:
+        """Without carrier the device is DOWN to its users and its routes lead nowhere (TUN-06)."""
+        fcntl.ioctl(self._fd, TUNSETCARRIER, struct.pack("=i", up))
+
+    def set_persist(self, persist: bool) -> None:
+        """Whether the device stays when its descriptor is closed."""
+        fcntl.ioctl(self._fd, TUNSETPERSIST, int(persist))
+        self.persist = persist
+
+    def close(self) -> None:
+        """The device vanishes with its last descriptor; a persistent one stays, without carrier."""
+        if self._fd < 0:
+            return
+        if self.persist:
+            with contextlib.suppress(OSError):
+                self.set_carrier(False)
+        self._fd = -1
+        self._device.close()
+
+    def _set_offload(self, offload: bool) -> bool:
+        """Ask for super-packets; True if UDP ones come, too."""
+        if not offload:
+            fcntl.ioctl(self._fd, TUNSETOFFLOAD, 0)
+            return False
+        try:
+            fcntl.ioctl(self._fd, TUNSETOFFLOAD, OFFLOADS | USO)
+            return True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        fcntl.ioctl(self._fd, TUNSETOFFLOAD, OFFLOADS)
+        return False
+
+
+def shape_like_xfrm(rtnl: Rtnl, name: str, mtu: int = XFRM_LINK_MTU) -> None:
+    """Give the TUN the looks of an xfrm device (1.2, TUN-07): no MULTICAST flag, queue of 1000, MTU 1500."""
+    link = rtnl.link(name)
+    if link is None:
+        raise XfrmError(errno.ENODEV, "", f'there is no device "{name}" in this network namespace')
+    rtnl.set_link(link.ifindex, multicast=False, txqlen=XFRM_LINK_QLEN, mtu=mtu)
+
+
+def _explain(error: OSError, name: str) -> XfrmError:
+    """The same errno, with what is missing and the line that mends it."""
+    number = error.errno
+    if number is None:  # pytun checks the length of a name itself
+        return XfrmError(errno.EINVAL, "", f'"{name}" is too long: a device name has at most 15 bytes')
+    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+        if os.path.exists(DEVICE_NODE):
+            detail = f"{DEVICE_NODE} is there but the kernel has no TUN driver: modprobe tun"
+        else:
+            detail = f"{DEVICE_NODE} is missing: mkdir -p /dev/net && mknod {DEVICE_NODE} c 10 200 (or: modprobe tun)"
+    elif number in (errno.EACCES, errno.EPERM) and not _opens():
+        detail = f"{DEVICE_NODE}{_mode()} does not open for uid {os.geteuid()}: chmod 0666 {DEVICE_NODE}"
+        if number == errno.EPERM:
+            detail = f"{DEVICE_NODE} is forbidden here (a container's device list): allow `c 10:200 rwm`"
+    elif number == errno.EPERM:
+        detail = (
+            f'creating TUN "{name}" takes CAP_NET_ADMIN in the user namespace that owns this network namespace: '
+            "run as root, or rootless inside `unshare -Urn`"
+        )
+    elif number == errno.EBUSY:
+        detail = f'another process holds "{name}" (who: grep -l "iff:.{name}$" /proc/[0-9]*/fdinfo/*): stop it'
+    elif number == errno.EINVAL:
+        detail = f'"{name}" exists and is not a TUN, or is no device name (look: ip -d link show dev {name})'
+    else:
+        detail = f'TUN "{name}": {os.strerror(number)}'
+    return XfrmError(number, "", detail)
+
+
+def _opens() -> bool:
+    try:
+        os.close(os.open(DEVICE_NODE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _mode() -> str:
+    try:
+        return f" has mode {os.stat(DEVICE_NODE).st_mode & 0o777:04o} and"
+    except OSError:
+        return ""
