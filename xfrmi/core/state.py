@@ -45,6 +45,7 @@ KM_EXPIRED = 4
 KM_DEAD = 5
 
 BEET_PSEUDO_HEADER_LEN = 8
+DEFAULT_TTL = 64
 
 
 class State:
@@ -89,12 +90,14 @@ class State:
         "selector",
         "seq",
         "sequence",
+        "soft_left",
         "spi",
         "spi_bytes",
         "src",
         "stats_integrity_failed",
         "tfcpad",
         "transform",
+        "ttl",
         "use_time",
         "window",
         "wrap_cache",
@@ -138,6 +141,8 @@ class State:
         self.encap: Encap | None = info.encap
         self.encap_type = info.encap.type if info.encap else 0
         self.tfcpad = info.tfcpad
+        self.ttl = DEFAULT_TTL
+        """TTL or hop limit of outer headers (5.3)."""
         self.path_mtu = 1500
         """MTU of the way to the peer, bytes, as far as known; only TFC padding depends on it (5.8)."""
         self.transform: Transform = None if km == KM_ACQ else transform_for(info)  # type: ignore[assignment]
@@ -155,6 +160,8 @@ class State:
         self.add_time = info.current.add_time or int(now)
         self.use_time = info.current.use_time
         self.lastused = 0
+        self.soft_left: int | None = None
+        """Seconds to the soft time limit when it was last looked at (see lifetime.py)."""
         self.stats_integrity_failed = 0
         self.on_limit: Callable[[State, bool], None] | None = None
         """Told once when a soft limit is reached (False) and once for a hard one (True); set by the owner."""
