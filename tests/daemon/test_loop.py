@@ -1,0 +1,160 @@
+"""The loop: bounded turns, removal in mid-turn, deadlines, faults that do not spread, and the way out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from xfrmi.daemon.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    yield a, b
+    a.close()
+    b.close()
+
+
+def never() -> None:
+    return None
+
+
+def test_each_readable_has_its_turn(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    """A descriptor that is never drained does not keep another from being served."""
+    a, b = pair
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 100)
+    turns: list[str] = []
+
+    def pipe_turn() -> None:
+        turns.append("pipe")
+        os.read(reader, 1)
+
+    def socket_turn() -> None:
+        turns.append("socket")
+        a.recv(1)
+        if turns.count("socket") == 3:
+            loop.stop()
+
+    loop.watch(reader, pipe_turn)
+    loop.watch(a.fileno(), socket_turn)
+    for _ in range(3):
+        b.send(b"y")
+    loop.run(lambda now: None, never)
+    assert turns.count("socket") == 3
+    assert turns.count("pipe") <= 4
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_callback_may_remove_another_of_the_same_turn(loop: Loop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    calls: list[int] = []
+
+    def first_come(own: int, other: int) -> None:
+        calls.append(own)
+        loop.unwatch(other)
+        os.read(own, 1)
+        loop.stop()
+
+    for (own, _), (other, _) in zip(pipes, reversed(pipes), strict=True):
+        loop.watch(own, lambda own=own, other=other: first_come(own, other))  # type: ignore[misc]
+    for _, writer in pipes:
+        os.write(writer, b"x")
+    loop.run(lambda now: None, never)
+    assert len(calls) == 1
+    for fds in pipes:
+        for fd in fds:
+            os.close(fd)
+
+
+def test_a_fault_is_reported_and_the_loop_goes_on(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = pair
+    b.send(b"bad")
+    b.send(b"good")
+
+    def serve() -> None:
+        if a.recv(10) == b"bad":
+            raise RuntimeError("a bug of ours")
+        loop.stop()
+
+    loop.watch(a.fileno(), serve)
+    loop.run(lambda now: None, never)
+    assert loop.faults == 1
+    assert "a bug of ours" in capsys.readouterr().err
+
+
+def test_tick_comes_with_the_deadline_and_the_clock(loop: Loop) -> None:
+    now = 100.0
+    deadlines = [99.0, 100.0, None]
+    ticks: list[float] = []
+    loop.clock = lambda: now
+
+    def tick(at: float) -> None:
+        ticks.append(at)
+        deadlines.pop(0)
+        if deadlines[0] is None:
+            loop.stop()
+
+    loop.run(tick, lambda: deadlines[0])
+    assert ticks == [100.0, 100.0]
+
+
+def test_reading_pauses_while_writing_is_owed(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    a, b = pair
+    b.send(b"request")
+    order: list[str] = []
+
+    def read() -> None:
+        order.append("read")
+        a.recv(10)
+        loop.stop()
+
+    def write() -> None:
+        order.append("write")
+        loop.want_write(a.fileno(), None)
+
+    loop.watch(a.fileno(), read)
+    loop.want_write(a.fileno(), write)
+    loop.run(lambda now: None, never)
+    assert order == ["write", "read"]
+
+
+def test_stop_from_another_thread_wakes_the_loop(loop: Loop) -> None:
+    timer = threading.Timer(0.05, loop.stop)
+    timer.start()
+    loop.run(lambda now: None, never)
+    timer.join()
+
+
+def test_a_signal_ends_the_loop(loop: Loop) -> None:
+    old = signal.getsignal(signal.SIGUSR1)
+    old_wakeup = signal.set_wakeup_fd(-1)
+    try:
+        loop.stop_on(signal.SIGUSR1)
+        timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        timer.start()
+        loop.run(lambda now: None, never)
+        timer.join()
+    finally:
+        signal.set_wakeup_fd(old_wakeup)
+        signal.signal(signal.SIGUSR1, old)
+
+
+def test_unwatch_of_a_stranger_is_nothing(loop: Loop) -> None:
+    loop.unwatch(12345)

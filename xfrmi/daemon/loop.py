@@ -1,0 +1,103 @@
+"""The one loop: who is readable, who may write again, what is due, and has somebody asked us to stop.
+
+Level-triggered epoll and no threads. Each callback does one bounded piece of work (a burst, a request) and returns;
+what is left keeps its descriptor readable and has its turn after the others had theirs. Time is Unix seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+Callback = Callable[[], None]
+
+MAX_SLEEP = 5.0
+"""Seconds. The clock of the deadlines can be set while we sleep; this bounds how late that is noticed."""
+MAX_FAULTS = 20
+"""Unexpected exceptions that are printed; later ones are only counted."""
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.clock: Callable[[], float] = time.time
+        self.faults = 0
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callback] = {}
+        self._writers: dict[int, Callback] = {}
+        self._running = True
+        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.watch(self._wake_in, lambda: _drain(self._wake_in))
+
+    def watch(self, fd: int, on_readable: Callback) -> None:
+        """Call `on_readable` while `fd` is readable, hung up or in error; it must consume or unwatch."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._readers[fd] = on_readable
+
+    def want_write(self, fd: int, on_writable: Callback | None) -> None:
+        """Call `on_writable` when the watched `fd` takes data again; None to stop.
+
+        Reading pauses meanwhile: nobody can ask faster than he listens.
+        """
+        if on_writable is None:
+            self._writers.pop(fd, None)
+        else:
+            self._writers[fd] = on_writable
+        self._epoll.modify(fd, select.EPOLLIN if on_writable is None else select.EPOLLOUT)
+
+    def unwatch(self, fd: int) -> None:
+        """Before `fd` is closed. Unknown descriptors are ignored."""
+        self._writers.pop(fd, None)
+        if self._readers.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
+
+    def stop_on(self, *signals: int) -> None:
+        """From now on these signals end run(). Main thread only."""
+        # The wakeup descriptor closes the gap between the test of _running and the system call that sleeps.
+        signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        for number in signals:
+            signal.signal(number, lambda *_: self.stop())
+
+    def run(self, tick: Callable[[float], None], next_deadline: Callable[[], float | None]) -> None:
+        """Until stop(). `tick(now)` runs whenever the time of `next_deadline()` has come."""
+        while self._running:
+            deadline = next_deadline()
+            pause = MAX_SLEEP if deadline is None else min(max(deadline - self.clock(), 0.0), MAX_SLEEP)
+            for fd, mask in self._epoll.poll(pause):
+                callback = self._writers.get(fd) if mask & select.EPOLLOUT else self._readers.get(fd)
+                if callback is not None:  # else an earlier callback of this turn has removed it
+                    self._guard(callback)
+            if deadline is not None and deadline <= self.clock():
+                self._guard(lambda: tick(self.clock()))
+
+    def stop(self) -> None:
+        """End run() after the callback at work. May be called from anywhere."""
+        self._running = False
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_out, b"\0")
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    def _guard(self, callback: Callback) -> None:
+        """A packet or request that finds a bug of ours must not end everybody's tunnels: say so and go on."""
+        try:
+            callback()
+        except Exception:
+            self.faults += 1
+            if self.faults <= MAX_FAULTS:
+                traceback.print_exc(file=sys.stderr)
+
+
+def _drain(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(fd, 4096):
+            pass

@@ -1,0 +1,110 @@
+"""Where a daemon's sockets are: one directory per network namespace, named by the namespace's inode number.
+
+    <base>/<inode of /proc/self/ns/net>/{xfrm,route,json,lock}
+
+Base is $XFRMI_RUNTIME_DIR where that is set, else the first of /run/xfrmi, $XDG_RUNTIME_DIR/xfrmi and
+/tmp/xfrmi-<uid> that this user may write. A client goes through the same list and takes the first that holds a socket.
+Requests carry keys, so both ends refuse a directory that somebody else could have put there.
+
+Shared by the daemon and its clients; imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from xfrmi.errors import XfrmError
+
+XFRM_SOCKET = "xfrm"
+"""SOCK_SEQPACKET: NETLINK_XFRM datagrams."""
+ROUTE_SOCKET = "route"
+"""SOCK_SEQPACKET: RTM_*LINK datagrams."""
+JSON_SOCKET = "json"
+"""SOCK_STREAM: one JSON object a line."""
+LOCK_FILE = "lock"
+"""flock()ed while a daemon runs; its text is the daemon's pid."""
+
+MAX_DATAGRAM = 1 << 16
+"""Largest request or reply, bytes: more than any xfrm message can need."""
+
+OWN_NETNS = "/proc/self/ns/net"
+
+
+def netns_path(netns: str | int) -> str:
+    """A network namespace as `ip` users name it (a name of `ip netns`, a pid, a path) -> the path to open."""
+    text = str(netns)
+    if text.isdigit():
+        return f"/proc/{text}/ns/net"
+    return text if "/" in text else f"/run/netns/{text}"
+
+
+def netns_inode(path: str = OWN_NETNS) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError as error:
+        raise XfrmError(error.errno or errno.ENOENT, detail=f'cannot open network namespace "{path}"') from None
+
+
+def base_directories() -> list[str]:
+    """Candidates in order of preference."""
+    forced = os.environ.get("XFRMI_RUNTIME_DIR")
+    if forced:
+        return [forced]
+    bases = ["/run/xfrmi"]
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session:
+        bases.append(f"{session}/xfrmi")
+    bases.append(f"/tmp/xfrmi-{os.geteuid()}")
+    return bases
+
+
+def create_directory(netns: str = OWN_NETNS) -> str:
+    """Make the directory for the daemon of this namespace (mode 0700) and return it.
+
+    XfrmError EPERM if what stands there belongs to somebody else or is open to others.
+    """
+    bases = base_directories()
+    base = next((base for base in bases if _writable(base)), bases[-1])
+    directory = f"{base}/{netns_inode(netns)}"
+    for path in (base, directory):
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+        except OSError as error:
+            raise XfrmError(error.errno or errno.EPERM, detail=f"cannot make the runtime directory {path}") from None
+    if not _trusted(base, others_may=0o055) or not _trusted(directory):
+        raise XfrmError(
+            errno.EPERM, detail=f"{directory} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is"
+        )
+    return directory
+
+
+def find_directory(netns: str = OWN_NETNS) -> str | None:
+    """The directory of the daemon that serves this namespace, or None if there is none that this user may trust."""
+    inode = netns_inode(netns)
+    for base in base_directories():
+        directory = f"{base}/{inode}"
+        if _trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
+            return directory
+    return None
+
+
+def no_daemon(netns: str = OWN_NETNS) -> XfrmError:
+    """The one sentence for a client that finds nobody."""
+    where = "this network namespace" if netns == OWN_NETNS else f"network namespace {netns}"
+    return XfrmError(errno.ECONNREFUSED, detail=f'no xfrmi daemon serves {where}; start one there with "xfrmi daemon"')
+
+
+def _writable(base: str) -> bool:
+    return os.access(base if os.path.isdir(base) else os.path.dirname(base) or ".", os.W_OK | os.X_OK)
+
+
+def _trusted(directory: str, others_may: int = 0) -> bool:
+    """A real directory of this user (or, for a client, of root), in which nobody else may put things."""
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return False
+    mode = stat.S_IMODE(status.st_mode)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid()) and not mode & 0o077 & ~others_may
