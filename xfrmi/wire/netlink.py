@@ -48,6 +48,8 @@ NLMSGERR_ATTR_DETAIL: Final = 0
 """Our own sentence next to the kernel's phrase. The number is NLMSGERR_ATTR_UNUSED because libmnl programs (iproute2)
 give up on the whole extended ack when a type is larger than the largest they know, and skip type 0."""
 
+_MAX_DETAIL: Final = 1024
+
 NLMSG_HDRLEN: Final = 16
 NLA_HDRLEN: Final = 4
 
@@ -79,6 +81,10 @@ class Message(NamedTuple):
     def is_dump(self) -> bool:
         """For a GET request; either bit of NLM_F_DUMP is enough, as in the kernel."""
         return bool(self.flags & NLM_F_DUMP)
+
+
+NO_REQUEST: Final = Message(0, 0, 0, 0, memoryview(b""))
+"""For an error that answers nobody's request (ENOBUFS to a listener that does not read)."""
 
 
 # Messages
@@ -187,9 +193,8 @@ def raise_error(answer: Message) -> None:
 
 
 def _texts(extack: str, detail: str) -> bytes:
-    return (attr_string(NLMSGERR_ATTR_MSG, extack) if extack else b"") + (
-        attr_string(NLMSGERR_ATTR_DETAIL, detail) if detail else b""
-    )
+    texts = attr_string(NLMSGERR_ATTR_MSG, extack) if extack else b""
+    return texts + attr_string(NLMSGERR_ATTR_DETAIL, detail[:_MAX_DETAIL]) if detail else texts
 
 
 # Attributes
