@@ -45,9 +45,6 @@ DF_HIGH: Final = 0x40
 FRAGMENT_HIGH: Final = 0x3F
 """More Fragments and the upper offset bits, within the same byte; the rest of the offset is byte 7."""
 
-OUTER_TTL: Final = 64
-"""TTL and hop limit of tunnels: ip_default_ttl, as no route here gives another (5.3, 5.4)."""
-
 _MAX_LENGTH: Final = 0xFFFF
 _U16: Final = struct.Struct(">H").pack_into
 
@@ -56,9 +53,9 @@ def template(state: State) -> bytes:
     """Outer header of a tunnel: addresses, protocol, TTL or hop limit; TOS, ID, DF, flow label and lengths are 0."""
     protocol = carrier_protocol(state)
     if state.family == AF_INET:
-        fixed = bytes((0x45, 0, 0, 0, 0, 0, 0, 0, OUTER_TTL, protocol, 0, 0))
+        fixed = bytes((0x45, 0, 0, 0, 0, 0, 0, 0, state.ttl, protocol, 0, 0))
     else:
-        fixed = bytes((0x60, 0, 0, 0, 0, 0, protocol, OUTER_TTL))
+        fixed = bytes((0x60, 0, 0, 0, 0, 0, protocol, state.ttl))
     return fixed + state.src + state.dst + udp_header(state)
 
 
