@@ -22,10 +22,10 @@ ESP_HEADER: Final = struct.Struct(">II")
 _PADDING: Final = bytes(range(1, 256))
 
 TRAILERS: Final = tuple(
-    tuple(_PADDING[:pad_len] + bytes((pad_len, next_header)) for next_header in range(256)) for pad_len in range(32)
+    tuple(_PADDING[:pad_len] + bytes((pad_len, next_header)) for next_header in range(256)) for pad_len in range(16)
 )
-"""TRAILERS[pad_len][next_header]: padding 1, 2, 3 .., pad length, next header. Pad lengths of every cipher block up
-to 32 bytes; longer ones are built by `trailer`."""
+"""TRAILERS[pad_len][next_header]: padding 1, 2, 3 .., pad length, next header. Enough for every cipher
+block up to 16 bytes; longer padding is built by `trailer`."""
 
 
 def pad_length(payload_len: int, align: int) -> int:

@@ -34,6 +34,7 @@ GRE_ROUTING: Final = 0x40
 GRE_KEY: Final = 0x20
 """Flags in the first byte of a GRE header (RFC 2890); the version is in the low three bits of the second."""
 
+_LEAN: Final = (IPPROTO_TCP, IPPROTO_UDP)
 _join = b"".join
 
 
@@ -60,17 +61,13 @@ def flow_key(packet: Buffer) -> bytes:
     FLOW_DISSECTOR_F_PARSE_1ST_FRAG). A truncated upper layer has no ports either. ValueError if the IP header or an
     extension header is truncated or malformed.
     """
-    # The lean path: IPv4 without options, no fragment (only DF may be set), TCP or UDP. Nothing but slices.
-    if len(packet) >= 24 and packet[0] == 0x45 and packet[9] in (IPPROTO_TCP, IPPROTO_UDP) and packet[6:8] in _WHOLE:
+    # The lean path: IPv4 without options, neither MF nor fragment offset, TCP or UDP. Nothing but slices.
+    if len(packet) >= 24 and packet[0] == 0x45 and not packet[6] & 0x3F and not packet[7] and packet[9] in _LEAN:
         return _join((packet[9:10], packet[12:24]))
     protocol, offset, fragment = upper_layer(packet)
     addresses = packet[IPV4_ADDRESSES] if packet[0] >> 4 == 4 else packet[IPV6_ADDRESSES]
     ports = b"" if fragment != -1 else _ports(protocol, packet[offset : offset + 12])
     return _join((protocol.to_bytes(1, "big"), addresses, ports))
-
-
-_WHOLE: Final = (b"\x40\x00", b"\x00\x00")
-"""Flags and fragment offset of a packet that is no fragment."""
 
 
 def _ports(protocol: int, head: Buffer) -> Buffer:

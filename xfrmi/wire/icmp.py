@@ -78,6 +78,8 @@ def address_unreachable(packet: Buffer, source: bytes = b"") -> bytes | None:
 
 def _icmpv4(packet: Buffer, code: int, rest: int, source: bytes) -> bytes | None:
     protocol, offset, fragment = upper_layer(packet)
+    if packet[0] >> 4 != 4:
+        raise ValueError("an ICMP error is about an IPv4 packet")
     saddr, daddr = bytes(packet[IPV4_SADDR]), bytes(packet[IPV4_DADDR])
     if fragment > 0 or not _is_unicast4(saddr) or not _is_unicast4(daddr):
         return None
@@ -94,6 +96,8 @@ def _icmpv4(packet: Buffer, code: int, rest: int, source: bytes) -> bytes | None
 
 def _icmpv6(packet: Buffer, kind: int, code: int, rest: int, source: bytes) -> bytes | None:
     protocol, offset, fragment = upper_layer(packet)
+    if packet[0] >> 4 != 6:
+        raise ValueError("an ICMPv6 error is about an IPv6 packet")
     saddr, daddr = bytes(packet[IPV6_SADDR]), bytes(packet[IPV6_DADDR])
     if not any(saddr) or saddr[0] == 0xFF:
         return None
