@@ -1,0 +1,102 @@
+"""What happens to a flow on its way out: policy, states, the way out, and how much fits (1.5 TX-02..TX-11, 2.4).
+
+A Decision is made once per flow and kept by the interface until a table, a route or a second has passed. Refusals are
+never kept: each packet of a flow without a state is one XfrmOutNoStates (OUT-05), as in the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xfrmi.errors import Drop
+from xfrmi.wire.flow import Flow
+from xfrmi.wire.xfrm_const import Action, Dir, Mode, XfrmStat
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.interface import Interface
+    from xfrmi.core.path import Path
+    from xfrmi.core.policy import Policy
+    from xfrmi.core.state import State
+
+MAX_TRANSFORMS = 5
+"""Six templates are accepted, five are usable (OUT-07)."""
+
+LIFETIME = 1.0
+"""Seconds a decision may be reused, so that a path MTU learned by the kernel is noticed within that time."""
+
+
+class Refused(Exception):
+    """TX-06..TX-09, a link failure: no way through. `stat` is the MIB counter, None where the kernel has none."""
+
+    def __init__(self, stat: XfrmStat | None, reason: str) -> None:
+        self.stat = stat
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Loop(Exception):
+    """TX-10: the outer packet would come back into the device it came from."""
+
+
+class Decision:
+    """A resolved flow. `states` are in the order they are applied, innermost first (OUT-08)."""
+
+    __slots__ = ("expires", "mtu", "path", "policy", "states")
+
+    def __init__(self, policy: Policy, states: tuple[State, ...], path: Path, mtu: int, expires: float) -> None:
+        self.policy = policy
+        self.states = states
+        self.path = path
+        self.mtu = mtu
+        """Largest inner packet, bytes (TX-11)."""
+        self.expires = expires
+
+
+def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Decision:
+    """Resolve a flow. Raises Refused or Loop."""
+    try:
+        policy, states = _resolve(engine, interface, flow, now)
+    except Drop as drop:
+        raise Refused(drop.stat, drop.reason) from None
+    outermost = states[-1]
+    path = outermost.path_to(interface.link)
+    route = engine.router.route(path.dst, path.src, interface.link, path.mark)
+    if route is None:
+        raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the peer")
+    if route.ifindex and route.ifindex == interface.ifindex and not interface.away:
+        raise Loop
+    mtu = route.mtu
+    for state in reversed(states):
+        mtu = state.mtu(mtu)
+    return Decision(policy, states, path, min(mtu, interface.mtu), now + LIFETIME)
+
+
+def _resolve(
+    engine: Engine, interface: Interface, flow: Flow, now: float
+) -> tuple[Policy, tuple[State, ...]]:
+    # TX-03: the selector's `dev` sees the link, not the xfrm device. A packet out of a TUN carries no mark.
+    policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, interface.link)
+    if not policies:
+        raise Refused(None, "no policy")
+    templates = []
+    for policy in policies:
+        policy.use_time = int(now)
+        if policy.action == Action.BLOCK:
+            raise Refused(XfrmStat.OUT_POL_BLOCK, "blocked by policy")
+        templates += [(policy, template) for template in policy.templates]
+    if len(templates) > MAX_TRANSFORMS:
+        raise Refused(XfrmStat.OUT_POL_ERROR, "more than five transforms")
+    states: list[State] = []
+    for policy, template in templates:
+        state = engine.sad.resolve(template, policy, flow, now)
+        if state is None:  # `level use` without a state (OUT-10)
+            continue
+        states.append(state)
+        if template.mode != Mode.TRANSPORT:
+            flow = flow._replace(family=state.family, saddr=state.src, daddr=state.dst)
+    if not states:
+        raise Refused(None, "the policy demands no transform, and plaintext never leaves an xfrm interface")  # TX-07
+    if states[0].if_id != interface.if_id:
+        raise Refused(None, "the state belongs to another if_id")  # TX-08
+    return policies[0], tuple(states)

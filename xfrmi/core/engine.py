@@ -1,0 +1,177 @@
+"""The engine: one network namespace's worth of xfrm, without a socket in sight.
+
+It owns the tables (SAD, SPD, interfaces), the counters of /proc/net/xfrm_stat and the events, and turns bursts into
+bursts: `output` for what comes out of a TUN, `input` for what comes off the wire, `tick` for what only time brings
+about. It never asks what time it is and never does I/O; routes come from an injected Router.
+
+    >>> engine = Engine()
+    >>> xfrm0 = engine.add_interface("xfrm0", if_id=42)
+    >>> engine.add_state(StateInfo(src="192.0.2.1", dst="192.0.2.2", spi=0x1000, mode=Mode.TUNNEL, reqid=1, if_id=42,
+    ...                            aead=Algorithm("rfc4106(gcm(aes))", bytes(20), 128)), now=0)
+    >>> engine.add_policy(PolicyInfo(Selector.parse("0.0.0.0/0"), Dir.OUT, if_id=42,
+    ...                              templates=(Template("192.0.2.1", "192.0.2.2", reqid=1),)), now=0)
+    >>> outgoing, replies = engine.output(xfrm0, [packet], now=0)
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from xfrmi.core import input as inbound
+from xfrmi.core import output as outbound
+from xfrmi.core.interface import Interface, Interfaces
+from xfrmi.core.keepalive import Keepalives
+from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.router import Router, StaticRouter
+from xfrmi.core.sad import Sad
+from xfrmi.core.spd import Spd
+from xfrmi.wire.xfrm_const import XfrmStat
+
+if TYPE_CHECKING:
+    from xfrmi.core.events import Event, EventSink
+    from xfrmi.core.input import Datagram
+    from xfrmi.core.policy import Policy
+    from xfrmi.core.state import State
+    from xfrmi.wire.vnet import Buffer, Packet
+    from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
+
+
+class Engine:
+    """One namespace's interfaces, states and policies. `now` is Unix seconds everywhere."""
+
+    def __init__(
+        self,
+        router: Router | None = None,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.router: Router = router if router is not None else StaticRouter()
+        self.stats = [0] * len(XfrmStat)
+        """/proc/net/xfrm_stat, indexed by XfrmStat."""
+        self.interfaces = Interfaces()
+        self._sinks: list[EventSink] = []
+        self.sad = Sad(self._emit, random)
+        self.spd = Spd(self._emit)
+        self._keepalives = Keepalives()
+
+    # Events ------------------------------------------------------------------------------------------------------
+
+    def subscribe(self, sink: EventSink) -> None:
+        """Every event of the tables goes to `sink` at once, in order."""
+        self._sinks.append(sink)
+
+    def _emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink(event)
+
+    @property
+    def acquire_listeners(self) -> int:
+        """Without anybody listening for acquires no larval state is made (7.6)."""
+        return self.sad.acquire_listeners
+
+    @acquire_listeners.setter
+    def acquire_listeners(self, count: int) -> None:
+        self.sad.acquire_listeners = count
+
+    @property
+    def generation(self) -> int:
+        """Changes whenever something an interface has cached may have become wrong."""
+        return self.sad.generation + self.spd.generation + self.router.generation
+
+    # Interfaces --------------------------------------------------------------------------------------------------
+
+    def add_interface(self, name: str, if_id: int = 0, link: int = 0, external: bool = False) -> Interface:
+        """Rules DEV-01..05. Raises XfrmError EINVAL or EEXIST."""
+        return self.interfaces.add(name, if_id, link, external)
+
+    def change_interface(self, name: str, if_id: int = 0, link: int = 0, external: bool = False) -> Interface:
+        """Rules DEV-08..12: the whole new description; an omitted link means none. Raises XfrmError."""
+        interface = self.interfaces[name]
+        self.interfaces.change(interface, if_id, link, external)
+        return interface
+
+    def delete_interface(self, name: str) -> None:
+        self.interfaces.remove(self.interfaces[name])
+
+    # States ------------------------------------------------------------------------------------------------------
+
+    def add_state(self, info: StateInfo, now: float) -> State:
+        """NEWSA (3.3). Raises XfrmError as 7.4 says, before anything has changed."""
+        state = self.sad.add(info, now)
+        self._keepalives.watch(state, now)
+        return state
+
+    def update_state(self, info: StateInfo, now: float) -> State:
+        """UPDSA (3.3): makes a larval state valid, or changes the little that may change of a valid one."""
+        state = self.sad.update(info, now)
+        self._keepalives.watch(state, now)
+        return state
+
+    def delete_state(self, state_id: StateId, now: float) -> State:
+        return self.sad.delete(state_id, now)
+
+    def get_state(self, state_id: StateId) -> State:
+        return self.sad.get(state_id)
+
+    def alloc_spi(self, info: StateInfo, low: int, high: int, now: float) -> State:
+        return self.sad.alloc_spi(info, low, high, now)
+
+    def flush_states(self, proto: int, now: float) -> int:
+        return self.sad.flush(proto, now)
+
+    def states(self) -> Iterable[State]:
+        return self.sad.dump()
+
+    # Policies ----------------------------------------------------------------------------------------------------
+
+    def add_policy(self, info: PolicyInfo, now: float) -> Policy:
+        return self.spd.insert(info, now)
+
+    def update_policy(self, info: PolicyInfo, now: float) -> Policy:
+        return self.spd.update(info, now)
+
+    def delete_policy(self, policy_id: PolicyId, now: float) -> Policy:
+        return self.spd.delete(policy_id, now)
+
+    def get_policy(self, policy_id: PolicyId) -> Policy:
+        return self.spd.get(policy_id)
+
+    def flush_policies(self, policy_type: int, now: float) -> int:
+        return self.spd.flush(policy_type, now)
+
+    def policies(self) -> Iterable[Policy]:
+        return self.spd.dump()
+
+    # The data path -----------------------------------------------------------------------------------------------
+
+    def output(
+        self, interface: Interface, packets: Sequence[Packet], now: float
+    ) -> tuple[list[Outgoing], list[Buffer]]:
+        """Packets out of the TUN -> (outer packets by path, ICMP errors for the TUN). See output.py."""
+        return outbound.output(self, interface, packets, now)
+
+    def input(self, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Buffer]]]:
+        """(outer header, ESP) pairs off the wire -> inner packets by interface. See input.py."""
+        return inbound.input(self, datagrams, now)
+
+    def send_failed(self, outgoing: Outgoing, count: int) -> None:
+        """`count` packets of `outgoing` did not leave the machine (1.4: errors and aborted, and not sent after all)."""
+        interface = outgoing.interface
+        if interface is not None:
+            interface.tx_packets -= count
+            interface.tx_errors += count
+            interface.tx_aborted += count
+
+    # Time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Outgoing]:
+        """Do what is due: expiries of states and policies. Returns NAT keepalives to send (3.8)."""
+        self.sad.tick(now)
+        self.spd.tick(now)
+        return self._keepalives.tick(now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do next, None if nothing is planned."""
+        sources = (self.sad, self.spd, self._keepalives)
+        return min((d for d in (source.next_deadline() for source in sources) if d is not None), default=None)

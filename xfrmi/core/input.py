@@ -1,0 +1,166 @@
+"""Inbound: from ESP packets off the wire to inner packets for the TUNs. File order is packet order.
+
+    1  find     the state, by (destination, SPI, protocol, mark): never by if_id (RX-03)
+    2  open     runs of one state together: valid? encapsulated alike? replayed? expired? authentic? decapsulate (LT-08)
+    3  device   the interface whose if_id is the state's, if it is up (RX-04)
+    4  count    the device has received it, before any policy is asked (1.4)
+    5  check    `in` or `fwd` policy of that if_id (2.6)
+    6  deliver  grouped by interface, in order
+
+Nothing is raised: each packet that dies here has raised its counter by the time `input` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xfrmi.core.burst import open_burst
+from xfrmi.core.policy_check import check_input
+from xfrmi.errors import Drop
+from xfrmi.wire.esp import ESP_HEADER_LEN
+from xfrmi.wire.flow import flow_key, flow_of_key
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, Dir, Mode, XfrmStat
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.interface import Interface
+    from xfrmi.core.policy import Policy
+    from xfrmi.core.state import State
+    from xfrmi.wire.ip import Buffer
+
+    Datagram = tuple[Buffer, Buffer]
+    """(outer header, ESP packet from the SPI on); see wire.ip.split_outer."""
+
+MAX_VERDICTS = 4096
+"""Policy verdicts kept per interface; past it they are all forgotten and made again."""
+
+LOOPBACK_IFINDEX = 1
+
+
+class Verdict:
+    """An accepted flow: the state it came through and the policy that let it in (None: nothing was demanded)."""
+
+    __slots__ = ("policy", "state")
+
+    def __init__(self, state: State, policy: Policy | None) -> None:
+        self.state = state
+        self.policy = policy
+
+
+def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Buffer]]]:
+    """Receive `datagrams`. Returns the packets each interface delivers, in order."""
+    delivered: list[tuple[Interface, list[Buffer]]] = []
+    run: list[Datagram] = []
+    run_key: tuple[bytes, bytes] | None = None
+    run_state: State | None = None
+    for datagram in datagrams:
+        header, esp = datagram
+        # 1 find
+        if len(esp) < ESP_HEADER_LEN:
+            engine.stats[XfrmStat.IN_HDR_ERROR] += 1
+            continue
+        daddr = bytes(header[16:20] if header[0] >> 4 == 4 else header[24:40])
+        key = (daddr, bytes(esp[:4]))
+        if key != run_key:
+            if run_state is not None:
+                _open_run(engine, run_state, run, delivered, now)
+            run = []
+            run_key = key
+            run_state = engine.sad.lookup_input(daddr, int.from_bytes(key[1], "big"), IPPROTO_ESP, 0)
+        if run_state is None:
+            engine.stats[XfrmStat.IN_NO_STATES] += 1
+            continue
+        run.append(datagram)
+    if run_state is not None:
+        _open_run(engine, run_state, run, delivered, now)
+    return delivered
+
+
+def _open_run(
+    engine: Engine,
+    state: State,
+    datagrams: list[Datagram],
+    delivered: list[tuple[Interface, list[Buffer]]],
+    now: float,
+) -> None:
+    # 2 open
+    packets, drops = open_burst(state, datagrams, now)
+    # 3 device
+    interface = engine.interfaces.for_state(state.if_id)
+    for _, drop in drops:
+        if drop.stat is not None:
+            engine.stats[drop.stat] += 1
+        if interface is not None and drop.stat != XfrmStat.IN_STATE_DIR_ERROR:
+            interface.rx_errors += 1
+            interface.rx_dropped += 1
+    if not packets:
+        return
+    if interface is None:
+        _refuse_stray(engine, state, packets, now)
+        return
+    # 4 count
+    interface.rx_packets += len(packets)
+    interface.rx_bytes += sum(map(len, packets))
+    if state.mode == Mode.TRANSPORT:  # only what follows the IP header counts
+        interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
+    # 5 check
+    generation = engine.generation
+    if interface.verdicts_generation != generation or len(interface.verdicts) > MAX_VERDICTS:
+        interface.verdicts.clear()
+        interface.verdicts_generation = generation
+    accepted = [packet for packet in packets if _check(engine, interface, state, packet, now)]
+    # 6 deliver
+    if not accepted:
+        return
+    if delivered and delivered[-1][0] is interface:
+        delivered[-1][1].extend(accepted)
+    else:
+        delivered.append((interface, accepted))
+
+
+def _check(engine: Engine, interface: Interface, state: State, packet: Buffer, now: float) -> bool:
+    try:
+        key = flow_key(packet)
+    except ValueError:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
+        return False
+    verdict = interface.verdicts.get(key)
+    if verdict is not None and verdict.state is state:
+        if verdict.policy is not None:
+            verdict.policy.use_time = int(now)
+        return True
+    flow = flow_of_key(key)
+    local = interface.away or engine.router.is_local(interface.ifindex, flow.daddr)
+    if_id = state.if_id if interface.external else interface.if_id
+    try:
+        if local:  # the route of a packet for this host leads to lo (2.1)
+            policy = check_input(engine.spd, Dir.IN, if_id, flow, [state], now=now, ifindex=LOOPBACK_IFINDEX)
+        else:
+            policy = check_input(engine.spd, Dir.FWD, if_id, flow, [state], now=now)
+    except Drop as drop:
+        if drop.stat is not None:
+            engine.stats[drop.stat] += 1
+        return False
+    interface.verdicts[key] = Verdict(state, policy)
+    return True
+
+
+def _refuse_stray(engine: Engine, state: State, packets: list[Buffer], now: float) -> None:
+    """RX-05: a state without a device. The kernel goes on as policy IPsec with if_id 0 on the original device.
+
+    A policy refusal counts as the kernel's; what a policy would let in has no device to go to and is XfrmInError.
+    """
+    for packet in packets:
+        stat: XfrmStat | None = XfrmStat.IN_ERROR
+        try:
+            check_input(engine.spd, Dir.IN, 0, flow_of_key(flow_key(packet)), [state], now=now)
+        except Drop as drop:
+            stat = drop.stat
+        except ValueError:
+            stat = None
+        if stat is not None:
+            engine.stats[stat] += 1
+
+
+def _ip_header_len(packet: Buffer) -> int:
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40

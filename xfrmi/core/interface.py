@@ -1,0 +1,159 @@
+"""One xfrm device: its identity, its counters, its flow cache; and the table that enforces the rules of 1.1.
+
+An interface is a key (if_id) and little else. It owns no state and no policy: those live in the SAD and the SPD and
+outlive it (DEV-14). Several interfaces may run between the same two endpoints because nothing but the if_id tells
+them apart, and that is the point of the device.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from xfrmi.errors import XfrmError
+from xfrmi.wire.link_types import XFRM_LINK_MTU, LinkStats
+
+if TYPE_CHECKING:
+    from xfrmi.core.decision import Decision
+    from xfrmi.core.input import Verdict
+
+
+class Interface:
+    """One xfrm device. `link` is the ifindex of the underlying device (0: none), `ifindex` its own."""
+
+    __slots__ = (
+        "away", "collisions", "external", "flows", "flows_generation", "if_id", "ifindex", "link", "mtu", "name",
+        "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "tx_aborted", "tx_bytes", "tx_carrier", "tx_dropped",
+        "tx_errors", "tx_packets", "up", "verdicts", "verdicts_generation",
+    )  # fmt: skip
+
+    def __init__(self, name: str, if_id: int, link: int = 0, external: bool = False) -> None:
+        self.name = name
+        self.if_id = if_id
+        self.link = link
+        self.external = external
+        self.ifindex = 0
+        self.mtu = XFRM_LINK_MTU
+        self.up = True
+        """IFF_UP; a device that is down is treated as absent on input (RX-07)."""
+        self.away = False
+        """The device lives in another network namespace than its states (NS-02)."""
+        self.flows: dict[bytes, Decision] = {}
+        self.flows_generation = -1
+        self.verdicts: dict[bytes, Verdict] = {}
+        self.verdicts_generation = -1
+        # Table 1.4, raised at the failing line.
+        self.rx_packets = self.rx_bytes = self.rx_errors = self.rx_dropped = 0
+        self.tx_packets = self.tx_bytes = self.tx_errors = self.tx_dropped = 0
+        self.tx_carrier = self.tx_aborted = self.collisions = 0
+
+    def __repr__(self) -> str:
+        key = "external" if self.external else f"if_id {self.if_id:#x}"
+        return f"<Interface {self.name} {key} rx {self.rx_packets} tx {self.tx_packets}>"
+
+    def stats(self) -> LinkStats:
+        return LinkStats(
+            rx_packets=self.rx_packets, rx_bytes=self.rx_bytes, rx_errors=self.rx_errors, rx_dropped=self.rx_dropped,
+            tx_packets=self.tx_packets, tx_bytes=self.tx_bytes, tx_errors=self.tx_errors, tx_dropped=self.tx_dropped,
+            tx_carrier_errors=self.tx_carrier, tx_aborted_errors=self.tx_aborted, collisions=self.collisions,
+        )  # fmt: skip
+
+
+class Interfaces:
+    """The devices of one home namespace, found by name or by if_id."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Interface] = {}
+        self._by_if_id: dict[int, Interface] = {}
+        self._external: Interface | None = None
+
+    def __iter__(self) -> Iterator[Interface]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __getitem__(self, name: str) -> Interface:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise XfrmError(errno.ENODEV, detail=f'there is no xfrm interface "{name}"') from None
+
+    def by_ifindex(self, ifindex: int) -> Interface | None:
+        return next((i for i in self._by_name.values() if i.ifindex == ifindex), None)
+
+    def for_state(self, if_id: int) -> Interface | None:
+        """RX-04: the UP device with the state's if_id, else the UP external device, else None."""
+        found = self._by_if_id.get(if_id) if if_id else None
+        if found is not None and found.up:
+            return found
+        external = self._external
+        return external if external is not None and external.up else None
+
+    def check_add(self, name: str, if_id: int, link: int = 0, external: bool = False) -> None:
+        """Rules DEV-01..05; raises before anything exists, so that the caller may create the device in between."""
+        if external:
+            if if_id or link:
+                raise XfrmError(
+                    errno.EINVAL, "link and if_id must be zero", f'"{name}" is external and takes neither dev nor if_id'
+                )
+            if self._external is not None:
+                raise XfrmError(errno.EEXIST, detail=f'"{self._external.name}" is the external device here already')
+        elif not if_id:
+            raise XfrmError(errno.EINVAL, "if_id must be non zero", f'say "if_id N", 1..0xffffffff, for "{name}"')
+        if name in self._by_name:
+            raise XfrmError(errno.EEXIST, detail=f'an interface "{name}" exists already')
+        self._check_free(if_id)
+
+    def add(self, name: str, if_id: int, link: int = 0, external: bool = False) -> Interface:
+        self.check_add(name, if_id, link, external)
+        interface = Interface(name, if_id, link, external)
+        self._by_name[name] = interface
+        if external:
+            self._external = interface
+        else:
+            self._by_if_id[if_id] = interface
+        return interface
+
+    def change(self, interface: Interface, if_id: int, link: int = 0, external: bool = False) -> None:
+        """RTM_NEWLINK on an existing device: rules DEV-08..12."""
+        if external:
+            raise XfrmError(errno.EINVAL, "collect_md can't be changed", f'"{interface.name}" keeps the mode it has')
+        if not if_id:
+            raise XfrmError(errno.EINVAL, "if_id must be non zero", f'say "if_id N" to change "{interface.name}"')
+        if link != interface.link:
+            raise XfrmError(
+                errno.EINVAL,
+                detail=f'the underlying device of "{interface.name}" cannot change: repeat its "dev" with the new if_id',
+            )
+        if if_id == interface.if_id:
+            return
+        self._check_free(if_id)
+        self._by_if_id.pop(interface.if_id, None)
+        interface.if_id = if_id
+        interface.flows.clear()
+        interface.verdicts.clear()
+        self._by_if_id[if_id] = interface
+
+    def rename(self, interface: Interface, name: str) -> None:
+        if name in self._by_name:
+            raise XfrmError(errno.EEXIST, detail=f'an interface "{name}" exists already')
+        del self._by_name[interface.name]
+        interface.name = name
+        self._by_name[name] = interface
+
+    def remove(self, interface: Interface) -> None:
+        """DEV-14: states and policies with its if_id stay."""
+        del self._by_name[interface.name]
+        if interface.external:
+            self._external = None
+        self._by_if_id.pop(interface.if_id, None)
+
+    def _check_free(self, if_id: int) -> None:
+        taken = self._by_if_id.get(if_id)
+        if taken is not None:
+            raise XfrmError(
+                errno.EEXIST,
+                detail=f'if_id {if_id:#x} belongs to "{taken.name}"; the if_id alone is the key, whatever "dev" says',
+            )

@@ -1,0 +1,216 @@
+"""Outbound: from packets that came out of a TUN to ESP packets for the wire. File order is packet order.
+
+    1  flow     which flow is this packet, and what was decided for it (decision.py, once per flow)
+    2  refuse   no way through: tell the sender, count carrier errors; plaintext never leaves (TX-07, TX-09)
+    3  fit      larger than the tunnel can carry: tell the sender, or go on and let the outer packet fragment (TX-12)
+    4  seal     runs of one flow together, innermost state first
+    5  group    by the way out, in order
+
+Nothing is ever queued for want of a state (TX-16), and nothing is raised: each packet that dies here has raised its
+MIB counter and its device counters (table 1.4) by the time `output` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xfrmi.core import esp
+from xfrmi.core.burst import seal_burst
+from xfrmi.core.decision import Decision, Loop, Refused, decide
+from xfrmi.core.gso import segment
+from xfrmi.core.outgoing import Outgoing
+from xfrmi.errors import Drop
+from xfrmi.wire import icmp
+from xfrmi.wire.flow import flow_key, flow_of_key
+from xfrmi.wire.vnet import SuperPacket
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.interface import Interface
+    from xfrmi.core.state import State
+    from xfrmi.wire.ip import Buffer
+    from xfrmi.wire.vnet import Packet
+
+MAX_FLOWS = 4096
+"""Decisions kept per interface; past it they are all forgotten and made again."""
+
+IPV6_MIN_MTU = 1280
+
+
+def output(
+    engine: Engine, interface: Interface, packets: Sequence[Packet], now: float
+) -> tuple[list[Outgoing], list[Buffer]]:
+    """Send `packets` through `interface`. Returns (what to put on the wire, ICMP errors to put back into the TUN)."""
+    outgoing: list[Outgoing] = []
+    replies: list[Buffer] = []
+    run: list[Buffer] = []
+    run_decision: Decision | None = None
+    for packet in packets:
+        if isinstance(packet, SuperPacket):
+            whole: Buffer = packet.data
+            length = packet.segment_len
+        else:
+            whole = packet
+            length = len(packet)
+        # 1 flow
+        try:
+            decision = _decision(engine, interface, whole, now)
+        except Refused as refused:
+            _refuse(engine, interface, whole, refused, replies)
+            continue
+        except Loop:
+            interface.tx_errors += 1
+            interface.tx_dropped += 1
+            interface.collisions += 1
+            continue
+        except ValueError:  # neither IPv4 nor IPv6, or not a whole header of either
+            interface.tx_errors += 1
+            interface.tx_dropped += 1
+            continue
+        # 3 fit
+        if length > decision.mtu and not _fits_anyway(interface, whole, length, decision.mtu, replies):
+            continue
+        # 4 seal: whatever belongs together; a super-packet is a run of its own
+        if run and (decision is not run_decision or isinstance(packet, SuperPacket)):
+            assert run_decision is not None
+            _send_run(engine, interface, run_decision, run, outgoing, now)
+            run = []
+        run_decision = decision
+        if isinstance(packet, SuperPacket):
+            _send_super(engine, interface, decision, packet, outgoing, now)
+        else:
+            run.append(whole)
+    if run:
+        assert run_decision is not None
+        _send_run(engine, interface, run_decision, run, outgoing, now)
+    return outgoing, replies
+
+
+# 1 flow ---------------------------------------------------------------------------------------------------------
+
+
+def _decision(engine: Engine, interface: Interface, packet: Buffer, now: float) -> Decision:
+    """The decision for this packet's flow: a dict lookup, or made now. Raises as `decide`."""
+    flows = interface.flows
+    generation = engine.generation
+    if interface.flows_generation != generation or len(flows) > MAX_FLOWS:
+        flows.clear()
+        interface.flows_generation = generation
+    key = flow_key(packet)
+    decision = flows.get(key)
+    if decision is None or decision.expires <= now:
+        decision = flows[key] = decide(engine, interface, flow_of_key(key), now)
+    return decision
+
+
+# 2 refuse -------------------------------------------------------------------------------------------------------
+
+
+def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refused, replies: list[Buffer]) -> None:
+    """TX-09, link failure: host or address unreachable to the sender."""
+    if refused.stat is not None:
+        engine.stats[refused.stat] += 1
+    interface.tx_errors += 1
+    interface.tx_dropped += 1
+    interface.tx_carrier += 1
+    unreachable = icmp.host_unreachable if packet[0] >> 4 == 4 else icmp.address_unreachable
+    reply = unreachable(packet)
+    if reply is not None:
+        replies.append(reply)
+
+
+# 3 fit ----------------------------------------------------------------------------------------------------------
+
+
+def _fits_anyway(interface: Interface, packet: Buffer, length: int, mtu: int, replies: list[Buffer]) -> bool:
+    """TX-12: too big for the tunnel. True when it goes on all the same and its outer packet will be fragmented."""
+    if packet[0] >> 4 == 4:
+        if not packet[6] & 0x40:  # DF clear (TX-12b)
+            return True
+        reply = icmp.frag_needed(packet, mtu)
+    else:
+        if length <= IPV6_MIN_MTU:  # no link may say it cannot carry this (TX-12a)
+            return True
+        reply = icmp.packet_too_big(packet, max(mtu, IPV6_MIN_MTU))
+    interface.tx_errors += 1
+    interface.tx_dropped += 1
+    if reply is not None:
+        replies.append(reply)
+    return False
+
+
+# 4 seal ---------------------------------------------------------------------------------------------------------
+
+
+def _send_run(
+    engine: Engine,
+    interface: Interface,
+    decision: Decision,
+    run: list[Buffer],
+    outgoing: list[Outgoing],
+    now: float,
+) -> None:
+    sealed, drops = _seal(decision.states, run, now)
+    interface.tx_packets += len(sealed)
+    interface.tx_bytes += sum(map(len, run))
+    for index, drop in drops:
+        _abort(engine, interface, drop)
+        interface.tx_bytes -= len(run[index])
+    _group(interface, decision, sealed, outgoing)
+
+
+def _send_super(
+    engine: Engine,
+    interface: Interface,
+    decision: Decision,
+    packet: SuperPacket,
+    outgoing: list[Outgoing],
+    now: float,
+) -> None:
+    """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7)."""
+    sealed, drops = _seal(decision.states, segment(packet), now)
+    for _, drop in drops:
+        _abort(engine, interface, drop)
+    if sealed:
+        interface.tx_packets += 1
+        interface.tx_bytes += len(packet.data)
+    _group(interface, decision, sealed, outgoing)
+
+
+def _seal(
+    states: tuple[State, ...], packets: Sequence[Buffer], now: float
+) -> tuple[list[Buffer], list[tuple[int, Drop]]]:
+    """(sealed packets in order, (position, drop) of those that were not)."""
+    if len(states) == 1:
+        return seal_burst(states[0], packets, now)
+    sealed: list[Buffer] = []
+    drops: list[tuple[int, Drop]] = []
+    for index, packet in enumerate(packets):
+        try:
+            for state in states:  # innermost first: what one state made is the next one's packet
+                packet = esp.seal(state, packet, now)
+            sealed.append(packet)
+        except Drop as drop:
+            drops.append((index, drop))
+    return sealed, drops
+
+
+def _abort(engine: Engine, interface: Interface, drop: Drop) -> None:
+    """ESP or the outer IP output failed (1.4)."""
+    if drop.stat is not None:
+        engine.stats[drop.stat] += 1
+    interface.tx_errors += 1
+    interface.tx_aborted += 1
+
+
+# 5 group --------------------------------------------------------------------------------------------------------
+
+
+def _group(interface: Interface, decision: Decision, sealed: list[Buffer], outgoing: list[Outgoing]) -> None:
+    if not sealed:
+        return
+    if outgoing and outgoing[-1].path is decision.path:
+        outgoing[-1].packets += sealed
+    else:
+        outgoing.append(Outgoing(decision.path, sealed, interface))

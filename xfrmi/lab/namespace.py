@@ -1,0 +1,127 @@
+"""Network namespaces without names, held by a file descriptor.
+
+Nothing is bound into a file system, so nothing can be left behind: when the process ends, however it ends, its
+namespaces end with it, and the children it started get a signal (PR_SET_PDEATHSIG). Ordinary users get one user
+namespace first, in which they are root; network namespaces made inside it are theirs.
+
+Python 3.11 has no os.unshare and no os.setns, hence the C library directly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO, Any
+
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWNET = 0x4000_0000
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _unshare(flags: int) -> None:
+    if _libc.unshare(flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "unshare")
+
+
+def _setns(fd: int, kind: int) -> None:
+    if _libc.setns(fd, kind):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "setns")
+
+
+def become_root_in_user_namespace() -> None:
+    """Enter a user namespace of our own, as its root. The process must have one thread. Raises OSError."""
+    uid, gid = os.geteuid(), os.getegid()
+    _unshare(CLONE_NEWUSER)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as table:
+            table.write(text)
+
+
+class Namespace:
+    """One network namespace. `with` it, and sockets opened in the block live there for good.
+
+    The block moves the calling thread only; a socket belongs to the namespace it was opened in, wherever it is used.
+    """
+
+    def __init__(self) -> None:
+        """Raises OSError where network namespaces are not to be had."""
+        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            _unshare(CLONE_NEWNET)
+            self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+            _setns(outside, CLONE_NEWNET)
+        finally:
+            os.close(outside)
+        self._outside: list[int] = []
+
+    def __enter__(self) -> Namespace:
+        self._outside.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+        _setns(self.fd, CLONE_NEWNET)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        outside = self._outside.pop()
+        _setns(outside, CLONE_NEWNET)
+        os.close(outside)
+
+    def popen(
+        self,
+        command: Sequence[str],
+        *,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a program in here; it is killed if we die."""
+        parent = os.getpid()
+
+        def settle() -> None:
+            _setns(self.fd, CLONE_NEWNET)
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # we died between fork and prctl
+                os._exit(1)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            text=True,
+            preexec_fn=settle,
+            start_new_session=True,  # a Ctrl-C is ours to handle: programs are stopped in order
+        )
+
+    def run(self, command: Sequence[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a program in here to its end; output is captured."""
+        process = self.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def sysctl(name: str, value: int | str) -> None:
+    """Set net.* of the namespace the calling thread is in: sysctl('net.ipv4.ip_forward', 1)."""
+    with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as knob:
+        knob.write(str(value))
+
+
+def xfrmi_command(*arguments: str) -> list[str]:
+    """This very xfrmi, as a program to start."""
+    return [sys.executable, "-m", "xfrmi", *arguments]

@@ -1,0 +1,190 @@
+"""Hosts and the cables between them: named nodes in anonymous namespaces, veth pairs, addresses, routes.
+
+    with Lab() as lab:
+        moon, sun = lab.node("moon"), lab.node("sun")
+        lab.link(moon, "eth0", ["192.0.2.1/30"], sun, "eth0", ["192.0.2.2/30"])
+        with moon: socket.create_connection(("192.0.2.2", 80))
+
+Leaving the block stops the programs started in the nodes and lets the namespaces go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from xfrmi.lab.namespace import Namespace, sysctl, xfrmi_command
+
+STOP_SECONDS = 5.0
+"""A program has this long to end by itself after SIGTERM."""
+
+
+class Node(Namespace):
+    """A host: a network namespace with a name, its programs, and a place for their sockets and logs."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__()
+        self.name = name
+        self.folder = folder / name
+        self.folder.mkdir(mode=0o700)
+        self.programs: list[subprocess.Popen[str]] = []
+        with self:
+            self._netlink = _netlink()
+        self._netlink.link("set", index=1, state="up")
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For programs of this node: their control sockets lie in the lab's own folder."""
+        return {**os.environ, "XFRMI_RUNTIME_DIR": str(self.folder)}
+
+    def address(self, device: str, *addresses: str) -> None:
+        """Addresses with prefix length; IPv6 ones are usable at once (no duplicate address detection)."""
+        index = self._index(device)
+        for text in addresses:
+            interface = ipaddress.ip_interface(text)
+            self._netlink.addr(
+                "add",
+                index=index,
+                address=str(interface.ip),
+                prefixlen=interface.network.prefixlen,
+                **({"flags": 0x02} if interface.version == 6 else {}),  # IFA_F_NODAD
+            )
+
+    def route(self, destination: str, *, via: str | None = None, device: str | None = None) -> None:
+        family = socket.AF_INET6 if ":" in (via or destination) else socket.AF_INET
+        self._netlink.route(
+            "add",
+            dst=destination,
+            family=family,
+            **({"gateway": via} if via else {}),
+            **({"oif": self._index(device)} if device else {}),
+        )
+
+    def forward(self) -> None:
+        """Be a router, for both families."""
+        with self:
+            sysctl("net.ipv4.ip_forward", 1)
+            sysctl("net.ipv6.conf.all.forwarding", 1)
+
+    def up(self, device: str, mtu: int | None = None) -> None:
+        self._netlink.link("set", index=self._index(device), state="up", **({"mtu": mtu} if mtu else {}))
+
+    def start(self, command: Sequence[str], log: str = "log") -> subprocess.Popen[str]:
+        """Start a program here; what it prints is in `folder`/`log`."""
+        with open(self.folder / log, "ab") as output:
+            program = self.popen(command, stdout=output, stderr=output, env=self.env)
+        self.programs.append(program)
+        return program
+
+    def start_daemon(self, *options: str, timeout: float = 10.0) -> subprocess.Popen[str]:
+        """`xfrmi daemon` in this node, ready to be asked. RuntimeError with its last words if it does not come up."""
+        program = self.start(xfrmi_command("daemon", *options), "daemon.log")
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if program.poll() is not None:
+                break
+            if list(self.folder.glob("*/json")) and self.xfrmi("stat").returncode == 0:
+                return program
+            time.sleep(0.02)
+        raise RuntimeError(f"xfrmi daemon did not start on {self.name}: {self.last_words() or 'it said nothing'}")
+
+    def xfrmi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the xfrmi command here, to its end."""
+        return self.run(xfrmi_command(*arguments), env=self.env)
+
+    def last_words(self, log: str = "daemon.log", lines: int = 5) -> str:
+        try:
+            return "\n".join((self.folder / log).read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+    def stop(self, program: subprocess.Popen[str]) -> int:
+        """SIGTERM, then SIGKILL after a while. Returns its exit status."""
+        if program.poll() is None:
+            program.terminate()
+            try:
+                program.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
+        if program in self.programs:
+            self.programs.remove(program)
+        return program.returncode
+
+    def close(self) -> None:
+        for program in self.programs:  # all at once, then wait for each
+            with contextlib.suppress(ProcessLookupError):
+                program.terminate()
+        for program in list(self.programs):
+            self.stop(program)
+        with contextlib.suppress(OSError):
+            self._netlink.close()
+        super().close()
+
+    def _index(self, device: str) -> int:
+        found = self._netlink.link_lookup(ifname=device)
+        if not found:
+            raise ValueError(f'{self.name} has no device "{device}"')
+        return int(found[0])
+
+
+class Lab:
+    """A set of nodes that come and go together."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="xfrmi-lab-"))
+        self.nodes: list[Node] = []
+
+    def node(self, name: str) -> Node:
+        node = Node(name, self.folder)
+        self.nodes.append(node)
+        return node
+
+    def link(
+        self,
+        left: Node,
+        left_device: str,
+        left_addresses: Iterable[str],
+        right: Node,
+        right_device: str,
+        right_addresses: Iterable[str],
+    ) -> None:
+        """A cable: a veth pair, both ends up, with their addresses."""
+        left._netlink.link(
+            "add", ifname=left_device, kind="veth", peer={"ifname": right_device, "net_ns_fd": right.fd}
+        )
+        for node, device, addresses in ((left, left_device, left_addresses), (right, right_device, right_addresses)):
+            with node:
+                sysctl(f"net.ipv6.conf.{device}.accept_dad", 0)
+            node.up(device)
+            node.address(device, *addresses)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+        self.nodes.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _netlink() -> Any:
+    from pyroute2 import IPRoute  # here: its import takes a quarter of a second
+
+    return IPRoute()

@@ -1,0 +1,201 @@
+"""Traffic for labs, made with plain sockets: echoes, a hashed TCP transfer, a numbered UDP stream.
+
+Each function opens its sockets in the namespaces it is given and runs in the calling process; a socket stays in the
+namespace it was opened in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from xfrmi.lab.namespace import Namespace
+
+PATTERN = b"this is plaintext and must never be seen outside "
+"""In every payload: what a capture is searched for."""
+
+ICMP_ECHO, ICMP6_ECHO = 8, 128
+ICMP_ECHO_REPLY, ICMP6_ECHO_REPLY = 0, 129
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def filler(size: int) -> bytes:
+    return (PATTERN * (size // len(PATTERN) + 1))[:size]
+
+
+def ping(source: Namespace, address: str, count: int = 5, timeout: float = 1.0, size: int = 64) -> list[float]:
+    """Send `count` echo requests, one after the other; the round-trip times (seconds) of those answered."""
+    v6 = ":" in address
+    request, reply = (ICMP6_ECHO, ICMP6_ECHO_REPLY) if v6 else (ICMP_ECHO, ICMP_ECHO_REPLY)
+    ident = os.getpid() & 0xFFFF
+    times: list[float] = []
+    with source:
+        sock = socket.socket(family_of(address), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+    with sock:
+        for number in range(count):
+            message = struct.pack("!BBHHH", request, 0, 0, ident, number) + filler(size)
+            if not v6:  # the kernel fills the ICMPv6 checksum in, not this one
+                message = message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
+            start = time.monotonic()
+            try:
+                sock.sendto(message, (address, 0))
+            except OSError:
+                continue
+            while (left := start + timeout - time.monotonic()) > 0:
+                sock.settimeout(left)
+                try:
+                    data = sock.recv(65535)
+                except OSError:
+                    break
+                icmp = data if v6 else data[(data[0] & 15) * 4 :]
+                if icmp[0] == reply and struct.unpack_from("!HH", icmp, 4) == (ident, number):
+                    times.append(time.monotonic() - start)
+                    break
+    return times
+
+
+def internet_checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+@dataclass
+class Transfer:
+    """A finished TCP transfer."""
+
+    bytes: int
+    seconds: float
+    sent_hash: str
+    received_hash: str
+    error: str = ""
+
+    @property
+    def intact(self) -> bool:
+        return not self.error and self.sent_hash == self.received_hash
+
+
+def tcp_transfer(
+    source: Namespace,
+    sink: Namespace,
+    address: str,
+    size: int,
+    *,
+    more: Callable[[], bool] = lambda: False,
+    timeout: float = 10.0,
+) -> Transfer:
+    """Move `size` bytes, and on while `more()`, over one TCP connection to `address` in `sink`; compare SHA-256."""
+    with sink:
+        listener = socket.create_server((address, 0), family=family_of(address))
+    listener.settimeout(timeout)
+    received = hashlib.sha256()
+    problems: list[str] = []
+
+    def receive() -> None:
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(timeout)
+                while chunk := connection.recv(1 << 18):
+                    received.update(chunk)
+                connection.sendall(b"!")  # all is here: the sender's clock may stop
+        except OSError as error:
+            problems.append(f"receiver: {error}")
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    block = os.urandom(1 << 16) + filler(1 << 16)
+    sent = hashlib.sha256()
+    done = 0
+    start = time.monotonic()
+    try:
+        with source:
+            connection = socket.socket(family_of(address))
+        with connection:
+            connection.settimeout(timeout)
+            connection.connect(listener.getsockname()[:2])
+            while done < size or more():
+                connection.sendall(block)
+                sent.update(block)
+                done += len(block)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+    except OSError as error:
+        problems.append(f"sender: {error}")
+    seconds = time.monotonic() - start
+    thread.join()
+    listener.close()
+    return Transfer(done, seconds, sent.hexdigest(), received.hexdigest(), "; ".join(problems))
+
+
+@dataclass
+class Stream:
+    """A numbered UDP stream while it runs and after."""
+
+    sent: int = 0
+    received: set[int] = field(default_factory=set)
+    duplicates: int = 0
+
+    @property
+    def lost(self) -> int:
+        return self.sent - len(self.received)
+
+
+class NumberedStream:
+    """Datagrams 0, 1, 2 .. at a steady pace from one namespace to another, each accounted for."""
+
+    def __init__(self, source: Namespace, sink: Namespace, address: str, per_second: int, size: int = 200) -> None:
+        with sink:
+            self._in = socket.socket(family_of(address), socket.SOCK_DGRAM)
+            self._in.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            self._in.bind((address, 0))
+            self._in.settimeout(0.3)
+        with source:
+            self._out = socket.socket(family_of(address), socket.SOCK_DGRAM)
+            self._out.connect(self._in.getsockname()[:2])
+        self._interval = 1 / per_second
+        self._payload = filler(size)
+        self._stop = threading.Event()
+        self.stream = Stream()
+        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            self._out.send(struct.pack("!I", self.stream.sent) + self._payload)
+            self.stream.sent += 1
+            due += self._interval
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                number = struct.unpack_from("!I", self._in.recv(65535))[0]
+            except TimeoutError:
+                if self._stop.is_set():
+                    return
+                continue
+            if number in self.stream.received:
+                self.stream.duplicates += 1
+            self.stream.received.add(number)
+
+    def finish(self) -> Stream:
+        """Stop sending, wait for what is under way, and give the account."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._in.close()
+        self._out.close()
+        return self.stream
