@@ -204,7 +204,8 @@ class AttrRule(NamedTuple):
     """What an attribute policy says about one type; lengths in bytes.
 
     Too short (or above `maximum`) is ERANGE. `strict` types must have the length exactly (EINVAL): those the kernel
-    added after it learned to be strict. `span` bounds an integer of a strict u8 type.
+    added after it learned to be strict. `span` bounds an integer of a strict u8 type. A NUL that ends a `text` does
+    not count.
     """
 
     name: str
@@ -212,6 +213,7 @@ class AttrRule(NamedTuple):
     maximum: int = 0xFFFF
     strict: bool = False
     span: tuple[int, int] | None = None
+    text: bool = False
 
 
 Policy = Mapping[int, AttrRule]
@@ -243,6 +245,8 @@ def _check(rule: AttrRule, value: memoryview) -> None:
     size = len(value)
     if rule.strict and size != rule.minimum:
         raise XfrmError(EINVAL, "invalid attribute length", f"{rule.name} has {size} bytes, not {rule.minimum}")
+    if rule.text and size > 1 and value[-1] == 0:
+        size -= 1
     if not rule.minimum <= size <= rule.maximum:
         bound = f"at least {rule.minimum}" if size < rule.minimum else f"at most {rule.maximum}"
         raise XfrmError(ERANGE, "Attribute failed policy validation", f"{rule.name} has {size} bytes, not {bound}")

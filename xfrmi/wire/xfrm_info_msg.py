@@ -24,7 +24,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import AttrRule, Attrs, Message, attr, attr_u32, get_u32
 from xfrmi.wire.xfrm_attr import message_attrs, request_attrs
 from xfrmi.wire.xfrm_const import Default
-from xfrmi.wire.xfrm_struct import unfit
+from xfrmi.wire.xfrm_struct import Fields, unfit
 
 _SAD_COUNT: Final = 1
 _SAD_HASH: Final = 2
@@ -117,7 +117,7 @@ def encode_sad_info(info: SadInfo, flags: int = 0) -> bytes:
 
 def decode_sad_info(message: Message) -> SadInfo:
     attrs = message_attrs(message, _SAD_POLICY)
-    hashed = _HASH.unpack_from(attrs[_SAD_HASH]) if _SAD_HASH in attrs else (0, 0)
+    hashed: Fields = _HASH.unpack_from(attrs[_SAD_HASH]) if _SAD_HASH in attrs else (0, 0)
     return SadInfo(get_u32(attrs[_SAD_COUNT]) if _SAD_COUNT in attrs else 0, *hashed)
 
 
@@ -134,10 +134,11 @@ def encode_spd_info(info: SpdInfo, flags: int = 0) -> bytes:
 
 def decode_spd_info(message: Message) -> SpdInfo:
     attrs = message_attrs(message, _SPD_POLICY)
-    counts = _COUNTS.unpack_from(attrs[_SPD_COUNTS]) if _SPD_COUNTS in attrs else (0,) * 6
-    hashed = _HASH.unpack_from(attrs[_SPD_HASH]) if _SPD_HASH in attrs else (0, 0)
-    thresholds = _thresholds_of(attrs)
-    return SpdInfo(*counts, *hashed, thresholds.ipv4 or (32, 32), thresholds.ipv6 or (128, 128))
+    counts: Fields = _COUNTS.unpack_from(attrs[_SPD_COUNTS]) if _SPD_COUNTS in attrs else (0,) * 6
+    hashed: Fields = _HASH.unpack_from(attrs[_SPD_HASH]) if _SPD_HASH in attrs else (0, 0)
+    ipv4: Fields = _pair(attrs, _SPD_IPV4_THRESHOLD) or (32, 32)
+    ipv6: Fields = _pair(attrs, _SPD_IPV6_THRESHOLD) or (128, 128)
+    return SpdInfo(*counts, *hashed, ipv4, ipv6)
 
 
 def encode_thresholds(thresholds: Thresholds) -> bytes:
@@ -155,15 +156,12 @@ def encode_thresholds(thresholds: Thresholds) -> bytes:
 
 def decode_thresholds(message: Message) -> Thresholds:
     """A NEWSPDINFO request."""
-    thresholds = _thresholds_of(request_attrs(message, _SPD_POLICY))
+    attrs = request_attrs(message, _SPD_POLICY)
+    thresholds = Thresholds(_pair(attrs, _SPD_IPV4_THRESHOLD), _pair(attrs, _SPD_IPV6_THRESHOLD))
     for pair, bits, name in ((thresholds.ipv4, 32, "IPv4"), (thresholds.ipv6, 128, "IPv6")):
         if pair is not None and max(pair) > bits:
             raise XfrmError(EINVAL, f"Invalid hash threshold (must be <= {bits} for {name})", f"it is {max(pair)}")
     return thresholds
-
-
-def _thresholds_of(attrs: Attrs) -> Thresholds:
-    return Thresholds(_pair(attrs, _SPD_IPV4_THRESHOLD), _pair(attrs, _SPD_IPV6_THRESHOLD))
 
 
 def _pair(attrs: Attrs, kind: int) -> tuple[int, int] | None:

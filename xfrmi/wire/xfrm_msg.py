@@ -161,8 +161,9 @@ Request = (
 """int: protocol of FLUSHSA, type of FLUSHPOLICY, flags of GETSADINFO and GETSPDINFO. None: a dump of policies."""
 
 Notice = (
-    StateInfo | StateExpiry | Aevent | Acquire | Mapping | PolicyInfo | PolicyExpiry | SadInfo | SpdInfo | Defaults | int
-)
+    StateInfo | StateExpiry | Aevent | Acquire | Mapping
+    | PolicyInfo | PolicyExpiry | SadInfo | SpdInfo | Defaults | int
+)  # fmt: skip
 """int: protocol of FLUSHSA, type of FLUSHPOLICY."""
 
 _GROUPS: Final = Struct("=I")
