@@ -1,4 +1,4 @@
-"""ESP in UDP (RFC 3948): what a datagram on port 4500 is, and the UDP header of ours."""
+"""ESP in UDP (RFC 3948): what a datagram on an encapsulation port is, and the layout of the header in front of it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import struct
 from enum import IntEnum
 from typing import Final
 
-from xfrmi.wire.ip import UDP_HEADER_LEN, Buffer, checksum, pseudo_header_sum
-from xfrmi.wire.xfrm_const import IPPROTO_UDP
+from xfrmi.wire.ip import Buffer
 
-NAT_T_PORT: Final = 4500
 NON_ESP_MARKER: Final = bytes(4)
 """In front of an IKE message, where ESP would have its SPI (RFC 3948 2.2)."""
 KEEPALIVE: Final = b"\xff"
 """The whole payload of a NAT keepalive (RFC 3948 2.3)."""
 
 UDP_HEADER: Final = struct.Struct(">HHHH")
-"""Source port, destination port, length, checksum."""
-
-MAX_ESP_LEN: Final = 0xFFFF - UDP_HEADER_LEN
-"""Bytes of ESP that one UDP header can announce; more is EMSGSIZE in the kernel (5.10)."""
+"""Source port, destination port, length, checksum: 0 over IPv4, computed and never 0 over IPv6 (5.10)."""
 
 
 class Payload(IntEnum):
@@ -36,18 +31,3 @@ def classify(payload: Buffer) -> Payload:
     if len(payload) > 8:
         return Payload.ESP if payload[:4] != NON_ESP_MARKER else Payload.IKE
     return Payload.KEEPALIVE if payload == KEEPALIVE else Payload.IKE
-
-
-def udp_header(sport: int, dport: int, addresses: Buffer, esp: Buffer) -> bytes:
-    """The 8 bytes between the outer IP header and `esp`. `addresses` is source and destination in one piece.
-
-    Over IPv4 the checksum is 0 (RFC 3948 2.1), over IPv6 it is computed and never 0 (5.10). ValueError if `esp` is
-    longer than UDP can carry.
-    """
-    length = UDP_HEADER_LEN + len(esp)
-    if length > 0xFFFF:
-        raise ValueError("ESP packet too long for a UDP header")
-    if len(addresses) == 8:
-        return UDP_HEADER.pack(sport, dport, length, 0)
-    initial = pseudo_header_sum(addresses, IPPROTO_UDP, length) + sport + dport + length
-    return UDP_HEADER.pack(sport, dport, length, checksum(esp, initial) or 0xFFFF)
