@@ -58,7 +58,7 @@ def _key(value: memoryview, start: int, bits: int, which: str) -> bytes:
     end = start + (bits + 7) // 8
     if end > len(value):
         detail = f"a key of {bits} bits in an attribute with room for {len(value) - start} bytes"
-        raise XfrmError(EINVAL, f"Invalid {which} algorithm attribute length", detail)
+        raise XfrmError(EINVAL, f"Invalid {which} attribute length", detail)
     return bytes(value[start:end])
 
 

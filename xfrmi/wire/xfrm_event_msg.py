@@ -123,13 +123,12 @@ class Aevent:
 # EXPIRE
 
 
-def encode_state_expiry(expiry: StateExpiry) -> bytes:
+def encode_state_expiry(expiry: StateExpiry, *, reply: bool = False) -> bytes:
+    """`reply` for a notification: with CPU and direction, which a request must not name (3.6)."""
     info = expiry.info
     try:
-        return (
-            state_struct(info) + _HARD.pack(expiry.hard) + mark_attr(info.mark) + if_id_attr(info.if_id)
-            + _cpu_and_dir(info.pcpu, info.dir)
-        )  # fmt: skip
+        named = _HARD.pack(expiry.hard) + mark_attr(info.mark) + if_id_attr(info.if_id)
+        return state_struct(info) + named + (_cpu_and_dir(info.pcpu, info.dir) if reply else b"")
     except (struct.error, OverflowError):
         raise unfit(expiry) from None
 
@@ -214,7 +213,7 @@ def decode_mapping(message: Message) -> Mapping:
 
 
 def encode_aevent(aevent: Aevent, *, reply: bool = False) -> bytes:
-    """`reply`, for what the server sends, has one replay state always."""
+    """`reply`, for what the server sends: with one replay state always, and with CPU and direction (3.6)."""
     try:
         return _aevent(aevent, reply)
     except (struct.error, OverflowError):
@@ -233,7 +232,9 @@ def _aevent(aevent: Aevent, reply: bool) -> bytes:
         parts.append(attr_u32(Xfrma.REPLAY_THRESH, aevent.replay_thresh))
     if aevent.etimer_thresh is not None:
         parts.append(attr_u32(Xfrma.ETIMER_THRESH, aevent.etimer_thresh))
-    parts += mark_attr(aevent.id.mark), if_id_attr(aevent.if_id), _cpu_and_dir(aevent.pcpu, aevent.dir)
+    parts += mark_attr(aevent.id.mark), if_id_attr(aevent.if_id)
+    if reply:
+        parts.append(_cpu_and_dir(aevent.pcpu, aevent.dir))
     return b"".join(parts)
 
 

@@ -138,7 +138,7 @@ def decode_spd_info(message: Message) -> SpdInfo:
     hashed: Fields = _HASH.unpack_from(attrs[_SPD_HASH]) if _SPD_HASH in attrs else (0, 0)
     ipv4: Fields = _pair(attrs, _SPD_IPV4_THRESHOLD) or (32, 32)
     ipv6: Fields = _pair(attrs, _SPD_IPV6_THRESHOLD) or (128, 128)
-    return SpdInfo(*counts, *hashed, ipv4, ipv6)
+    return SpdInfo(*(*counts, *hashed, ipv4, ipv6))
 
 
 def encode_thresholds(thresholds: Thresholds) -> bytes:

@@ -223,8 +223,10 @@ def decode_request(message: Message) -> Request:
     decode = _REQUESTS.get(message.type)
     if decode is not None:
         return decode(message)
-    request_attrs(message)
+    attrs = request_attrs(message)
     if message.type == XfrmMsg.MIGRATE:
+        if Xfrma.MIGRATE not in attrs:
+            raise XfrmError(EINVAL, "Missing required MIGRATE attribute")
         raise XfrmError(ENOPROTOOPT, "", "policies cannot be migrated")
     raise XfrmError(EINVAL, "", f"XFRM_MSG_{XfrmMsg(message.type).name} is not a request")
 

@@ -36,8 +36,8 @@ from xfrmi.wire.xfrm_alg import (
     replay_attr,
     replay_esn_attr,
 )
-from xfrmi.wire.xfrm_attr import Xfrma, dump_attrs, message_attrs, request_attrs
-from xfrmi.wire.xfrm_const import AF_UNSPEC, IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP, STATE_AF_UNSPEC
+from xfrmi.wire.xfrm_attr import IPTFS_ATTRS, Xfrma, dump_attrs, message_attrs, request_attrs
+from xfrmi.wire.xfrm_const import AF_UNSPEC, IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP, STATE_AF_UNSPEC, Mode
 from xfrmi.wire.xfrm_struct import (
     CURRENT_FORMAT,
     LIMITS_FORMAT,
@@ -64,7 +64,7 @@ from xfrmi.wire.xfrm_struct import (
 )
 from xfrmi.wire.xfrm_types import Mark, StateId, StateInfo, StateStats
 
-STATE: Final = Struct(f"={SELECTOR_FORMAT}16s4sB3x16s{LIMITS_FORMAT}{CURRENT_FORMAT}6IHBBB7x")
+STATE: Final = Struct(f"={SELECTOR_FORMAT}16s4sB3x16s{LIMITS_FORMAT}{CURRENT_FORMAT}5IHBBB7x")
 """xfrm_usersa_info, 224 bytes: sel, id (daddr, spi, proto), saddr, lft, curlft, stats, seq, reqid, family, mode,
 replay_window, flags."""
 _STATE_ID: Final = Struct("=" + STATE_ID_FORMAT)
@@ -171,9 +171,12 @@ def encode_state(info: StateInfo, *, reply: bool = False) -> bytes:
 
 
 def decode_state(message: Message) -> StateInfo:
-    """A NEWSA or UPDSA request."""
+    """A NEWSA or UPDSA request. What it says about IP-TFS is not kept: without that mode it may say nothing."""
     attrs = request_attrs(message)
-    return state_of(STATE.unpack_from(message.body), attrs)
+    info = state_of(STATE.unpack_from(message.body), attrs)
+    if info.mode != Mode.IPTFS and not IPTFS_ATTRS.isdisjoint(attrs):
+        raise XfrmError(EINVAL, "IP-TFS options can only be used in IP-TFS mode", f"the mode is {info.mode}")
+    return info
 
 
 def decode_state_notice(message: Message) -> StateInfo:
