@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
 from xfrmi.wire.ip import Buffer
@@ -15,9 +14,6 @@ SPI: Final = slice(0, 4)
 SEQ: Final = slice(4, 8)
 TRAILER_LEN: Final = 2
 """Pad length and next header: the part of the trailer that is always there."""
-
-ESP_HEADER: Final = struct.Struct(">II")
-"""pack(spi, seq_lo), unpack_from(esp)."""
 
 _PADDING: Final = bytes(range(1, 256))
 
