@@ -26,7 +26,7 @@ def check_times(state: State, now: float) -> float | None:
     left = inf
     if limits.hard_add:
         left = state.add_time + limits.hard_add - now
-        if left <= 0 and state.soft_left is not None:
+        if left <= 0 and state.soft_left is not None and not state.dying:
             # The clock was set forward past both limits: the soft one still comes first (LT-06).
             state.add_time = int(now) - state.soft_left - 1
             left = limits.hard_add - state.soft_left
