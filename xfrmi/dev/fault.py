@@ -1,0 +1,75 @@
+"""A bad network: wrap a device of the underlay in it, and what arrives is lost, doubled, late or damaged.
+
+Chances are per datagram and independent; the seed makes a run repeatable. Only reception is impaired: to impair both
+directions wrap both ends.
+"""
+
+from __future__ import annotations
+
+import random
+
+from xfrmi.core.outgoing import Outgoing
+from xfrmi.dev.device import Datagram, Device
+
+
+class Fault:
+    """A Device[Datagram, Outgoing]. The counters say what was done to how many datagrams."""
+
+    def __init__(
+        self,
+        device: Device[Datagram, Outgoing],
+        *,
+        seed: int,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        reorder: float = 0.0,
+        corrupt: float = 0.0,
+    ) -> None:
+        self._device = device
+        self._random = random.Random(seed)
+        self._chances = loss, duplicate, reorder, corrupt
+        self._held: Datagram | None = None
+        self.lost = self.duplicated = self.reordered = self.corrupted = 0
+
+    def fileno(self) -> int:
+        return self._device.fileno()
+
+    def recv_burst(self) -> list[Datagram]:
+        """Order of fates: lost, damaged (one bit of the ESP packet), held back behind the next one, doubled."""
+        loss, duplicate, reorder, corrupt = self._chances
+        burst: list[Datagram] = []
+        for datagram in self._device.recv_burst():
+            if self._happens(loss):
+                self.lost += 1
+                continue
+            if len(datagram[1]) and self._happens(corrupt):
+                self.corrupted += 1
+                datagram = self._damaged(datagram)
+            if self._held is None and self._happens(reorder):
+                self.reordered += 1
+                # It leaves with a later datagram, perhaps of a later burst: then the device's memory is not its own.
+                self._held = bytes(datagram[0]), bytes(datagram[1])
+                continue
+            burst.append(datagram)
+            if self._held is not None:
+                burst.append(self._held)
+                self._held = None
+            if self._happens(duplicate):
+                self.duplicated += 1
+                burst.append(datagram)
+        return burst
+
+    def send_burst(self, burst: list[Outgoing]) -> int:
+        return self._device.send_burst(burst)
+
+    def close(self) -> None:
+        self._device.close()
+
+    def _happens(self, chance: float) -> bool:
+        return chance > 0 and self._random.random() < chance
+
+    def _damaged(self, datagram: Datagram) -> Datagram:
+        header, esp = datagram
+        damaged = bytearray(esp)
+        damaged[self._random.randrange(len(damaged))] ^= 1 << self._random.randrange(8)
+        return header, damaged

@@ -1,0 +1,232 @@
+"""The outer edge for protocol 50: one raw socket per address family, in and out.
+
+Out, header bytes are exactly the core's (IP_HDRINCL, IPV6_HDRINCL; kernel-behaviour section 0): the kernel fills an
+IPv4 identification of 0 where DF is clear, and nothing else. It never fragments what it is handed with a header, so
+that is done here, after ESP as it should be; what is too big and may not be fragmented is refused with EMSGSIZE.
+Mark and output device go along with each message (SO_MARK, PKTINFO), so one socket serves every path. The device binds
+an IPv4 route; of IPv6 routes from a given source the kernel only prefers those of the device, here as in the router.
+
+In, the two families differ: an IPv4 raw socket gives the IP header, an IPv6 one the payload only, and the header is
+put together again from control messages (RAW-03). A raw socket sees what is addressed to this host, reassembled
+(RAW-04); it does not see what it sends itself, unless that is sent to this host.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import struct
+import sys
+
+from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.path import Path
+from xfrmi.core.router import Router
+from xfrmi.dev.device import Datagram, Failure
+from xfrmi.dev.mmsg import Destination, ReceiveRows, SendRows, cmsg, cmsg_offsets
+from xfrmi.dev.sockets import (
+    IP_PKTINFO,
+    IPV6_FLOWINFO,
+    IPV6_HOPLIMIT,
+    IPV6_PKTINFO,
+    IPV6_RECVHOPLIMIT,
+    IPV6_RECVPKTINFO,
+    SEND_PATIENCE,
+    SO_MARK,
+    enlarge_buffers,
+    receive_drops,
+)
+from xfrmi.errors import XfrmError
+from xfrmi.wire.fragment import fragment_ipv4, fragment_ipv6
+from xfrmi.wire.ip import Buffer
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, IPPROTO_ESP
+
+BURST = 64
+"""Datagrams for one system call."""
+
+IPPROTO_IP, IPPROTO_IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
+IPV6_HDRINCL, IPV6_FREEBIND = 36, 78
+
+_DF = 0x40
+_MAX_DESTINATIONS = 1024
+_PAYLOAD = struct.Struct(">HBB")
+_FLOW = struct.Struct(">I")
+_LOW_BYTE = 0 if sys.byteorder == "little" else 3
+_V6_CONTROL = 256
+
+
+class RawEsp:
+    """A Device[Datagram, Outgoing] for one address family (AF_INET or AF_INET6)."""
+
+    def __init__(self, family: int, router: Router) -> None:
+        """Open the socket; from then on the kernel no longer answers ESP with ICMP (RAW-01, RAW-02).
+
+        `router` tells the path MTU. Raises XfrmError EPERM without CAP_NET_RAW, EAFNOSUPPORT without IPv6.
+        """
+        try:
+            self._socket = socket.socket(
+                family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, IPPROTO_ESP
+            )
+        except OSError as error:
+            raise _explain(error, family) from None
+        self.family = family
+        self.failures: list[Failure] = []
+        """What did not leave in the last send_burst."""
+        self.errors = 0
+        """Unexpected errors of the receiving side."""
+        self._router = router
+        self._send_rows = SendRows(BURST)
+        self._staged: list[Outgoing] = []
+        self._destinations: dict[Path, Destination] = {}
+        # An identification must not repeat while fragments of the last packet with it may be on the way.
+        self._identification = random.SystemRandom().getrandbits(32)
+        if family == AF_INET:
+            self._socket.setsockopt(IPPROTO_IP, socket.IP_HDRINCL, 1)
+            self._socket.setsockopt(IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+            self._receive_rows = ReceiveRows(BURST)
+        else:
+            # FREEBIND: as in IPv4, whether a source is ours is not asked of a header that is complete.
+            for option in (IPV6_HDRINCL, IPV6_FREEBIND, IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO):
+                self._socket.setsockopt(IPPROTO_IPV6, option, 1)
+            self._socket.setsockopt(IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+            self._receive_rows = ReceiveRows(BURST, control=_V6_CONTROL)
+        self._layouts: dict[int, tuple[int, int, int]] = {}
+        enlarge_buffers(self._socket)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def overruns(self) -> int:
+        """Datagrams that the kernel dropped because we did not read in time."""
+        return receive_drops(self._socket)
+
+    # In
+
+    def recv_burst(self) -> list[Datagram]:
+        """What has arrived, up to BURST datagrams."""
+        rows = self._receive_rows
+        try:
+            lengths = rows.receive(self._socket.fileno())
+        except OSError:
+            self.errors += 1
+            return []
+        burst: list[Datagram] = []
+        if self.family == AF_INET:
+            for row, length in zip(rows.rows, lengths, strict=False):
+                header_len = (row[0] & 0x0F) << 2
+                burst.append((row[:header_len], row[header_len:length]))
+        else:
+            for index, length in enumerate(lengths):
+                burst.append((self._header(index, length), rows.rows[index][:length]))
+        return burst
+
+    def _header(self, index: int, length: int) -> bytes:
+        """The fixed IPv6 header of a received datagram. Extension headers are lost: it says that ESP comes next."""
+        rows = self._receive_rows
+        control = rows.controls[index]
+        used = rows.control_length(index)
+        layout = self._layouts.get(used)
+        if layout is None:  # the kernel always writes the same ones in the same order; FLOWINFO only if it is not 0
+            offsets = cmsg_offsets(control, used)
+            layout = self._layouts[used] = (
+                offsets[IPPROTO_IPV6, IPV6_PKTINFO],
+                offsets[IPPROTO_IPV6, IPV6_HOPLIMIT] + _LOW_BYTE,
+                offsets.get((IPPROTO_IPV6, IPV6_FLOWINFO), 0),
+            )
+        destination, hop_limit, flow = layout
+        return b"".join(
+            (
+                _FLOW.pack(0x60000000 | _FLOW.unpack_from(control, flow)[0] if flow else 0x60000000),
+                _PAYLOAD.pack(length, IPPROTO_ESP, control[hop_limit]),
+                rows.names[index][8:24],
+                control[destination : destination + 16],
+            )
+        )
+
+    # Out
+
+    def send_burst(self, burst: list[Outgoing]) -> int:
+        """Send complete outer packets of this family, fragmenting where that is needed and allowed.
+
+        Returns the number of packets that left whole; the others are in `failures`.
+        """
+        self.failures = []
+        total = 0
+        for outgoing in burst:
+            total += len(outgoing.packets)
+            path = outgoing.path
+            destination = self._destinations.get(path) or self._destination(path)
+            route = self._router.route(path.dst, path.src, path.ifindex, path.mark)
+            mtu = route.mtu if route is not None else 65535  # the kernel will refuse by itself
+            for packet in outgoing.packets:
+                if len(packet) <= mtu:
+                    self._stage(packet, destination, outgoing)
+                    continue
+                fragments = self._fragments(packet, mtu)
+                if not fragments:
+                    self.failures.append(Failure(outgoing, 1, errno.EMSGSIZE))
+                for fragment in fragments:
+                    self._stage(fragment, destination, outgoing)
+        self._flush()
+        return total - sum(failure.packets for failure in self.failures)
+
+    def _fragments(self, packet: Buffer, mtu: int) -> list[Buffer]:
+        """Empty where DF, or an MTU without room for any payload, forbids it."""
+        self._identification = (self._identification + 1) & 0xFFFFFFFF
+        try:
+            if self.family == AF_INET6:
+                return fragment_ipv6(packet, mtu, self._identification)
+            if packet[6] & _DF:
+                return []
+            # 0 would be filled by the kernel, with another number for every fragment.
+            given = int.from_bytes(packet[4:6], "big")
+            return fragment_ipv4(packet, mtu, given or self._identification & 0xFFFF or 1)
+        except ValueError:
+            return []
+
+    def _stage(self, packet: Buffer, destination: Destination, outgoing: Outgoing) -> None:
+        self._staged.append(outgoing)
+        if self._send_rows.stage(packet, destination):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._staged:
+            for index, number in self._send_rows.send(self._socket.fileno(), SEND_PATIENCE):
+                self.failures.append(Failure(self._staged[index], 1, number))
+            self._staged.clear()
+
+    def _destination(self, path: Path) -> Destination:
+        if len(self._destinations) >= _MAX_DESTINATIONS:
+            self._destinations.clear()
+        control = b""
+        if self.family == AF_INET:
+            sockaddr = struct.pack("=HH4s8x", AF_INET, 0, path.dst)
+            if path.ifindex:
+                control = cmsg(IPPROTO_IP, IP_PKTINFO, struct.pack("=i8x", path.ifindex))
+        else:
+            sockaddr = struct.pack("=HHI16sI", AF_INET6, 0, 0, path.dst, 0)
+            if path.ifindex:
+                control = cmsg(IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16si", path.src, path.ifindex))
+        if path.mark:
+            control += cmsg(socket.SOL_SOCKET, SO_MARK, struct.pack("=I", path.mark))
+        made = self._destinations[path] = Destination(sockaddr, control)
+        return made
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _explain(error: OSError, family: int) -> XfrmError:
+    number = error.errno or errno.EIO
+    version = 4 if family == AF_INET else 6
+    if number in (errno.EPERM, errno.EACCES):
+        detail = (
+            f"a raw IPv{version} socket for ESP takes CAP_NET_RAW in the user namespace that owns this network "
+            "namespace: run as root, or rootless inside `unshare -Urn`"
+        )
+    elif number == errno.EAFNOSUPPORT:
+        detail = f"this kernel has no IPv{version}"
+    else:
+        detail = f"raw IPv{version} socket: {error.strerror}"
+    return XfrmError(number, "", detail)

@@ -1,0 +1,72 @@
+"""Every socket towards the peers of one network namespace, and which of them sends what.
+
+A Path says how its packets leave. Protocol 50 goes by the raw socket of its family. So does UDP in transport and BEET
+mode, whose outer header continues the inner one and must go out bit for bit. UDP in tunnel mode goes by the UDP socket
+of its source port, which can segment; while nobody has opened that, by the raw socket, too: the packets are complete.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.router import Router
+from xfrmi.dev.device import Datagram, Device, Failure
+from xfrmi.dev.raw import RawEsp
+from xfrmi.dev.udp import OnOther, UdpEncap
+from xfrmi.errors import XfrmError
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6
+
+
+class Underlay:
+    """Belongs for life to the network namespace it is made in; UDP ports, too, must be opened from inside it."""
+
+    def __init__(self, router: Router, on_other: OnOther | None = None) -> None:
+        """Open the raw sockets. A machine without IPv6 has one of them only. XfrmError EPERM without CAP_NET_RAW."""
+        self._raw: dict[int, RawEsp] = {AF_INET: RawEsp(AF_INET, router)}
+        self._udp: dict[tuple[int, int], UdpEncap] = {}
+        self._on_other = on_other
+        try:
+            self._raw[AF_INET6] = RawEsp(AF_INET6, router)
+        except XfrmError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                self.close()
+                raise
+
+    def __iter__(self) -> Iterator[Device[Datagram, Outgoing]]:
+        """The open devices: what the loop waits for."""
+        yield from self._raw.values()
+        yield from self._udp.values()
+
+    def listen(self, family: int, port: int) -> UdpEncap | None:
+        """Open a UDP port for ESP. Returns the new device for the loop, None if it is open already.
+
+        Raises XfrmError EADDRINUSE, EACCES.
+        """
+        if (family, port) in self._udp:
+            return None
+        device = self._udp[family, port] = UdpEncap(family, port, on_other=self._on_other)
+        return device
+
+    def send(self, burst: list[Outgoing]) -> list[Failure]:
+        """Send everything; per device in order. Returns what did not leave."""
+        failures: list[Failure] = []
+        shares: dict[RawEsp | UdpEncap, list[Outgoing]] = {}
+        for outgoing in burst:
+            path = outgoing.path
+            device: RawEsp | UdpEncap | None = self._raw.get(path.family)
+            if path.use_udp_socket:
+                device = self._udp.get((path.family, path.sport), device)
+            if device is None:
+                failures.append(Failure(outgoing, len(outgoing.packets), errno.EAFNOSUPPORT))
+            else:
+                shares.setdefault(device, []).append(outgoing)
+        for device, share in shares.items():
+            device.send_burst(share)
+            failures += device.failures
+        return failures
+
+    def close(self) -> None:
+        for device in self:
+            device.close()
