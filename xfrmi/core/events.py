@@ -1,47 +1,40 @@
 """What the tables tell the world: the notifications of the xfrm multicast groups, as values (kernel-behaviour 7.5).
 
-Tables emit an event after the fact, so what an event holds is a snapshot. Its `request_seq` and `request_pid` are
-those of the netlink request that caused it (NL-11). The tables do not know them and leave them 0; whoever runs the
-request stamps the event on its way out (dataclasses.replace). They stay 0 for what time or traffic caused.
+Tables emit an event after the fact, so what an event holds is a snapshot. Which request caused it (NL-11) the tables do
+not know; whoever carries out the request does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xfrmi.wire.xfrm_types import PolicyInfo, StateInfo, Template
 
 
 @dataclass(frozen=True, slots=True)
-class _Notification:
-    request_seq: int = field(default=0, kw_only=True)
-    request_pid: int = field(default=0, kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class StateAdded(_Notification):
+class StateAdded:
     """NEWSA. ALLOCSPI and larval states have none (3.3)."""
 
     info: StateInfo
 
 
 @dataclass(frozen=True, slots=True)
-class StateUpdated(_Notification):
+class StateUpdated:
     """UPDSA, also where it turned a larval state into a valid one."""
 
     info: StateInfo
 
 
 @dataclass(frozen=True, slots=True)
-class StateDeleted(_Notification):
+class StateDeleted:
     """DELSA by request. A state that ends by expiry or replacement has none."""
 
     info: StateInfo
 
 
 @dataclass(frozen=True, slots=True)
-class StateExpired(_Notification):
+class StateExpired:
     """EXPIRE: soft (the state is dying, rekey) or hard (it is gone)."""
 
     info: StateInfo
@@ -49,35 +42,35 @@ class StateExpired(_Notification):
 
 
 @dataclass(frozen=True, slots=True)
-class StateReplaySet(_Notification):
+class StateReplaySet:
     """NEWAE: replay counters or lifetimes of a state were set by request; group AEVENTS."""
 
     info: StateInfo
 
 
 @dataclass(frozen=True, slots=True)
-class StatesFlushed(_Notification):
+class StatesFlushed:
     """FLUSHSA of a non-empty table. `proto` is as requested, 0 for all."""
 
     proto: int
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyAdded(_Notification):
+class PolicyAdded:
     """NEWPOLICY."""
 
     info: PolicyInfo
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyUpdated(_Notification):
+class PolicyUpdated:
     """UPDPOLICY, also where it created the policy (SPD-05)."""
 
     info: PolicyInfo
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyDeleted(_Notification):
+class PolicyDeleted:
     """DELPOLICY; the message names the policy as the request did, by index or by selector."""
 
     info: PolicyInfo
@@ -85,7 +78,7 @@ class PolicyDeleted(_Notification):
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyExpired(_Notification):
+class PolicyExpired:
     """POLEXPIRE: soft, or hard with the policy gone (2.7)."""
 
     info: PolicyInfo
@@ -93,14 +86,14 @@ class PolicyExpired(_Notification):
 
 
 @dataclass(frozen=True, slots=True)
-class PoliciesFlushed(_Notification):
+class PoliciesFlushed:
     """FLUSHPOLICY that removed something (SPD-12). `type` is a PolicyType."""
 
     type: int
 
 
 @dataclass(frozen=True, slots=True)
-class DefaultChanged(_Notification):
+class DefaultChanged:
     """SETDEFAULT, even where it changed nothing (2.7): xfrmi.wire.xfrm_const.Default for each direction."""
 
     input: int
@@ -109,7 +102,7 @@ class DefaultChanged(_Notification):
 
 
 @dataclass(frozen=True, slots=True)
-class Acquire(_Notification):
+class Acquire:
     """A packet needs a state that is not there (7.6)."""
 
     state: StateInfo
@@ -120,7 +113,7 @@ class Acquire(_Notification):
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping(_Notification):
+class Mapping:
     """A peer behind NAT sends from another address or port now; the state itself is not changed (3.8)."""
 
     state: StateInfo

@@ -1,0 +1,84 @@
+"""States that stand for a negotiation: what a larval state looks like (kernel-behaviour 3.1, 3.3, 7.6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xfrmi.core.state import KM_ACQ, State
+from xfrmi.wire.address import any_address
+from xfrmi.wire.xfrm_const import AF_INET, SaDir
+from xfrmi.wire.xfrm_types import Limits, Selector, StateInfo, Template
+
+if TYPE_CHECKING:
+    from xfrmi.core.policy import Policy
+    from xfrmi.wire.flow import Flow
+
+
+def larval_for_spi(info: StateInfo, now: float, lifetime: int) -> State:
+    """The state ALLOCSPI makes: of `info` only identity, mode, reqid, if_id and mark are taken over (3.3)."""
+    bits = 32 if info.family == AF_INET else 128
+    src = info.src or any_address(info.family)
+    # The kernel leaves the selector's family open.
+    selector = Selector(saddr=src, prefixlen_s=bits, daddr=info.dst, prefixlen_d=bits)
+    return _larval(
+        StateInfo(
+            src=src,
+            dst=info.dst,
+            proto=info.proto,
+            family=info.family,
+            mode=info.mode,
+            reqid=info.reqid,
+            if_id=info.if_id,
+            mark=info.mark,
+            pcpu=info.pcpu,
+            dir=info.dir,
+            selector=selector,
+            limits=Limits(hard_add=lifetime),
+        ),
+        now,
+    )
+
+
+def larval_for_flow(
+    template: Template,
+    policy: Policy,
+    flow: Flow,
+    src: bytes,
+    dst: bytes,
+    *,
+    ifindex: int,
+    seq: int,
+    now: float,
+    lifetime: int,
+) -> State:
+    """The state an acquire asks for: from `src` to `dst` unless the template says otherwise, for exactly this flow and
+    its device `ifindex`, numbered `seq` (7.6)."""
+    bits = 32 if flow.family == AF_INET else 128
+    selector = Selector(
+        flow.family, flow.saddr, bits, flow.daddr, bits, flow.proto, flow.sport, 0xFFFF, flow.dport, 0xFFFF, ifindex
+    )
+    return _larval(
+        StateInfo(
+            src=template.src if any(template.src) else src,
+            dst=template.dst if any(template.dst) else dst,
+            spi=template.spi,
+            proto=template.proto,
+            family=template.family,
+            mode=template.mode,
+            reqid=template.reqid,
+            if_id=policy.if_id,
+            mark=policy.mark,
+            dir=SaDir.OUT,
+            seq=seq,
+            selector=selector,
+            limits=Limits(hard_add=lifetime),
+        ),
+        now,
+    )
+
+
+def _larval(info: StateInfo, now: float) -> State:
+    state = State(info, km=KM_ACQ, now=now)
+    # Unlike a state that is added, a larval one keeps mark and selector as they are given.
+    state.info, state.mark, state.selector = info, info.mark, info.selector
+    return state

@@ -1,0 +1,364 @@
+"""The security association database: which state seals a flow, which one opens a packet (RFC 4301 4.4.2;
+kernel-behaviour 2.5, 3.1 to 3.4, 7.6).
+
+The life of a state:
+
+    alloc_spi, or a packet without a state            add                            update
+            |                                          |                               |
+          LARVAL  -- update, or add with its seq --> VALID  -- soft limit --> dying  --+ (revived)
+            |                                          |                        |
+            +-- acq_expires -----> gone <-- hard limit, delete, flush ----------+
+
+What a state is found by is state_index.py's business; what it may be is state_check.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from xfrmi.core.acquire import larval_for_flow, larval_for_spi
+from xfrmi.core.events import (
+    Acquire,
+    EventSink,
+    Mapping,
+    StateAdded,
+    StateDeleted,
+    StateExpired,
+    StateReplaySet,
+    StatesFlushed,
+    StateUpdated,
+)
+from xfrmi.core.lifetime import check_times
+from xfrmi.core.replay import make_sequence, make_window
+from xfrmi.core.resolve import ends_of, find
+from xfrmi.core.sad_check import check_esn_update, check_id, check_spi_range, duplicate, no_state
+from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
+from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
+from xfrmi.core.timers import FIRST_LOOK, Timers
+from xfrmi.errors import Drop, XfrmError
+from xfrmi.wire.address import any_address
+from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, SaDir, XfrmStat
+from xfrmi.wire.xfrm_info_msg import SadInfo
+from xfrmi.wire.xfrm_types import Current, Replay, ReplayEsn, StateId, StateInfo, Template
+
+if TYPE_CHECKING:
+    from xfrmi.core.policy import Policy
+    from xfrmi.wire.flow import Flow
+
+ACQ_EXPIRES = 30
+"""Seconds a larval state waits to be completed (sysctl net.core.xfrm_acq_expires)."""
+HASH_BUCKETS = 8
+HASH_MAX = 1 << 20
+IPSEC_PROTO_ANY = 255
+_U32 = 0xFFFFFFFF
+
+
+class Sad:
+    """The states of one namespace. `emit` is told of every change, after the fact; `random(n)` gives n random bytes."""
+
+    def __init__(self, emit: EventSink, random: Callable[[int], bytes], acq_expires: int = ACQ_EXPIRES) -> None:
+        self._emit = emit
+        self._random = random
+        self._index = StateIndex()
+        self._timers: Timers[State] = Timers()
+        self._acquire_seq = 0
+        self._hash_buckets = HASH_BUCKETS
+        # One bound method for all states.
+        self._on_limit = self._limit_reached
+        self._on_mapping = self._peer_moved
+        self.acq_expires = acq_expires
+        self.acquire_listeners = 0
+        """How many want to hear of acquires. Without any, no larval state is made for a flow (7.6)."""
+        self.generation = 0
+        """Changes whenever an earlier lookup may have become wrong."""
+        self.lookup_input = self._index.at
+        """lookup_input(daddr, spi, proto, mark) -> State | None: one dict lookup, never asks for the if_id (RX-03). The
+        state may be larval: XfrmAcquireError."""
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    # Requests ----------------------------------------------------------------------------------------------------
+
+    def add(self, state: StateInfo | State, now: float) -> State:
+        """NEWSA (3.3). A larval state that this one answers goes. Raises XfrmError: EINVAL and others (7.4), EEXIST."""
+        if isinstance(state, StateInfo):
+            state = State(state, now=now, random=self._random)
+        old = self._index.at(state.dst, state.spi, state.proto, state.mark.value)
+        if old is not None:
+            raise duplicate(old)
+        larval = self._answered_by(state)
+        self._insert(state, now)
+        if larval is not None:
+            self._remove(larval)
+        self._emit(StateAdded(state.snapshot()))
+        return state
+
+    def update(self, info: StateInfo, now: float) -> State:
+        """UPDSA (3.3). A larval state is replaced; a valid one gets new limits, ports, set-mark and if_id and ceases
+        to die, and whatever else `info` says is ignored. Raises XfrmError: as add, and ESRCH; EINVAL for a change of
+        encapsulation.
+        """
+        new = State(info, now=now, random=self._random)
+        old = self._index.at(new.dst, new.spi, new.proto, new.mark.value)
+        if old is None:
+            raise no_state(errno.ESRCH, new.dst, new.spi, new.proto, new.mark)
+        if old.dir != new.dir and (new.dir or old.km != KM_ACQ):
+            raise XfrmError(errno.ESRCH, detail="an SA keeps its direction (dir), also in an update")
+        if old.km == KM_ACQ:
+            self._insert(new, now)
+            self._remove(old)
+            current = new
+        else:
+            with self._index.moving(old):
+                old.update(info)
+            self.generation += 1
+            self._arm(old, now)
+            if old.use_time:
+                with suppress(Drop):  # a hard limit below what has been used up: gone at once
+                    old.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
+            current = old
+        self._emit(StateUpdated(new.snapshot()))  # the kernel shows the request here, not what became of it
+        return current
+
+    def get(self, state_id: StateId) -> State:
+        """GETSA. Raises XfrmError ESRCH."""
+        return self._named(state_id, errno.ESRCH)
+
+    def delete(self, state_id: StateId, now: float) -> State:
+        """DELSA, also of larval states. Raises XfrmError ESRCH."""
+        state = self._named(state_id, errno.ESRCH)
+        self._remove(state)
+        self._emit(StateDeleted(state.snapshot()))
+        return state
+
+    def expire(self, state_id: StateId, hard: bool, now: float) -> State:
+        """EXPIRE by request: announce it, and carry it out if it is a hard one. Raises XfrmError ENOENT, EINVAL."""
+        state = self._valid(state_id, errno.ENOENT)
+        self._emit(StateExpired(state.snapshot(), hard))
+        if hard:
+            self._remove(state)
+        return state
+
+    def set_replay(
+        self,
+        state_id: StateId,
+        replay: Replay | None = None,
+        replay_esn: ReplayEsn | None = None,
+        current: Current | None = None,
+    ) -> State:
+        """NEWAE: sequence numbers, window and lifetime counters from outside. The IV counter is not touched.
+
+        What does not suit the kind of the state's window is ignored. Raises XfrmError ESRCH, EINVAL.
+        """
+        state = self._valid(state_id, errno.ESRCH)
+        old_esn = state.info.replay_esn
+        if replay_esn is not None and old_esn is not None:
+            check_esn_update(old_esn, replay_esn)
+            _restart(state, replace(state.info, replay_esn=replay_esn))
+        elif replay is not None and old_esn is None:
+            _restart(state, replace(state.info, replay=replay))
+        if current is not None:
+            with self._index.moving(state):
+                state.add_time = current.add_time
+            state.bytes, state.packets, state.use_time = current.bytes, current.packets, current.use_time
+        self.generation += 1
+        self._emit(StateReplaySet(state.snapshot()))
+        return state
+
+    def alloc_spi(self, info: StateInfo, low: int, high: int, now: float) -> State:
+        """ALLOCSPI (3.3): a larval state with an SPI in low..high that no state has, towards whatever destination.
+
+        Of `info` only what identifies a negotiation is used. An existing larval state is taken if it fits; one that
+        has an SPI already keeps it. Raises XfrmError: EINVAL; ENOENT when no SPI is free, and then the larval state
+        stays behind without one.
+        """
+        check_spi_range(info.proto, low, high)
+        info = replace(info, src=info.src or any_address(info.family))
+        mark = info.mark.value & info.mark.mask
+        larval = self._larval_numbered(info.seq, mark, info.pcpu)
+        if larval is None or larval.dst != info.dst:
+            larval = self._larval_waiting(output_key(info), mark, info.pcpu)
+        if larval is None:
+            larval = larval_for_spi(info, now, self.acq_expires)
+            self._insert(larval, now)
+        if info.dir:
+            larval.dir = info.dir
+            larval.info = replace(larval.info, dir=info.dir)
+        if not larval.spi:
+            spi = self._index.free_spi(info.proto, low, high, int.from_bytes(self._random(8), "big"))
+            if not spi:
+                detail = f"all of {low:#x}..{high:#x} are taken on this host, whatever the destination"
+                raise XfrmError(errno.ENOENT, "No SPI available in the requested range", detail)
+            with self._index.moving(larval):
+                larval.spi, larval.spi_bytes = spi, spi.to_bytes(4, "big")
+                larval.info = replace(larval.info, spi=spi)
+        return larval
+
+    def flush(self, proto: int, now: float) -> int:
+        """FLUSHSA; 0 and 255 mean every protocol. Returns how many went; an empty flush is silent."""
+        states = self.dump()
+        if proto not in (0, IPSEC_PROTO_ANY):
+            states = [state for state in states if state.proto == proto]
+        for state in states:
+            self._remove(state)
+        if states:
+            self._emit(StatesFlushed(proto))
+        return len(states)
+
+    def dump(self) -> list[State]:
+        """All states, larval ones too, the newest first."""
+        return self._index.newest_first()
+
+    def counts(self) -> SadInfo:
+        """GETSADINFO."""
+        return SadInfo(len(self._index), self._hash_buckets, HASH_MAX)
+
+    # Output ------------------------------------------------------------------------------------------------------
+
+    def resolve(
+        self,
+        template: Template,
+        policy: Policy,
+        flow: Flow,
+        now: float,
+        *,
+        src: bytes = b"",
+        dst: bytes = b"",
+        ifindex: int = 0,
+    ) -> State | None:
+        """The state that meets `template` of `policy` for `flow` (2.5, 3.2); None if none does and none has to.
+
+        `src` and `dst` are the addresses of the packet where an earlier template has changed them: the ends of that
+        tunnel (OUT-08); `src` is also the address the host would use, for a tunnel template without source (OUT-09).
+        `flow` stays the innermost packet's. `ifindex` is the device it leaves by.
+
+        Raises Drop: OUT_NO_STATES, after an Acquire if anybody listens (7.6); OUT_POL_ERROR where the template names an
+        SPI and the state that has it does not fit; OUT_STATE_DIR_ERROR where an inbound state was the best one, for
+        which the kernel counts XfrmOutPolError, too (3.6).
+        """
+        src, dst = ends_of(template, flow, src, dst)
+        state, awaited = find(self._index, template, policy, flow, src, dst, ifindex)
+        if state is not None:
+            if state.dir == SaDir.IN:
+                raise Drop(XfrmStat.OUT_STATE_DIR_ERROR, "the state is an inbound one")
+            return state
+        if not awaited:
+            if template.spi and self._index.at(dst, template.spi, template.proto, policy.mark.value) is not None:
+                if template.optional:
+                    return None
+                raise Drop(XfrmStat.OUT_POL_ERROR, "the state with the template's spi does not fit the template")
+            if self.acquire_listeners:
+                self._acquire(template, policy, flow, src, dst, ifindex, now)
+        if template.optional:
+            return None
+        raise Drop(XfrmStat.OUT_NO_STATES, "no state yet" if awaited else "no state")
+
+    def _acquire(
+        self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float
+    ) -> None:
+        self._acquire_seq = self._acquire_seq % _U32 + 1
+        larval = larval_for_flow(
+            template, policy, flow, src, dst, ifindex, seq=self._acquire_seq, now=now, lifetime=self.acq_expires
+        )
+        self._insert(larval, now)
+        self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
+
+    # Time and limits ---------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Announce soft expiries, remove what has expired (LT-05)."""
+        for state in self._timers.due(now):
+            # As the kernel: in whole seconds of wall-clock time, from one look to the next.
+            again = check_times(state, int(now))
+            if again is not None:
+                self._timers.set(state, now + again - int(now))
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def _limit_reached(self, state: State, hard: bool) -> None:
+        """A limit of whatever kind: a soft one is announced once, a hard one ends the state at once (3.3)."""
+        if hard:
+            self._remove(state)
+        else:
+            with self._index.moving(state):
+                pass
+            self.generation += 1
+        self._emit(StateExpired(state.snapshot(), hard))
+
+    def _peer_moved(self, state: State, new_src: bytes, new_sport: int) -> None:
+        self._emit(Mapping(state.snapshot(), new_src, new_sport))
+
+    def _arm(self, state: State, now: float) -> None:
+        limits = state.info.limits
+        if state.km == KM_ACQ:
+            self._timers.set(state, now + self.acq_expires)
+        elif limits.soft_add or limits.hard_add or limits.soft_use or limits.hard_use:
+            self._timers.set(state, now + FIRST_LOOK)
+        else:
+            self._timers.cancel(state)
+
+    # Bookkeeping -------------------------------------------------------------------------------------------------
+
+    def _insert(self, state: State, now: float) -> None:
+        state.on_limit = self._on_limit
+        state.on_mapping = self._on_mapping
+        self._index.insert(state)
+        if self._hash_buckets < len(self._index) and self._hash_buckets < HASH_MAX:
+            self._hash_buckets *= 2
+        self._arm(state, now)
+        self.generation += 1
+
+    def _remove(self, state: State) -> None:
+        self._index.remove(state)
+        self._timers.cancel(state)
+        state.km = KM_DEAD
+        state.on_limit = state.on_mapping = None
+        self.generation += 1
+
+    def _named(self, state_id: StateId, missing: int) -> State:
+        check_id(state_id)
+        mark = state_id.mark
+        state = self._index.at(state_id.dst, state_id.spi, state_id.proto, mark.value & mark.mask)
+        if state is None:
+            raise no_state(missing, state_id.dst, state_id.spi, state_id.proto, mark)
+        return state
+
+    def _valid(self, state_id: StateId, missing: int) -> State:
+        state = self._named(state_id, missing)
+        if state.km != KM_VALID:
+            raise XfrmError(errno.EINVAL, "SA must be in VALID state")
+        return state
+
+    def _answered_by(self, state: State) -> State | None:
+        """The larval state that adding `state` makes superfluous: the one of its seq, or one of the same kind."""
+        mark, pcpu = state.mark.value, state.info.pcpu
+        larval = self._larval_numbered(state.seq, mark, pcpu)
+        if larval is not None and larval.proto == state.proto and larval.dst == state.dst:
+            return larval
+        return self._larval_waiting(output_key(state), mark, pcpu)
+
+    def _larval_numbered(self, seq: int, mark: int, pcpu: int | None) -> State | None:
+        return _first(self._index.larvals_by_seq(seq), mark, pcpu)
+
+    def _larval_waiting(self, key: OutputKey, mark: int, pcpu: int | None) -> State | None:
+        """3.1: the larval search."""
+        return _first(self._index.larvals(key, with_spi=False), mark, pcpu)
+
+
+def _first(larvals: Iterator[State], mark: int, pcpu: int | None) -> State | None:
+    return next((larval for larval in larvals if has_mark(larval, mark) and larval.info.pcpu == pcpu), None)
+
+
+def _restart(state: State, info: StateInfo) -> None:
+    """Let the counters of `state` continue from those in `info`; its drop counts stay."""
+    window = make_window(info)
+    window.late, window.replayed = state.window.late, state.window.replayed
+    state.info, state.window = info, window
+    state.sequence = make_sequence(info, bool(state.extra_flags & SA_XFLAG_OSEQ_MAY_WRAP))
+    state.burst_cache = None

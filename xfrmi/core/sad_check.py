@@ -1,0 +1,65 @@
+"""What the SAD refuses, in the kernel's words, with a sentence of ours that names the state in the way (7.4)."""
+
+from __future__ import annotations
+
+import errno
+
+from xfrmi.core.state import KM_ACQ, State
+from xfrmi.errors import XfrmError
+from xfrmi.wire.address import format_address
+from xfrmi.wire.xfrm_const import IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP
+from xfrmi.wire.xfrm_types import Mark, ReplayEsn, StateId
+
+IPSEC_PROTOCOLS = (IPPROTO_AH, IPPROTO_ESP, IPPROTO_COMP)
+COMP_SPI_MAX = 0xFFFF
+
+
+def duplicate(old: State) -> XfrmError:
+    """EEXIST: `old` has the key already (3.1)."""
+    where = f"spi {old.spi:#010x} towards {format_address(old.dst)}"
+    if old.km == KM_ACQ:
+        return XfrmError(
+            errno.EEXIST, detail=f"a larval SA with {where} waits to be completed: after allocspi comes update, not add"
+        )
+    return XfrmError(
+        errno.EEXIST,
+        detail=f"an SA with {where} exists already (reqid {old.reqid}, if_id {old.if_id:#x}); the key is destination, "
+        f"spi, protocol and mark: neither source nor if_id tell two apart",
+    )
+
+
+def no_state(number: int, daddr: bytes, spi: int, proto: int, mark: Mark) -> XfrmError:
+    """ESRCH or, where the kernel says so, ENOENT: nothing has the key."""
+    detail = f"no SA of protocol {proto} with spi {spi:#010x} towards {format_address(daddr)}"
+    if mark.mask:
+        detail += f" and mark {mark.value:#x} mask {mark.mask:#x}"
+    return XfrmError(number, detail=detail)
+
+
+def check_id(state_id: StateId) -> None:
+    """A protocol without SPIs would be looked up by its source address, which then has to be there (3.1)."""
+    if state_id.proto not in IPSEC_PROTOCOLS and not state_id.src:
+        detail = f"protocol {state_id.proto} has no spi: its SAs are named by their source address"
+        raise XfrmError(errno.EINVAL, detail=detail)
+
+
+def check_spi_range(proto: int, low: int, high: int) -> None:
+    """ALLOCSPI; raises XfrmError EINVAL."""
+    if proto not in IPSEC_PROTOCOLS:
+        raise XfrmError(errno.EINVAL, "Invalid protocol, must be one of AH, ESP, IPCOMP", f"it is {proto}")
+    if proto == IPPROTO_COMP and high > COMP_SPI_MAX:
+        raise XfrmError(errno.EINVAL, "IPCOMP SPI must be <= 65535", f"the range ends at {high:#x}")
+    if low > high:
+        raise XfrmError(errno.EINVAL, "Invalid SPI range: min > max", f"{low:#x} > {high:#x}")
+
+
+def check_esn_update(old: ReplayEsn, new: ReplayEsn) -> None:
+    """NEWAE cannot resize a window; raises XfrmError EINVAL."""
+    if len(new.bitmap) != len(old.bitmap):
+        raise XfrmError(
+            errno.EINVAL,
+            "New ESN size doesn't match the existing SA's ESN size",
+            f"{len(new.bitmap)} words of bitmap, not {len(old.bitmap)}",
+        )
+    if new.replay_window > 32 * len(new.bitmap):
+        raise XfrmError(errno.EINVAL, "ESN replay window is longer than the bitmap")

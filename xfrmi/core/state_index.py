@@ -1,0 +1,175 @@
+"""Where the states of a SAD are found (kernel-behaviour 3.1, 3.2). Every way of looking one up is a dict lookup.
+
+    all       every state, in the order of insertion: dumps, and the last word among equals
+    chains    (destination, SPI, protocol) -> states, the newest first: input and nearly all requests. Several states
+              share a key only if their marks differ. A state with SPI 0 is in no chain
+    buckets   what a template asks for (2.5), and whether the state is dying -> VALID states, the best last
+    larvals   the same without if_id, and whether the state has an SPI already -> larval states
+    by_seq    km sequence number -> larval states
+    spis      (protocol, SPI) -> how many states, whatever their destination: for allocating one
+
+The index never changes a state. What is part of a key is changed inside `with index.moving(state):`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from xfrmi.core.state import KM_ACQ, KM_VALID, State
+from xfrmi.wire.xfrm_types import StateInfo
+
+OutputKey = tuple[int, int, int, int, int, bytes, bytes]
+"""family, proto, mode, reqid, if_id, dst, src."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+def has_mark(state: State, mark: int) -> bool:
+    """Is the state one for packets, or requests, with this mark? (3.1)"""
+    return mark & state.mark.mask == state.mark.value
+
+
+class StateIndex:
+    """The states of one SAD, by all their keys."""
+
+    def __init__(self) -> None:
+        self._all: dict[State, tuple[int, int]] = {}  # -> age: (add_time when it was placed, serial number)
+        self._last_serial = 0
+        self._chains: dict[tuple[bytes, int, int], tuple[State, ...]] = {}
+        self._buckets: dict[tuple[bool, OutputKey], list[State]] = {}
+        self._larvals: dict[tuple[bool, OutputKey], dict[State, None]] = {}
+        self._by_seq: dict[int, dict[State, None]] = {}
+        self._spis: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    # Lookups -----------------------------------------------------------------------------------------------------
+
+    def at(self, daddr: bytes, spi: int, proto: int, mark: int) -> State | None:
+        """3.1: the state of a packet, or of a request. The newest if the mark fits several."""
+        for state in self._chains.get((daddr, spi, proto), ()):
+            if mark & state.mark.mask == state.mark.value:
+                return state
+        return None
+
+    def candidates(self, key: OutputKey, spi: int = 0) -> Iterator[State]:
+        """3.2: VALID states with this key (and SPI, unless 0), the preferred first: not dying, then the youngest, then
+        the last inserted."""
+        for dying in (False, True):
+            bucket: Sequence[State] = self._buckets.get((dying, key), ())
+            if spi and bucket:
+                _, proto, _, _, _, dst, _ = key
+                chain = self._chains.get((dst, spi, proto), ())
+                bucket = sorted(
+                    (s for s in chain if s.km == KM_VALID and s.dying == dying and output_key(s) == key),
+                    key=self._all.__getitem__,
+                )
+            yield from reversed(bucket)
+
+    def larvals(self, key: OutputKey, with_spi: bool) -> Iterator[State]:
+        """Larval states with this key, whatever their if_id (quirk Q13), the newest first."""
+        yield from reversed(self._larvals.get((with_spi, _without_if_id(key)), {}))
+
+    def larvals_by_seq(self, seq: int) -> Iterator[State]:
+        """Larval states with this km sequence number, the newest first; 0 is none."""
+        yield from reversed(self._by_seq.get(seq, {}))
+
+    def free_spi(self, proto: int, low: int, high: int, start: int) -> int:
+        """An SPI in low..high that no state has, towards any destination: the next one from `start` on, which may be
+        any number. 0 if all are taken."""
+        span = high - low + 1
+        for step in range(min(span, len(self._spis) + 2)):  # of so many one is free, and not 0
+            spi = low + (start + step) % span
+            if spi and (proto, spi) not in self._spis:
+                return spi
+        return 0
+
+    def newest_first(self) -> list[State]:
+        return list(reversed(self._all))
+
+    # Changes -----------------------------------------------------------------------------------------------------
+
+    def insert(self, state: State) -> None:
+        self._last_serial += 1
+        self._all[state] = (state.add_time, self._last_serial)
+        self._place(state)
+
+    def remove(self, state: State) -> None:
+        self._displace(state)
+        del self._all[state]
+
+    @contextmanager
+    def moving(self, state: State) -> Iterator[None]:
+        """Change a key of a state inside. `dying` and `add_time` may have changed before."""
+        self._displace(state)
+        try:
+            yield
+        finally:
+            self._place(state)
+
+    def _place(self, state: State) -> None:
+        serial = self._all[state][1]
+        self._all[state] = (state.add_time, serial)
+        if state.spi:
+            chain_key = (state.dst, state.spi, state.proto)
+            chain = (state, *self._chains.get(chain_key, ()))
+            self._chains[chain_key] = tuple(sorted(chain, key=self._serial, reverse=True))
+            spi_key = (state.proto, state.spi)
+            self._spis[spi_key] = self._spis.get(spi_key, 0) + 1
+        key = output_key(state)
+        if state.km == KM_VALID:
+            insort(self._buckets.setdefault((state.dying, key), []), state, key=self._all.__getitem__)
+        elif state.km == KM_ACQ:
+            self._larvals.setdefault((bool(state.spi), _without_if_id(key)), {})[state] = None
+            if state.seq:
+                self._by_seq.setdefault(state.seq, {})[state] = None
+
+    def _displace(self, state: State) -> None:
+        if state.spi:
+            chain_key = (state.dst, state.spi, state.proto)
+            chain = tuple(other for other in self._chains.pop(chain_key) if other is not state)
+            if chain:
+                self._chains[chain_key] = chain
+            spi_key = (state.proto, state.spi)
+            self._spis[spi_key] -= 1
+            if not self._spis[spi_key]:
+                del self._spis[spi_key]
+        # km may have left VALID, and dying may have changed, since the state was placed: look at all places.
+        key = output_key(state)
+        for dying in (False, True):
+            self._take_from_bucket((dying, key), state)
+        _take(self._larvals, (bool(state.spi), _without_if_id(key)), state)
+        _take(self._by_seq, state.seq, state)
+
+    def _take_from_bucket(self, key: tuple[bool, OutputKey], state: State) -> None:
+        bucket = self._buckets.get(key, [])
+        place = bisect_left(bucket, self._all[state], key=self._all.__getitem__)
+        if place < len(bucket) and bucket[place] is state:
+            del bucket[place]
+            if not bucket:
+                del self._buckets[key]
+
+    def _serial(self, state: State) -> int:
+        return self._all[state][1]
+
+
+def output_key(state: State | StateInfo) -> OutputKey:
+    """What a template has to ask for to get this state."""
+    return state.family, state.proto, state.mode, state.reqid, state.if_id, state.dst, state.src
+
+
+def _without_if_id(key: OutputKey) -> OutputKey:
+    family, proto, mode, reqid, _, dst, src = key
+    return family, proto, mode, reqid, 0, dst, src
+
+
+def _take(table: dict[K, dict[State, None]], key: K, state: State) -> None:
+    states = table.get(key)
+    if states is not None:
+        states.pop(state, None)
+        if not states:
+            del table[key]
