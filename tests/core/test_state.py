@@ -134,8 +134,8 @@ def test_what_an_update_leaves_out_stays() -> None:
     state = make(if_id=1, coaddr=bytes(4), set_mark=Mark(3, 0xF))
     state.update(request())
     assert (state.if_id, state.info.coaddr, state.info.set_mark) == (1, bytes(4), Mark(3, 0xF))
-    state.update(request(if_id=1))  # naming an if_id makes set-mark part of the update
-    assert state.info.set_mark is None
+    state.update(request(if_id=2))  # the if_id and set-mark come and stay each on its own
+    assert (state.if_id, state.info.set_mark) == (2, Mark(3, 0xF))
 
 
 @pytest.mark.parametrize(("old", "new"), [(None, Encap()), (Encap(), None)])
