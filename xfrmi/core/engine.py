@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from xfrmi.core.input import Datagram
     from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
-    from xfrmi.wire.vnet import Buffer, Packet
+    from xfrmi.wire.ip import Buffer
+    from xfrmi.wire.vnet import Packet
     from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 

@@ -19,7 +19,8 @@ from xfrmi.core.burst import open_burst
 from xfrmi.core.policy_check import check_input
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
-from xfrmi.wire.flow import flow_key, flow_of_key
+from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
+from xfrmi.wire.ip import trim
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, Dir, Mode, XfrmStat
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _open_run(
 
 def _check(engine: Engine, interface: Interface, state: State, packet: Buffer, now: float) -> bool:
     try:
-        key = flow_key(packet)
+        key = flow_key(trim(packet))  # TFC padding is no part of the packet
     except ValueError:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
         return False
     verdict = interface.verdicts.get(key)
@@ -153,7 +154,7 @@ def _refuse_stray(engine: Engine, state: State, packets: list[Buffer], now: floa
     for packet in packets:
         stat: XfrmStat | None = XfrmStat.IN_ERROR
         try:
-            check_input(engine.spd, Dir.IN, 0, flow_of_key(flow_key(packet)), [state], now=now)
+            check_input(engine.spd, Dir.IN, 0, flow_of(trim(packet)), [state], now=now)
         except Drop as drop:
             stat = drop.stat
         except ValueError:

@@ -125,7 +125,7 @@ class Interfaces:
         if link != interface.link:
             raise XfrmError(
                 errno.EINVAL,
-                detail=f'the underlying device of "{interface.name}" cannot change: repeat its "dev" with the new if_id',
+                detail=f'the underlying device of "{interface.name}" cannot change: repeat its "dev" beside the if_id',
             )
         if if_id == interface.if_id:
             return

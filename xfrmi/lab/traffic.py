@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xfrmi.lab.namespace import Namespace
+from xfrmi.wire.ip import checksum
 
 PATTERN = b"this is plaintext and must never be seen outside "
 """In every payload: what a capture is searched for."""
@@ -44,7 +45,7 @@ def ping(source: Namespace, address: str, count: int = 5, timeout: float = 1.0, 
         for number in range(count):
             message = struct.pack("!BBHHH", request, 0, 0, ident, number) + filler(size)
             if not v6:  # the kernel fills the ICMPv6 checksum in, not this one
-                message = message[:2] + internet_checksum(message).to_bytes(2, "big") + message[4:]
+                message = message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
             start = time.monotonic()
             try:
                 sock.sendto(message, (address, 0))
@@ -61,13 +62,6 @@ def ping(source: Namespace, address: str, count: int = 5, timeout: float = 1.0, 
                     times.append(time.monotonic() - start)
                     break
     return times
-
-
-def internet_checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 @dataclass

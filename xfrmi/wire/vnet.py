@@ -11,8 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Final, TypeAlias
 
-from xfrmi.wire.ip import UDP_HEADER_LEN, finish_checksum, upper_layer
-from xfrmi.wire.ip import Buffer as Buffer
+from xfrmi.wire.ip import UDP_HEADER_LEN, Buffer, finish_checksum, upper_layer
 from xfrmi.wire.xfrm_const import IPPROTO_TCP, IPPROTO_UDP
 
 VNET_HDR_LEN: Final = 10
