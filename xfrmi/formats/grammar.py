@@ -1,0 +1,62 @@
+"""One command line in ip(8)'s grammar -> one request. The parts: grammar_state, _policy, _link, _monitor.
+
+    parse(["state", "add", "src", "192.0.2.1", ...]) -> AddState(info=StateInfo(...))
+    parse(split_line("ip xfrm policy list dir out")) -> ListPolicies(...)
+
+What cannot be a request raises GrammarError with the text and exit code of ip(8). Each part is imported when a line
+needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from xfrmi.formats.requests import Request
+from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, matches
+from xfrmi.wire.xfrm_const import AF_UNSPEC
+
+OBJECTS = ("state", "sa", "policy", "monitor", "link")
+
+
+def parse(
+    words: Sequence[str], *, family: int = AF_UNSPEC, ifindex_of: Callable[[str], int] | None = None
+) -> Request:
+    """OBJECT COMMAND ...; `ip`, `xfrmi` and `xfrm` in front are skipped.
+
+    `family` is AF_INET or AF_INET6 after -4 or -6. `ifindex_of` turns a device name into its index, 0 for no such
+    device; without it no device exists.
+    """
+    tokens = Tokens(words, family=family, ifindex_of=ifindex_of)
+    tokens.accept("ip", "xfrmi")
+    if (first := tokens.peek()) is not None and matches(first, "xfrm"):
+        tokens.at += 1
+    word = tokens.take(f"one of {', '.join(OBJECTS)}")
+    if matches(word, "state") or word == "sa":
+        from xfrmi.formats.grammar_state import parse_state
+
+        return parse_state(tokens)
+    if matches(word, "policy"):
+        from xfrmi.formats.grammar_policy import parse_policy
+
+        return parse_policy(tokens)
+    if matches(word, "link"):
+        from xfrmi.formats.grammar_link import parse_link
+
+        return parse_link(tokens)
+    if matches(word, "monitor"):
+        from xfrmi.formats.grammar_monitor import parse_monitor
+
+        return parse_monitor(tokens)
+    text = f'Object "{word}" is unknown, try "xfrmi help".'
+    raise tokens.error(text, USAGE, f"one of {', '.join(OBJECTS)} goes here.")
+
+
+def split_line(line: str) -> list[str]:
+    """A line of a batch file as the words a shell would make of it; what follows a # is a comment."""
+    from shlex import split
+
+    try:
+        return split(line, comments=True)
+    except ValueError as error:
+        hint = "Close the quotes."
+        raise GrammarError(f"Cannot read this line: {error}", INCOMPLETE, position=0, hint=hint) from None
