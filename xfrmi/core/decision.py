@@ -68,6 +68,7 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         raise Loop
     mtu = route.mtu
     for state in reversed(states):
+        state.path_mtu = mtu
         mtu = state.mtu(mtu)
     return Decision(policy, states, path, min(mtu, interface.mtu), now + LIFETIME)
 
