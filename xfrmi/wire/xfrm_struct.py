@@ -147,6 +147,7 @@ _BITS: Final = {
     "prefixlen_s": 8, "prefixlen_d": 8, "family": 16, "sport": 16, "sport_mask": 16, "dport": 16, "dport_mask": 16,
     "soft_bytes": 64, "hard_bytes": 64, "soft_packets": 64, "hard_packets": 64, "soft_add": 64, "hard_add": 64,
     "soft_use": 64, "hard_use": 64, "bytes": 64, "packets": 64, "add_time": 64, "use_time": 64, "lastused": 64,
+    "input": 8, "fwd": 8, "output": 8,
 }  # fmt: skip
 
 
@@ -162,9 +163,10 @@ def _unfit(value: object) -> XfrmError | None:
         return None
     for item in fields(value):
         number = getattr(value, item.name)
+        bits = _BITS.get(item.name, 32)
         if not isinstance(number, int):
             if found := _unfit(number):
                 return found
-        elif not 0 <= number < 1 << (bits := _BITS.get(item.name, 32)):
+        elif not 0 <= number < 1 << bits:
             return XfrmError(ERANGE, "", f"{item.name} {number} is not a number of {bits} bits")
     return None
