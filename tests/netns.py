@@ -37,7 +37,9 @@ def _call(name: str, *arguments: int) -> None:
 
 def ip(command: str) -> None:
     """Run one line of iproute2 in the namespace we are in."""
-    subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
+    done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"ip {command}: {done.stderr.strip()}")
 
 
 def sysctl(name: str, value: object) -> None:
@@ -86,7 +88,7 @@ def _child(test: Callable[[], object], report: int) -> None:
     signal.alarm(_SECONDS)
     try:
         _enter()
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError) as error:
         outcome = ("skip", f"NO PRIVATE NETWORK NAMESPACE HERE, NOT TESTED: {error}")
     else:
         try:

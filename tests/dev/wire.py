@@ -24,9 +24,14 @@ FAMILY = {4: 2, 6: 10}
 ESP = bytes.fromhex("00001000 00000001") + bytes(range(64))
 
 
+_OPEN: list[Wire] = []
+"""A TUN lives as long as its descriptor: until the child that runs the test ends."""
+
+
 class Wire:
     def __init__(self, name: str = "wire0", *, mtu: int = 1500, addresses: bool = True) -> None:
         need_tun()
+        _OPEN.append(self)
         self.tun = Tun(name, offload=False)
         sysctl(f"net.ipv6.conf.{name}.addr_gen_mode", 1)
         ip(f"link set {name} mtu {mtu} up")

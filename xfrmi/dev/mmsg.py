@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import os
 import select
 import socket
 import struct
@@ -28,6 +29,9 @@ _CMSG = struct.Struct("@Nii")
 _ALIGN = struct.calcsize("@N")
 _NAME = 28
 """sizeof(struct sockaddr_in6), the larger one."""
+
+
+_MISUSE = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.ENOSYS)
 
 
 class _Iovec(ctypes.Structure):
@@ -127,16 +131,20 @@ class ReceiveRows(_Rows):
         self._used = 0
 
     def receive(self, fd: int) -> list[int]:
-        """The lengths of the datagrams now in rows[0], rows[1]...; empty if none was waiting. Raises OSError."""
+        """The lengths of the datagrams now in rows[0], rows[1]...
+
+        Empty if none was waiting, or where the call reports, once, an ICMP error about something sent earlier: that
+        has nothing to do with what will arrive next. OSError for a misuse of the call.
+        """
         if self._used:  # the kernel has written lengths over the capacities
             ctypes.memmove(self._messages, self._pristine, self._used * self._size)
             self._used = 0
         count = self._call(fd, self._messages, self.count, socket.MSG_DONTWAIT)
         if count < 0:
             number = ctypes.get_errno()
-            if number in (errno.EAGAIN, errno.EINTR):
-                return []
-            raise OSError(number, "recvmmsg")
+            if number in _MISUSE:
+                raise OSError(number, os.strerror(number))
+            return []
         self._used = count
         return [entry.len for entry in self._entry[:count]]
 
@@ -189,6 +197,7 @@ class SendRows(_Rows):
         """
         failed: list[tuple[int, int]] = []
         deadline: float | None = None
+        tried = -1
         done, count = 0, self.staged
         self.staged = 0
         while done < count:
@@ -205,9 +214,11 @@ class SendRows(_Rows):
                     continue
                 failed += [(index, number) for index in range(done, count)]
                 break
-            if number != errno.EINTR:
-                failed.append((done, number))
-                done += 1
+            if tried != done:  # perhaps an ICMP error about an earlier datagram, reported once: then this one is fine
+                tried = done
+                continue
+            failed.append((done, number))
+            done += 1
         return failed
 
 

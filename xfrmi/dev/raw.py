@@ -33,6 +33,7 @@ from xfrmi.dev.sockets import (
     IPV6_RECVPKTINFO,
     SEND_PATIENCE,
     SO_MARK,
+    drain_errors,
     enlarge_buffers,
     receive_drops,
 )
@@ -45,7 +46,7 @@ BURST = 64
 """Datagrams for one system call."""
 
 IPPROTO_IP, IPPROTO_IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
-IPV6_HDRINCL, IPV6_FREEBIND = 36, 78
+IPV6_HDRINCL, IPV6_FREEBIND, IPV6_RECVERR = 36, 78, 25
 
 _DF = 0x40
 _MAX_DESTINATIONS = 1024
@@ -72,8 +73,6 @@ class RawEsp:
         self.family = family
         self.failures: list[Failure] = []
         """What did not leave in the last send_burst."""
-        self.errors = 0
-        """Unexpected errors of the receiving side."""
         self._router = router
         self._send_rows = SendRows(BURST)
         self._staged: list[Outgoing] = []
@@ -86,7 +85,10 @@ class RawEsp:
             self._receive_rows = ReceiveRows(BURST)
         else:
             # FREEBIND: as in IPv4, whether a source is ours is not asked of a header that is complete.
-            for option in (IPV6_HDRINCL, IPV6_FREEBIND, IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO):
+            # RECVERR: without it the kernel learns no path MTU from an ICMPv6 error about a raw socket's packet.
+            for option in (IPV6_HDRINCL, IPV6_FREEBIND, IPV6_RECVERR):
+                self._socket.setsockopt(IPPROTO_IPV6, option, 1)
+            for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO):
                 self._socket.setsockopt(IPPROTO_IPV6, option, 1)
             self._socket.setsockopt(IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
             self._receive_rows = ReceiveRows(BURST, control=_V6_CONTROL)
@@ -106,11 +108,7 @@ class RawEsp:
     def recv_burst(self) -> list[Datagram]:
         """What has arrived, up to BURST datagrams."""
         rows = self._receive_rows
-        try:
-            lengths = rows.receive(self._socket.fileno())
-        except OSError:
-            self.errors += 1
-            return []
+        lengths = rows.receive(self._socket.fileno())
         burst: list[Datagram] = []
         if self.family == AF_INET:
             for row, length in zip(rows.rows, lengths, strict=False):
@@ -119,6 +117,8 @@ class RawEsp:
         else:
             for index, length in enumerate(lengths):
                 burst.append((self._header(index, length), rows.rows[index][:length]))
+            if not lengths:
+                drain_errors(self._socket)
         return burst
 
     def _header(self, index: int, length: int) -> bytes:

@@ -32,6 +32,13 @@ def enlarge_buffers(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, forced, size)
 
 
+def drain_errors(sock: socket.socket) -> None:
+    """Take ICMP errors off the error queue, which would keep the socket readable. The kernel has acted on them."""
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(64):
+            sock.recvmsg(0, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+
+
 def receive_drops(sock: socket.socket) -> int:
     """Datagrams that the kernel dropped at a full receive buffer since the socket was made."""
     memory = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)

@@ -100,8 +100,6 @@ class UdpEncap:
         self.port = port
         self.failures: list[Failure] = []
         """What did not leave in the last send_burst."""
-        self.errors = 0
-        """Unexpected errors of the receiving side."""
         self.others = 0
         """Datagrams that were not ESP."""
         self._on_other = on_other
@@ -146,11 +144,7 @@ class UdpEncap:
 
     def recv_burst(self) -> list[Datagram]:
         """What has arrived, up to RECEIVE_ROWS runs."""
-        try:
-            lengths = self._rows.receive(self._socket.fileno())
-        except OSError:
-            self.errors += 1
-            return []
+        lengths = self._rows.receive(self._socket.fileno())
         burst: list[Datagram] = []
         for index, length in enumerate(lengths):
             layout = self._layout(index)
