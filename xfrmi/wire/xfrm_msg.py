@@ -21,6 +21,13 @@ from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import Message
 from xfrmi.wire.xfrm_attr import Group, Xfrma, XfrmMsg, request_attrs
 from xfrmi.wire.xfrm_event_msg import (
+    AE_CAUSE_REPLAY,
+    AE_CAUSE_TIMER,
+    AE_CAUSE_UPDATE,
+    AE_ETIMER_THRESH,
+    AE_LIFETIME,
+    AE_REPLAY,
+    AE_REPLAY_THRESH,
     Acquire,
     Aevent,
     Mapping,
@@ -87,6 +94,13 @@ from xfrmi.wire.xfrm_sa_msg import (
 from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 __all__ = [
+    "AE_CAUSE_REPLAY",
+    "AE_CAUSE_TIMER",
+    "AE_CAUSE_UPDATE",
+    "AE_ETIMER_THRESH",
+    "AE_LIFETIME",
+    "AE_REPLAY",
+    "AE_REPLAY_THRESH",
     "Acquire",
     "Aevent",
     "Defaults",
