@@ -311,7 +311,10 @@ def test_larval_states() -> None:
 @in_netns
 def test_a_larval_state_expires() -> None:
     """3.3: hard, and with its direction."""
-    sysctl("net.core.xfrm_acq_expires", 1)
+    try:
+        sysctl("net.core.xfrm_acq_expires", 1)
+    except OSError as error:
+        pytest.skip(f"LARVAL STATES LIVE HALF A MINUTE HERE, NOT TESTED: {error}")
     kernel, listener = Kernel(), Kernel(Group.EXPIRE)
     state, _ = larval(kernel, LARVAL4, 0x100, 0x100)
     message = listener.next()
