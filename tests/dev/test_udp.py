@@ -295,12 +295,12 @@ def test_what_is_not_esp_goes_elsewhere() -> None:
     wire = Wire()
     seen: list[tuple[bytes, tuple[str, int]]] = []
     device = UdpEncap(2, 4500, on_other=lambda payload, sender: seen.append((payload, sender)))
-    others = [bytes(4) + b"IKE message", b"\xff", ESP[:8]]
+    others = [bytes(4) + b"IKE message", b"\xff", b"", ESP[:8]]
     zero_spi_byte = bytes.fromhex("00000101") + ESP
-    for payload in (others[0], ESP, others[1], zero_spi_byte, others[2], ESP):
+    for payload in (others[0], ESP, others[1], zero_spi_byte, *others[2:], ESP):
         wire.inject(from_peer(4, udp(payload, 1234), proto=17))
     assert [esp for _, esp in received(device)] == [ESP, zero_spi_byte, ESP]
-    assert seen == [(payload, ("192.0.2.2", 1234)) for payload in others]
+    assert seen == [(payload, ("192.0.2.2", 1234)) for payload in others if payload]
     assert device.others == 3
 
 

@@ -18,7 +18,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 Buffer = bytes | bytearray | memoryview
 
@@ -56,7 +56,7 @@ class _Mmsghdr(ctypes.Structure):
 
 # PyDLL keeps the interpreter lock: none of these calls sleeps, and giving the lock away costs more than it could win.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_Call = Callable[[int, Any, int, int], int]
+_Call = Callable[..., int]
 
 
 def _vectored(many: str, one: str, libc: Any = _libc) -> _Call:
@@ -64,11 +64,9 @@ def _vectored(many: str, one: str, libc: Any = _libc) -> _Call:
     single = getattr(libc, one)
     single.restype = ctypes.c_ssize_t
     if hasattr(libc, many):
-        call = getattr(libc, many)
-        extra = (None,) if many == "recvmmsg" else ()
-        return lambda fd, messages, count, flags: call(fd, messages, count, flags, *extra)
+        return cast(_Call, getattr(libc, many))
 
-    def loop(fd: int, messages: Any, count: int, flags: int) -> int:
+    def loop(fd: int, messages: Any, count: int, flags: int, timeout: None = None) -> int:
         entries = ctypes.cast(messages, ctypes.POINTER(_Mmsghdr))
         for done in range(count):
             length = single(fd, ctypes.byref(entries[done].hdr), flags)
@@ -127,7 +125,8 @@ class ReceiveRows(_Rows):
                 header.name, header.namelen = names + index * _NAME, _NAME
                 header.control, header.controllen = controls + index * control, control
         self._headers = [entry.hdr for entry in self._entry]
-        self._pristine = bytes(self._messages)
+        self._bytes = memoryview(self._messages).cast("B")
+        self._pristine = memoryview(bytes(self._bytes))
         self._used = 0
 
     def receive(self, fd: int) -> list[int]:
@@ -136,10 +135,11 @@ class ReceiveRows(_Rows):
         Empty if none was waiting, or where the call reports, once, an ICMP error about something sent earlier: that
         has nothing to do with what will arrive next. OSError for a misuse of the call.
         """
-        if self._used:  # the kernel has written lengths over the capacities
-            ctypes.memmove(self._messages, self._pristine, self._used * self._size)
+        used = self._used * self._size
+        if used:  # the kernel has written lengths over the capacities
+            self._bytes[:used] = self._pristine[:used]
             self._used = 0
-        count = self._call(fd, self._messages, self.count, socket.MSG_DONTWAIT)
+        count = self._call(fd, self._messages, self.count, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             if number in _MISUSE:
