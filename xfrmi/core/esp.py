@@ -35,7 +35,7 @@ from xfrmi.core.algo import BadIcv
 from xfrmi.core.state import KM_ACQ, KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN, SEQ, pad_length, parse_trailer, trailer
-from xfrmi.wire.ip import Buffer, upper_layer
+from xfrmi.wire.ip import IPV4_HEADER_LEN, IPV6_HEADER_LEN, Buffer, upper_layer
 from xfrmi.wire.xfrm_const import IPPROTO_NONE, IPPROTO_UDP, UDP_ENCAP_ESPINUDP, SaDir, XfrmStat
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def open(state: State, header: Buffer, esp: Buffer, now: float) -> Buffer:
     if state.km != KM_VALID:
         larval = state.km == KM_ACQ
         raise Drop(XfrmStat.ACQUIRE_ERROR if larval else XfrmStat.IN_STATE_INVALID, "the state is not valid")
-    if _encap_type(header) != state.encap_type:
+    if encap_type(header) != state.encap_type:
         raise Drop(XfrmStat.IN_STATE_MISMATCH, "encapsulation of state and packet differ")
     # 2 replay
     if len(esp) < ESP_HEADER_LEN:
@@ -108,8 +108,21 @@ def open(state: State, header: Buffer, esp: Buffer, now: float) -> Buffer:
     try:
         plaintext = transform.open(esp[:ESP_HEADER_LEN], upper, esp[ESP_HEADER_LEN:start], esp[start:])
     except BadIcv:
-        state.stats_integrity_failed += 1
-        raise Drop(XfrmStat.IN_STATE_PROTO_ERROR, "wrong ICV") from None
+        raise wrong_icv(state) from None
+    return accept(state, header, plaintext, seq, hi, now)
+
+
+def wrong_icv(state: State) -> Drop:
+    """Count it; the Drop to raise."""
+    state.stats_integrity_failed += 1
+    return Drop(XfrmStat.IN_STATE_PROTO_ERROR, "wrong ICV")
+
+
+def accept(state: State, header: Buffer, plaintext: Buffer, seq: int, hi: int, now: float) -> Buffer:
+    """Stages 5 to 9 of `open`: what is left once the ICV is known to be right. The inner packet; raises Drop.
+
+    `seq` is the number as received, `hi` what the window's check said its upper half is.
+    """
     # 5 trailer: what the padding contains is not looked at, its length is
     try:
         payload_len, next_header = parse_trailer(plaintext)
@@ -137,9 +150,19 @@ def _tfc_length(state: State, length: int) -> int:
     return max(min(state.tfcpad, state.mtu(state.path_mtu)) - length, 0)
 
 
-def _encap_type(header: Buffer) -> int:
+def encap_type(header: Buffer) -> int:
     """How a packet came: UDP_ENCAP_ESPINUDP, or 0 for protocol 50."""
+    if len(header) == (IPV4_HEADER_LEN if header[0] >> 4 == 4 else IPV6_HEADER_LEN):  # no room for UDP
+        return 0
     return UDP_ENCAP_ESPINUDP if upper_layer(header)[0] == IPPROTO_UDP else 0
+
+
+def has_moved(state: State, header: Buffer) -> bool:
+    """Does an encapsulated packet come from another address or port than configured?"""
+    source = header[12:16] if header[0] >> 4 == 4 else header[8:24]
+    return state.encap is not None and (
+        source != state.src or int.from_bytes(header[-8:-6], "big") != state.encap.sport
+    )
 
 
 def _note_source(state: State, header: Buffer, now: float) -> None:
@@ -147,13 +170,12 @@ def _note_source(state: State, header: Buffer, now: float) -> None:
 
     Every time, unless mtimer_thresh is set: then at once for a new port, otherwise after that many seconds.
     """
-    source = bytes(header[12:16] if header[0] >> 4 == 4 else header[8:24])
-    port = int.from_bytes(header[-8:-6], "big")
-    if state.on_mapping is None or state.encap is None or (source == state.src and port == state.encap.sport):
+    if state.on_mapping is None or not has_moved(state, header):
         return
+    port = int.from_bytes(header[-8:-6], "big")
     threshold = state.info.mtimer_thresh
     if threshold and port == state.mapping_sport and now - state.mapping_time <= threshold:
         return
     state.mapping_sport = port
     state.mapping_time = now
-    state.on_mapping(state, source, port)
+    state.on_mapping(state, bytes(header[12:16] if header[0] >> 4 == 4 else header[8:24]), port)

@@ -48,9 +48,12 @@ def framing_for(state: State) -> Framing:
     raise XfrmError(errno.EPROTONOSUPPORT, "Requested mode not found", f"mode {state.mode} carries no packets")
 
 
-def _choose(state: State) -> Framing:
-    framing = state.wrap_cache = framing_for(state)
-    return framing
+def framing(state: State) -> Framing:
+    """The one of this state. Bursts ask once and call its methods, which are the three functions below."""
+    if state.wrap_cache is None:
+        state.wrap_cache = framing_for(state)
+    chosen: Framing = state.wrap_cache
+    return chosen
 
 
 def wrap(state: State, packet: Buffer) -> Wrapped:
@@ -60,8 +63,7 @@ def wrap(state: State, packet: Buffer) -> Wrapped:
     `packet`. Raises Drop(OUT_STATE_MODE_ERROR) for what the mode cannot carry: another family in transport mode, an
     IPv4 fragment in BEET, something that is no IP packet.
     """
-    framing: Framing = state.wrap_cache or _choose(state)
-    return framing.wrap(packet)
+    return framing(state).wrap(packet)
 
 
 def finish(state: State, outer: Writable, header_len: int) -> None:
@@ -69,13 +71,11 @@ def finish(state: State, outer: Writable, header_len: int) -> None:
 
     Raises Drop(OUT_STATE_PROTO_ERROR) if it is longer than an IP packet can be (5.10).
     """
-    framing: Framing = state.wrap_cache or _choose(state)
-    framing.finish(outer, header_len)
+    framing(state).finish(outer, header_len)
 
 
 def unwrap(state: State, header: Buffer, payload: Buffer, next_header: int) -> Buffer:
     """The inner packet, from the outer header (as in wrap), the decrypted payload without trailer, and the ESP next
     header. Where nothing changes it is `payload` itself. Raises Drop(IN_STATE_MODE_ERROR) (5.1, 5.7).
     """
-    framing: Framing = state.wrap_cache or _choose(state)
-    return framing.unwrap(header, payload, next_header)
+    return framing(state).unwrap(header, payload, next_header)

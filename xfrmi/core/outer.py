@@ -12,6 +12,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xfrmi.errors import Drop
 from xfrmi.wire.ip import (
     IPV4_CHECKSUM,
@@ -127,6 +130,16 @@ def _finish_ipv6_udp(packet: Writable, header_len: int) -> None:
     _U16(packet, header_len - 2, 0)
     pseudo = pseudo_header_sum(packet[IPV6_ADDRESSES], IPPROTO_UDP, udp_length)
     _U16(packet, header_len - 2, checksum(packet[header_len - UDP_HEADER_LEN :], pseudo) or 0xFFFF)
+
+
+def finish_udp_rows(rows: NDArray[np.uint8], header_len: int) -> None:
+    """UDP checksums over IPv6, for packets as the rows of an array that are finished but for those."""
+    udp = rows[:, header_len - UDP_HEADER_LEN :]
+    udp[:, 6:8] = 0
+    pseudo = pseudo_header_sum(rows[0, IPV6_ADDRESSES].tobytes(), IPPROTO_UDP, udp.shape[1])
+    checks = -(udp.view(">u2").sum(axis=1, dtype=np.int64) + pseudo % 0xFFFF) % 0xFFFF
+    checks[checks == 0] = 0xFFFF
+    udp[:, 6:8] = checks.astype(">u2").view(np.uint8).reshape(-1, 2)
 
 
 def inner_version(packet: Buffer) -> int:

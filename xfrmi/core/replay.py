@@ -24,6 +24,8 @@ translate, so that dumps show what the kernel shows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from xfrmi.errors import Drop
 from xfrmi.wire.xfrm_const import STATE_ESN, XfrmStat
 from xfrmi.wire.xfrm_types import Replay, ReplayEsn, StateInfo
@@ -66,6 +68,21 @@ class Window:
         if self.size:
             self.check(seq)
             self._remember(seq)
+
+    def ahead(self, first: int, last: int) -> int | None:
+        """For a burst whose numbers go up from `first` to `last`: the upper half of them all, if every one of them is
+        beyond the window and would be accepted one by one; None if that takes a closer look."""
+        if not self.size:
+            return 0
+        if first <= self.top & _32_BITS or last + self.size > _32_BITS:
+            return None
+        return self.top >> 32
+
+    def advance(self, numbers: Iterable[int]) -> None:
+        """commit for such a burst: whole numbers, upper half included, each larger than the one before."""
+        if self.size:
+            for number in numbers:
+                self._remember(number)
 
     def _refuse(self, behind: int) -> None:
         """Raise Drop if the number `behind` the top is too old (RP-07) or has been seen (RP-08)."""
