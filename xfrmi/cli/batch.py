@@ -1,0 +1,53 @@
+"""`xfrmi -batch FILE`: many lines, one connection. `-` is standard input."""
+
+from __future__ import annotations
+
+import sys
+
+from xfrmi.cli.main import complain, run_line
+from xfrmi.cli.options import Options
+from xfrmi.client import Client
+from xfrmi.errors import XfrmError
+from xfrmi.formats.grammar import split_line
+from xfrmi.formats.tokens import GrammarError
+
+FAILED = 1
+
+
+def run_batch(options: Options, path: str) -> int:
+    """Run each line; stop at the first that fails unless -force. Exit status 1 if one failed, as ip."""
+    try:
+        with open(0 if path == "-" else path, encoding="utf-8") as lines:
+            text = lines.read()
+    except OSError as error:
+        print(f'Cannot open file "{path}" for reading: {error.strerror}', file=sys.stderr)
+        return FAILED
+    status = 0
+    with Client(options.netns) as client:
+        for number, line in enumerate(_joined(text), 1):
+            try:
+                words = split_line(line)
+                failed = bool(words) and run_line(client, options, words) != 0
+            except (GrammarError, XfrmError) as error:
+                complain(error)
+                failed = True
+            if failed:
+                print(f"Command failed {path}:{number}", file=sys.stderr)
+                status = FAILED
+                if not options.force:
+                    break
+    return status
+
+
+def _joined(text: str) -> list[str]:
+    """Lines; one that ends in a backslash goes on in the next, which then counts as empty."""
+    lines: list[str] = []
+    pending = ""
+    for line in text.splitlines():
+        if line.endswith("\\"):
+            pending += line[:-1]
+            lines.append("")
+        else:
+            lines.append(pending + line)
+            pending = ""
+    return [*lines, pending] if pending else lines
