@@ -263,7 +263,7 @@ class Sad:
     ) -> None:
         self._acquire_seq = self._acquire_seq % _U32 + 1
         larval = larval_for_flow(
-            template, policy, flow, src, dst, ifindex, seq=self._acquire_seq, now=now, lifetime=self.acq_expires
+            template, policy, flow, src, dst, ifindex=ifindex, seq=self._acquire_seq, now=now, lifetime=self.acq_expires
         )
         self._insert(larval, now)
         self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
