@@ -245,6 +245,9 @@ def test_limits_further_away_than_the_run_do_not_slow_it_down(monkeypatch: pytes
     monkeypatch.setattr(esp, "seal", None)
     state = make(limits=Limits(hard_packets=41, hard_bytes=4001))
     assert len(seal_burst(state, [ipv4(100)] * 40, NOW)[0]) == 40
+    dying = make(limits=Limits(soft_packets=1))
+    dying.packets, dying.dying = 7, True
+    assert len(seal_burst(dying, [ipv4(100)] * 40, NOW)[0]) == 40
 
 
 def test_sequence_numbers_end_inside_a_run() -> None:
@@ -277,6 +280,15 @@ def test_packets_that_are_as_long_as_each_other_but_not_alike() -> None:
         src, dst = V4 if packets[0][0] == 0x45 else V6
         result = assert_same_sealing(packets, src=src, dst=dst, mode=Mode.TRANSPORT)
         assert len(result.packets) == len(packets)
+
+
+def test_headers_of_a_run_that_differ() -> None:
+    """Identifications that count in transport mode and BEET, and DSCPs in a tunnel."""
+    numbered = repeated(ipv4(100), 40, numbered=True)
+    assert_same_sealing(numbered, mode=Mode.TRANSPORT)
+    assert_same_sealing(numbered, mode=Mode.BEET, encap=Encap())
+    for src, dst in (V4, V6):
+        assert_same_sealing([ipv4(100, tos) for tos in range(40)], src=src, dst=dst, encap=Encap())
 
 
 def test_tfc_padding() -> None:
