@@ -434,6 +434,19 @@ def test_replays_in_the_middle() -> None:
     assert (stats.replay, stats.replay_window) == (1, 1)
 
 
+@pytest.mark.parametrize("addresses", [V4, V6])
+@pytest.mark.parametrize("encap", [None, Encap()])
+def test_plain_runs_there_and_back(addresses: tuple[str, str], encap: Encap | None) -> None:
+    """With ESN in a higher subspace; over UDP and IPv6 each packet has its own checksum."""
+    counters = ReplayEsn((0, 0), oseq=7, oseq_hi=3, seq=7, seq_hi=3, replay_window=64)
+    esn = {"flags": STATE_ESN | STATE_AF_UNSPEC, "replay_esn": counters}
+    for fields in ({"replay_window": 32}, esn):
+        shape = {"src": addresses[0], "dst": addresses[1], "encap": encap, **fields}
+        packets = [ipv4(100 + at % 2) for at in range(2)] + [ipv4(101)] * 40
+        sealed = assert_same_sealing(packets, **shape).packets
+        assert assert_same_opening([split_outer(packet) for packet in sealed], **shape).packets == packets
+
+
 def test_esn_crosses_the_subspace_inside_a_run() -> None:
     fields = {"flags": STATE_ESN, "replay_esn": ReplayEsn((0, 0), seq=LAST_32 - 20, seq_hi=4, replay_window=64)}
     burst = seal_all(fields, [ipv4(100)] * 40, (5 << 32) - 21)
