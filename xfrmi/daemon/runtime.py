@@ -75,7 +75,8 @@ def create_directory(netns: str = OWN_NETNS) -> str:
             raise XfrmError(error.errno or errno.EPERM, detail=f"cannot make the runtime directory {path}") from None
     if not _trusted(base, others_may=0o055) or not _trusted(directory):
         raise XfrmError(
-            errno.EPERM, detail=f"{directory} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is"
+            errno.EPERM,
+            detail=f"{directory} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is",
         )
     return directory
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 from xfrmi.core.outgoing import Outgoing
@@ -46,7 +46,7 @@ class Capture(Generic[Received, Sent]):
         self._write(burst)
         return burst
 
-    def send_burst(self, burst: list[Sent]) -> int:
+    def send_burst(self, burst: Sequence[Sent]) -> int:
         self._write(burst)
         return self._device.send_burst(burst)
 
@@ -54,7 +54,7 @@ class Capture(Generic[Received, Sent]):
         self._device.close()
         self._file.close()
 
-    def _write(self, burst: list[Any]) -> None:
+    def _write(self, burst: Sequence[Any]) -> None:
         seconds, nanoseconds = divmod(self._clock(), 1_000_000_000)
         for item in burst:
             for packet in _packets(item):

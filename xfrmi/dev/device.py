@@ -6,6 +6,7 @@ recv_burst; whoever keeps one longer makes a copy. Buffers given to send_burst a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from xfrmi.core.outgoing import Outgoing
@@ -15,7 +16,7 @@ Datagram: TypeAlias = tuple[Buffer, Buffer]
 """What the underlay delivers: (outer header, with the UDP header if there is one; ESP from the SPI on)."""
 
 Received = TypeVar("Received")
-Sent = TypeVar("Sent")
+Sent = TypeVar("Sent", contravariant=True)
 
 
 class Device(Protocol[Received, Sent]):
@@ -27,7 +28,7 @@ class Device(Protocol[Received, Sent]):
     def recv_burst(self) -> list[Received]:
         """What has arrived, at most one burst; empty if nothing has."""
 
-    def send_burst(self, burst: list[Sent]) -> int:
+    def send_burst(self, burst: Sequence[Sent]) -> int:
         """Number of packets that left. Never raises for a packet: what did not leave is counted by the device."""
 
     def close(self) -> None: ...

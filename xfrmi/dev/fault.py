@@ -7,6 +7,7 @@ directions wrap both ends.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.dev.device import Datagram, Device
@@ -59,7 +60,7 @@ class Fault:
                 burst.append(datagram)
         return burst
 
-    def send_burst(self, burst: list[Outgoing]) -> int:
+    def send_burst(self, burst: Sequence[Outgoing]) -> int:
         return self._device.send_burst(burst)
 
     def close(self) -> None:

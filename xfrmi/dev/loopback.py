@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic
 
 from xfrmi.core.outgoing import Outgoing
@@ -41,7 +41,7 @@ class Loopback(Generic[Received, Sent]):
             os.eventfd_read(self._event)
         return burst
 
-    def send_burst(self, burst: list[Sent]) -> int:
+    def send_burst(self, burst: Sequence[Sent]) -> int:
         peer = self.peer
         if peer is None:
             return 0

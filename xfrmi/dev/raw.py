@@ -18,6 +18,7 @@ import random
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
@@ -146,7 +147,7 @@ class RawEsp:
 
     # Out
 
-    def send_burst(self, burst: list[Outgoing]) -> int:
+    def send_burst(self, burst: Sequence[Outgoing]) -> int:
         """Send complete outer packets of this family, fragmenting where that is needed and allowed.
 
         Returns the number of packets that left whole; the others are in `failures`.

@@ -14,6 +14,7 @@ import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 
 import pytun
 
@@ -104,7 +105,7 @@ class Tun:
                 break
         return packets
 
-    def send_burst(self, burst: list[Packet]) -> int:
+    def send_burst(self, burst: Sequence[Packet]) -> int:
         """Give packets to the kernel's receive path. EIO (the device is down) and EINVAL only count."""
         taken = 0
         fd, writev = self._fd, os.writev

@@ -20,7 +20,7 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
@@ -151,7 +151,7 @@ class UdpEncap:
 
     # Out
 
-    def send_burst(self, burst: list[Outgoing]) -> int:
+    def send_burst(self, burst: Sequence[Outgoing]) -> int:
         """Send complete outer packets whose source port is ours. Returns the number that left, see `failures`."""
         self.failures = []
         deadline = time.monotonic() + SEND_PATIENCE

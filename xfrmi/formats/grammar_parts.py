@@ -11,7 +11,7 @@ from typing import Final
 
 from xfrmi.formats import words
 from xfrmi.formats.numbers import parse_ipv4, parse_number
-from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens
+from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, shown
 from xfrmi.wire import xfrm_const as k
 from xfrmi.wire.address import any_address
 from xfrmi.wire.xfrm_types import NO_MARK, Mark, Selector
@@ -77,7 +77,7 @@ def parse_id(tokens: Tokens, *, filtering: bool = False) -> Id:
         _check_spi(tokens, found.proto, found.spi)
     if not filtering and not found.proto:
         stray = tokens.peek()
-        seen = f' (next word: "{stray}")' if tokens.at == start and stray is not None else ""
+        seen = f' (next word: "{shown(stray)}")' if tokens.at == start and stray is not None else ""
         raise tokens.missing("XFRM-PROTO", f"An ID is src ADDR dst ADDR proto esp spi SPI{seen}.")
     return found
 

@@ -13,6 +13,7 @@ from xfrmi.formats.grammar_parts import SELECTOR_WORDS, SelectorDraft
 from xfrmi.formats.grammar_policy_words import FILTER_KEYWORDS, ID_KEYWORDS, POLICY_KEYWORDS, Draft, read_keyword
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, suggestion, take_verb
 from xfrmi.formats.usage import POLICY_USAGE
+from xfrmi.wire.xfrm_info_msg import Defaults, Thresholds
 from xfrmi.wire.xfrm_types import Limits, PolicyId, PolicyInfo
 
 
@@ -126,7 +127,7 @@ def _set(tokens: Tokens) -> requests.SetThresholds:
         word = tokens.words[tokens.at - 1]
         tokens.mark_once(seen, word)
         found[word] = (_threshold(tokens, f"{word} LBITS"), _threshold(tokens, f"{word} RBITS"))
-    return requests.SetThresholds(found.get("hthresh4"), found.get("hthresh6"))
+    return requests.SetThresholds(Thresholds(found.get("hthresh4"), found.get("hthresh6")))
 
 
 def _threshold(tokens: Tokens, name: str) -> int:
@@ -147,7 +148,7 @@ def _setdefault(tokens: Tokens) -> requests.SetDefaults:
             raise tokens.wrong("unknown direction", "in, fwd or out goes here.")
         tokens.mark_once(seen, word)
         found[word] = tokens.choice(words.DEFAULTS, f"{word} policy value is invalid")
-    return requests.SetDefaults(found.get("in", 0), found.get("fwd", 0), found.get("out", 0))
+    return requests.SetDefaults(Defaults(found.get("in", 0), found.get("fwd", 0), found.get("out", 0)))
 
 
 def _getdefault(tokens: Tokens) -> requests.GetDefaults:

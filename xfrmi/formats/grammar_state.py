@@ -16,6 +16,7 @@ from xfrmi.formats.grammar_state_words import ALLOCSPI_KEYWORDS, STATE_KEYWORDS,
 from xfrmi.formats.tokens import INCOMPLETE, Tokens, take_verb
 from xfrmi.formats.usage import STATE_USAGE
 from xfrmi.wire import xfrm_const as k
+from xfrmi.wire.xfrm_sa_msg import SpiRequest
 from xfrmi.wire.xfrm_types import StateId, StateInfo
 
 _SPI_MIN: Final = 0x100
@@ -70,7 +71,7 @@ def _allocspi(tokens: Tokens) -> requests.AllocSpi:
     if low > high:
         text = 'value after "min" is larger than value after "max"'
         raise tokens.incomplete(text, INCOMPLETE, "Exchange the two.")
-    return requests.AllocSpi(info, low, high)
+    return requests.AllocSpi(SpiRequest(info, low, high))
 
 
 def _get(tokens: Tokens) -> requests.GetState:

@@ -1,6 +1,9 @@
-"""Events as `ip xfrm monitor` prints them, byte for byte (iproute2 6.1): one function for each kind of message.
+"""Events as `ip xfrm monitor` prints them, byte for byte (iproute2 6.1).
 
-A new state or policy is printed like one in a listing; the others have a word in front or lines of their own.
+    print_notice(message.type, decode_notice(message)) -> text, whatever the message says
+
+A new state or policy is printed like one in a listing; the others have a word in front or lines of their own. In the
+texts that are longer than a line -o joins lines; async events, mappings and defaults are always the same.
 """
 
 from __future__ import annotations
@@ -10,76 +13,91 @@ from typing import Final
 from xfrmi.formats import words
 from xfrmi.formats.print_parts import address, selector_line
 from xfrmi.formats.print_policy import masks, policy_lines
+from xfrmi.formats.print_stat import print_defaults
 from xfrmi.formats.print_state import state_lines
 from xfrmi.formats.show import PLAIN, Show
-from xfrmi.wire.xfrm_types import ANY_ALGOS, PolicyInfo, Selector, StateId, StateInfo
+from xfrmi.wire.xfrm_attr import XfrmMsg
+from xfrmi.wire.xfrm_event_msg import (
+    AE_CAUSE_REPLAY,
+    AE_CAUSE_TIMER,
+    AE_CAUSE_UPDATE,
+    Acquire,
+    Aevent,
+    Mapping,
+    StateExpiry,
+)
+from xfrmi.wire.xfrm_info_msg import Defaults
+from xfrmi.wire.xfrm_policy_msg import PolicyExpiry
+from xfrmi.wire.xfrm_types import PolicyInfo, StateId, StateInfo
 
-ADDED: Final = ""
-UPDATED: Final = "Updated"
-DELETED: Final = "Deleted"
-
-_AEVENT_FLAGS: Final = {0x10: "replay update", 0x20: "timer expired", 0x40: "policy updated"}
-"""XFRM_AE_CR, CE, CU."""
-
-
-def print_state_event(info: StateInfo, event: str = ADDED, show: Show = PLAIN) -> str:
-    """NEWSA, UPDSA or DELSA."""
-    return show.record(_titled(event) + state_lines(info, show))
-
-
-def print_state_expired(info: StateInfo, *, hard: bool, show: Show = PLAIN) -> str:
-    return show.record(f"{_titled('Expired')}{state_lines(info, show)}\thard {int(hard)}\n")
-
-
-def print_policy_event(info: PolicyInfo, event: str = ADDED, show: Show = PLAIN) -> str:
-    """NEWPOLICY, UPDPOLICY or DELPOLICY."""
-    return show.record(_titled(event) + policy_lines(info, show))
-
-
-def print_policy_expired(info: PolicyInfo, *, hard: bool, show: Show = PLAIN) -> str:
-    return show.record(f"{_titled('Expired')}{policy_lines(info, show)}\thard {int(hard)}\n")
-
-
-def _titled(event: str) -> str:
-    return f"{event} " if event else ""
+_TITLES: Final[dict[int, str]] = {
+    XfrmMsg.UPDSA: "Updated ",
+    XfrmMsg.UPDPOLICY: "Updated ",
+    XfrmMsg.DELSA: "Deleted ",
+    XfrmMsg.DELPOLICY: "Deleted ",
+}
+_CAUSES: Final = {
+    AE_CAUSE_REPLAY: "replay update",
+    AE_CAUSE_TIMER: "timer expired",
+    AE_CAUSE_UPDATE: "policy updated",
+}
 
 
-def print_acquire(
-    selector: Selector, policy: PolicyInfo, *, proto: int, spi: int = 0, seq: int = 0,
-    aalgos: int = ANY_ALGOS, ealgos: int = ANY_ALGOS, calgos: int = ANY_ALGOS, show: Show = PLAIN,
-) -> str:  # fmt: skip
-    """ACQUIRE: `selector` is the flow that wants a state, `policy` the one that demands it (7.6)."""
-    text = f"acquire proto {words.word(words.XFRM_PROTOS, proto)} "
-    if show.stats or spi:
-        text += f"spi 0x{spi:08x}({spi}) " if show.stats else f"spi 0x{spi:08x} "
-    text += "\n  sel " + selector_line(selector, policy.selector.family, show)
-    text += policy_lines(policy, show, indent="    ", title="  policy ")
+def print_notice(kind: int, value: object, show: Show = PLAIN) -> str:
+    """The event that a message of type `kind` reports: `value` is what it says, as decode_notice gives it.
+
+    An int is the protocol of a FLUSHSA or the type of a FLUSHPOLICY. TypeError for what is no event.
+    """
+    title = _TITLES.get(kind, "")
+    match value:
+        case StateInfo():
+            return show.record(title + state_lines(value, show))
+        case PolicyInfo():
+            return show.record(title + policy_lines(value, show))
+        case StateExpiry(info, hard):
+            return show.record(f"Expired {state_lines(info, show)}\thard {int(hard)}\n")
+        case PolicyExpiry(policy, hard):
+            return show.record(f"Expired {policy_lines(policy, show)}\thard {int(hard)}\n")
+        case Acquire():
+            return show.record(_acquire_lines(value, show))
+        case Mapping():
+            return _mapping(value)
+        case Aevent():
+            return _async_event(value)
+        case Defaults():
+            return print_defaults(value)
+        case int() if kind == XfrmMsg.FLUSHSA:
+            return show.record(f"Flushed state proto {words.word(words.XFRM_PROTOS, value)}\n")
+        case int() if kind == XfrmMsg.FLUSHPOLICY:
+            return show.record(f"Flushed policy ptype {words.word(words.POLICY_TYPES, value)} \n")
+    raise TypeError(f"a message of type {kind:#x} with {type(value).__name__} is no event")
+
+
+def _acquire_lines(acquire: Acquire, show: Show) -> str:
+    """The flow that wants a state, and the policy that demands it (7.6)."""
+    text = f"acquire proto {words.word(words.XFRM_PROTOS, acquire.proto)} "
     if show.stats:
-        text += f"  seq 0x{seq:08d} {masks(ealgos, aalgos, calgos)}"
-    return show.record(text + "\n")
+        text += f"spi 0x{acquire.spi:08x}({acquire.spi}) "
+    elif acquire.spi:
+        text += f"spi 0x{acquire.spi:08x} "
+    text += "\n  sel " + selector_line(acquire.selector, acquire.policy.selector.family, show)
+    text += policy_lines(acquire.policy, show, indent="    ", title="  policy ")
+    if show.stats:
+        # ip's own mixture: 0x and decimal digits.
+        text += f"  seq 0x{acquire.seq:08d} {masks(acquire.ealgos, acquire.aalgos, acquire.calgos)}"
+    return text + "\n"
 
 
-def print_states_flushed(proto: int, show: Show = PLAIN) -> str:
-    """FLUSHSA."""
-    return show.record(f"Flushed state proto {words.word(words.XFRM_PROTOS, proto)}\n")
+def _async_event(event: Aevent) -> str:
+    causes = "".join(f" {name} " for bit, name in _CAUSES.items() if event.flags & bit)
+    source = address(event.id.family, event.src)
+    return f"Async event  (0x{event.flags:x}) {causes}\n\tsrc {source} {_state_id(event.id, event.reqid)}\n"
 
 
-def print_policies_flushed(type: int | None = None, show: Show = PLAIN) -> str:
-    """FLUSHPOLICY; None where the message had no policy type."""
-    kind = "" if type is None else f"ptype {words.word(words.POLICY_TYPES, type)} "
-    return show.record(f"Flushed policy {kind}\n")
-
-
-def print_async_event(state: StateId, *, reqid: int, flags: int) -> str:
-    """NEWAE; `state.src` is its source. -s and -o make no difference."""
-    names = "".join(f" {name} " for bit, name in _AEVENT_FLAGS.items() if flags & bit)
-    return f"Async event  (0x{flags:x}) {names}\n\tsrc {address(state.family, state.src)} {_state_id(state, reqid)}\n"
-
-
-def print_mapping(state: StateId, *, reqid: int, old: tuple[bytes, int], new: tuple[bytes, int]) -> str:
-    """MAPPING: the peer's (address, port) before and after. -s and -o make no difference."""
-    old_text, new_text = (f"{address(state.family, packed)}:{port}" for packed, port in (old, new))
-    return f"Mapping change {old_text} -> {new_text}\n\t{_state_id(state, reqid)}\n"
+def _mapping(mapping: Mapping) -> str:
+    old = f"{address(mapping.id.family, mapping.old_src)}:{mapping.old_sport}"
+    new = f"{address(mapping.id.family, mapping.new_src)}:{mapping.new_sport}"
+    return f"Mapping change {old} -> {new}\n\t{_state_id(mapping.id, mapping.reqid)}\n"
 
 
 def _state_id(state: StateId, reqid: int) -> str:

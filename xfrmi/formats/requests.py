@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xfrmi.wire.link_types import LinkInfo
-from xfrmi.wire.xfrm_const import AF_UNSPEC, Default, PolicyType
+from xfrmi.wire.xfrm_const import AF_UNSPEC, PolicyType
+from xfrmi.wire.xfrm_info_msg import Defaults, Thresholds
+from xfrmi.wire.xfrm_sa_msg import SpiRequest
 from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 
@@ -104,10 +106,7 @@ class AddState:
 
 @dataclass(frozen=True, slots=True)
 class AllocSpi:
-    info: StateInfo
-    """spi is 0."""
-    min: int
-    max: int
+    request: SpiRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +182,16 @@ class CountPolicies:
 
 @dataclass(frozen=True, slots=True)
 class SetThresholds:
-    """`policy set`: prefix lengths (local, remote) from which policies are hashed; None leaves a family alone."""
+    """`policy set`."""
 
-    ipv4: tuple[int, int] | None = None
-    ipv6: tuple[int, int] | None = None
+    thresholds: Thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class SetDefaults:
-    """`policy setdefault`, Default values; UNSPEC leaves a direction alone (2.7)."""
+    """`policy setdefault`; a direction that was not named is UNSPEC (2.7)."""
 
-    in_: int = Default.UNSPEC
-    fwd: int = Default.UNSPEC
-    out: int = Default.UNSPEC
+    defaults: Defaults
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Tokens:
     def take(self, expected: str) -> str:
         """The next word. `expected` names it for the hint when the line ends here."""
         if not self.more:
-            after = f' after "{_shown(self.words[-1])}"' if self.words else ""
+            after = f' after "{shown(self.words[-1])}"' if self.words else ""
             raise self.incomplete('Command line is not complete. Try option "help"', USAGE, f"{expected} goes{after}.")
         self.at += 1
         return self.words[self.at - 1]
@@ -86,11 +86,11 @@ class Tokens:
     # What is wrong. Each is about the word taken last, unless it says otherwise.
 
     def wrong(self, why: str, hint: str, *, secret: bool = False) -> GrammarError:
-        word = "..." if secret else _shown(self.words[self.at - 1])
+        word = "..." if secret else shown(self.words[self.at - 1])
         return self.error(f'Error: argument "{word}" is wrong: {why}', USAGE, hint)
 
     def duplicate(self, name: str, hint: str = "give it once.") -> GrammarError:
-        word = _shown(self.words[self.at - 1])
+        word = shown(self.words[self.at - 1])
         return self.error(f'Error: duplicate "{name}": "{word}" is the second value.', USAGE, hint)
 
     def unknown(self, keywords: Iterable[str]) -> GrammarError:
@@ -161,7 +161,7 @@ class Tokens:
         return address
 
     def _no_address(self, what: str, family: int, text: str) -> GrammarError:
-        expected = f'Error: {FAMILIES.get(family, "???")} {what} is expected rather than "{_shown(text)}".'
+        expected = f'Error: {FAMILIES.get(family, "???")} {what} is expected rather than "{shown(text)}".'
         return self.error(expected, INCOMPLETE, "an IP address goes here, such as 192.0.2.1 or 2001:db8::1.")
 
 
@@ -181,7 +181,7 @@ def take_verb(tokens: Tokens, name: str, verbs: Sequence[tuple[str, Parser]], us
             return parser
     if matches(word, "help"):
         raise tokens.error(usage, USAGE, f"this is all that {name} knows.")
-    text = f'Command "{_shown(word)}" is unknown, try "xfrmi {name} help".'
+    text = f'Command "{shown(word)}" is unknown, try "xfrmi {name} help".'
     raise tokens.error(text, USAGE, suggestion(word, dict(verbs)))
 
 
@@ -194,7 +194,7 @@ def suggestion(word: str, keywords: Iterable[str]) -> str:
     return f'did you mean "{close[0]}"?' if close else f"one of {', '.join(keywords)} goes here."
 
 
-def _shown(word: str) -> str:
+def shown(word: str) -> str:
     """A word as an error may quote it: something longer than any number in hex can only be a key."""
     if word.startswith("0x") and len(word) > _LONGEST_NUMBER:
         return "0x..."

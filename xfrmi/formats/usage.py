@@ -65,7 +65,7 @@ OBJECT := acquire | expire | SA | aevent | policy | report"""
 
 LINK_TYPE_USAGE: Final = """\
 Usage: ... xfrm dev [ PHYS_DEV ] [ if_id IF-ID ]
-                [ external ]
+\t\t[ external ]
 
 Where: IF-ID := { 0x1..0xffffffff }"""
 

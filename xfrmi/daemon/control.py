@@ -1,0 +1,123 @@
+"""The control sockets: taking the runtime directory, accepting clients, giving it all back.
+
+The directory is taken with a lock that dies with the process, so there is never more than one daemon for a network
+namespace, and what a killed daemon left is known to be stale and is replaced. Only this user and root get in: the
+directory is 0700, the sockets 0600, and SO_PEERCRED is asked on top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+from xfrmi.daemon.events import Events
+from xfrmi.daemon.loop import Loop
+from xfrmi.daemon.runtime import JSON_SOCKET, LOCK_FILE, ROUTE_SOCKET, XFRM_SOCKET
+from xfrmi.daemon.session import (
+    Command,
+    DatagramSession,
+    LineSession,
+    RequestHandler,
+    Session,
+    peer_credentials,
+)
+from xfrmi.errors import XfrmError
+
+MAX_SESSIONS = 256
+"""Clients at a time; more are turned away at the door."""
+
+
+def take_directory(directory: str) -> int:
+    """Lock the directory; the returned descriptor holds the lock until it is closed.
+
+    XfrmError EADDRINUSE if another daemon holds it.
+    """
+    path = f"{directory}/{LOCK_FILE}"
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A daemon that just ended removed the file under our hands? Then this is a lock on nothing.
+            current = os.stat(path).st_ino == os.fstat(fd).st_ino
+        except BlockingIOError:
+            holder = os.pread(fd, 16, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise XfrmError(
+                errno.EADDRINUSE, detail=f"an xfrmi daemon (pid {holder}) serves this network namespace already"
+            ) from None
+        except FileNotFoundError:
+            current = False
+        if current:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            return fd
+        os.close(fd)
+
+
+class ControlSockets:
+    """The listening sockets of one daemon and the sessions they lead to."""
+
+    def __init__(self, loop: Loop, directory: str) -> None:
+        self._loop = loop
+        self._directory = directory
+        self._lock = take_directory(directory)
+        self._listeners: list[socket.socket] = []
+        self._sessions: set[Session] = set()
+
+    def listen(
+        self, xfrm: RequestHandler, route: RequestHandler, events: Events, commands: Mapping[str, Command]
+    ) -> None:
+        """Open the three sockets. From now on clients may connect; they are served when the loop runs."""
+
+        def datagrams(handler: RequestHandler) -> Callable[[socket.socket], Session]:
+            return lambda s: DatagramSession(self._loop, s, self._sessions.discard, handler, events)
+
+        self._listen(XFRM_SOCKET, socket.SOCK_SEQPACKET, datagrams(xfrm))
+        self._listen(ROUTE_SOCKET, socket.SOCK_SEQPACKET, datagrams(route))
+        self._listen(
+            JSON_SOCKET, socket.SOCK_STREAM, lambda s: LineSession(self._loop, s, self._sessions.discard, commands)
+        )
+
+    def close(self) -> None:
+        """Hang up, remove the sockets, let the next daemon in."""
+        for session in list(self._sessions):
+            session.close()
+        for listener in self._listeners:
+            self._loop.unwatch(listener.fileno())
+            listener.close()
+        for name in (XFRM_SOCKET, ROUTE_SOCKET, JSON_SOCKET, LOCK_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._directory}/{name}")
+        with contextlib.suppress(OSError):  # somebody keeps notes in there: leave it
+            os.rmdir(self._directory)
+        os.close(self._lock)
+
+    def _listen(self, name: str, kind: int, make: Callable[[socket.socket], Session]) -> None:
+        path = f"{self._directory}/{name}"
+        listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._listeners.append(listener)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # stale: we hold the lock
+        old = os.umask(0o177)
+        try:
+            listener.bind(path)
+        except OSError as error:
+            raise XfrmError(error.errno or errno.EINVAL, detail=f"cannot listen on {path}: {error}") from None
+        finally:
+            os.umask(old)
+        listener.listen(64)
+        self._loop.watch(listener.fileno(), lambda: self._accept(listener, make))
+
+    def _accept(self, listener: socket.socket, make: Callable[[socket.socket], Session]) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # gone again, or out of descriptors for the moment
+            return
+        if peer_credentials(connection).uid not in (0, os.geteuid()) or len(self._sessions) >= MAX_SESSIONS:
+            connection.close()
+            return
+        self._sessions.add(make(connection))

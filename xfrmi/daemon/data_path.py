@@ -1,0 +1,92 @@
+"""The pump between the devices and the engine: what is readable goes in, what comes out goes on.
+
+    TUN readable      -> recv_burst -> engine.output -> underlay.send    (and ICMP errors back into the TUN)
+    socket readable   -> recv_burst -> engine.input  -> each TUN's send_burst
+    deadline passed   -> engine.tick                 -> underlay.send    (keepalives)
+
+One burst a turn. It decides nothing and counts nothing but what the kernel refused to take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from xfrmi.core.events import StateAdded, StateUpdated
+from xfrmi.daemon.devices import XfrmDevice
+from xfrmi.errors import XfrmError
+from xfrmi.wire.xfrm_const import UDP_ENCAP_ESPINUDP, SaDir
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.events import Event
+    from xfrmi.core.outgoing import Outgoing
+    from xfrmi.core.router import Router
+    from xfrmi.daemon.devices import Devices
+    from xfrmi.daemon.loop import Loop
+    from xfrmi.dev.device import Datagram, Device
+    from xfrmi.dev.underlay import Underlay
+    from xfrmi.wire.xfrm_types import StateInfo
+
+
+class DataPath:
+    def __init__(
+        self, engine: Engine, underlay: Underlay, router: Router, loop: Loop, log: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._underlay = underlay
+        self._router = router
+        self._loop = loop
+        self._log = log
+        self.devices: Devices
+        for device in underlay:
+            self._watch(device)
+        engine.subscribe(self._open_ports)
+
+    def tun_readable(self, device: XfrmDevice) -> None:
+        packets = device.tun.recv_burst()
+        if not packets:  # nothing after all, or the end: `ip link del` behind our back
+            self.devices.gone(device)
+            return
+        outgoing, replies = self._engine.output(device.interface, packets, self._loop.clock())
+        self._send(outgoing)
+        if replies:
+            device.tun.send_burst(replies)
+
+    def tick(self, now: float) -> None:
+        self._send(self._engine.tick(now))
+
+    def _socket_readable(self, device: Device[Datagram, Outgoing]) -> None:
+        for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):
+            self.devices[interface].tun.send_burst(packets)
+
+    def _send(self, outgoing: list[Outgoing]) -> None:
+        if outgoing:
+            for failure in self._underlay.send(outgoing):
+                self._engine.send_failed(failure.outgoing, failure.packets)
+
+    def _watch(self, device: Device[Datagram, Outgoing]) -> None:
+        self._loop.watch(device.fileno(), lambda: self._socket_readable(device))
+
+    def _open_ports(self, event: Event) -> None:
+        """ESP in UDP arrives at the port that the first state with it names as ours."""
+        if not isinstance(event, StateAdded | StateUpdated):
+            return
+        info = event.info
+        if info.encap is None or info.encap.type != UDP_ENCAP_ESPINUDP:
+            return
+        port = self._own_port(info)
+        try:
+            device = self._underlay.listen(info.family, port)
+        except XfrmError as error:
+            self._log(f"ESP in UDP will not be received on port {port}: {error}")
+            return
+        if device is not None:
+            self._watch(device)
+            self._log(f"UDP port {port} open for ESP")
+
+    def _own_port(self, info: StateInfo) -> int:
+        """The port that is on our side: the destination's of a state that comes in, else the source's."""
+        assert info.encap is not None
+        inbound = self._router.is_local(0, info.dst) if info.dir == SaDir.NONE else info.dir == SaDir.IN
+        return info.encap.dport if inbound else info.encap.sport

@@ -1,0 +1,278 @@
+"""The xfrm devices of this daemon: an Interface of the engine and the TUN that stands for it in the kernel, joined.
+
+The kernel's TUN is the truth for what `ip link set` can change (name, mtu, up, namespace): it is watched, and the
+Interface follows. The engine is the truth for what makes it an xfrm device (if_id, link): that is written into the
+TUN's alias, so that the next daemon knows the TUNs of a killed one again and takes them over. TUNs are persistent:
+while no daemon holds them they have no carrier, and routes into them lead nowhere rather than into the clear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+
+from xfrmi.core.engine import Engine
+from xfrmi.core.interface import Interface
+from xfrmi.daemon.loop import Loop
+from xfrmi.dev.link_monitor import LinkMonitor
+from xfrmi.dev.netns import inside, netns_of_tun, open_netns, same_netns
+from xfrmi.dev.rtnl import Link, Rtnl
+from xfrmi.dev.tun import Tun, shape_like_xfrm
+from xfrmi.errors import XfrmError
+from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, LinkInfo
+
+TUNGETIFF = 0x800454D2
+IFNAMSIZ = 16
+
+_ALIAS = re.compile(r"xfrmi (?:if_id (?P<if_id>0x[0-9a-f]{1,8})|(?P<external>external)) link (?P<link>\d{1,10})")
+
+
+def alias_of(interface: Interface) -> str:
+    """What the TUN remembers of its interface when nobody holds it: 'xfrmi if_id 0x2a link 2'."""
+    key = "external" if interface.external else f"if_id {interface.if_id:#x}"
+    return f"xfrmi {key} link {interface.link}"
+
+
+class Place:
+    """A network namespace with devices of ours in it: how to ask and order its kernel, how to hear of changes."""
+
+    def __init__(self) -> None:
+        self.rtnl = Rtnl()
+        self.monitor = LinkMonitor()
+
+    def close(self) -> None:
+        self.rtnl.close()
+        self.monitor.close()
+
+
+class XfrmDevice:
+    """One interface and its TUN. `place` is where the TUN is now; its home is where the daemon is (NS-01)."""
+
+    __slots__ = ("interface", "place", "tun")
+
+    def __init__(self, interface: Interface, tun: Tun, place: Place) -> None:
+        self.interface = interface
+        self.tun = tun
+        self.place = place
+
+
+class Devices:
+    """All of them. `readable(device)` is called from the loop when the TUN of a device has packets."""
+
+    def __init__(
+        self, engine: Engine, loop: Loop, readable: Callable[[XfrmDevice], None], log: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._readable = readable
+        self._log = log
+        self._devices: dict[Interface, XfrmDevice] = {}
+        self._home_fd = open_netns()
+        self._home = Place()
+        loop.watch(self._home.monitor.fileno(), lambda: self._follow(self._home))
+
+    def __getitem__(self, interface: Interface) -> XfrmDevice:
+        return self._devices[interface]
+
+    def __iter__(self) -> Iterator[XfrmDevice]:
+        return iter(self._devices.values())
+
+    # Orders (route_handler) --------------------------------------------------------------------------------------
+
+    def find(self, which: str | int) -> Interface | None:
+        """By name or ifindex. An ifindex means a device at home: elsewhere the numbers are others'."""
+        interfaces = self._engine.interfaces
+        if isinstance(which, int):
+            found = interfaces.by_ifindex(which)
+            return found if found is not None and not found.away else None
+        return next((interface for interface in interfaces if interface.name == which), None)
+
+    def add(self, info: LinkInfo) -> Interface:
+        """RTM_NEWLINK: rules DEV-01..05, then the TUN. Leaves nothing behind if anything is refused."""
+        name = info.name or "xfrm%d"
+        self._engine.interfaces.check_add(name, info.if_id or 0, info.link or 0, info.external)
+        if self._home.rtnl.link(name) is not None:
+            raise XfrmError(errno.EEXIST, detail=f'a device "{name}" exists already')
+        tun = Tun(name, persist=True)
+        try:
+            shape_like_xfrm(self._home.rtnl, tun.name, XFRM_LINK_MTU if info.mtu is None else info.mtu)
+            interface = self._engine.add_interface(tun.name, info.if_id or 0, info.link or 0, info.external)
+            try:
+                self._attach(interface, tun)
+                self._remember(interface)
+                if info.change & IFF_UP:
+                    self.set(interface, LinkInfo(flags=info.flags, change=IFF_UP), None)
+            except XfrmError:
+                self._detach(interface)
+                raise
+        except XfrmError:
+            tun.set_persist(False)
+            tun.close()
+            raise
+        self._log(f"{_title(interface)} added")
+        return interface
+
+    def change(self, interface: Interface, info: LinkInfo) -> None:
+        """RTM_NEWLINK with IFLA_INFO_DATA for an existing device: rules DEV-08..12."""
+        self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
+        self._remember(interface)
+
+    def set(self, interface: Interface, info: LinkInfo, netns: str | None) -> None:
+        """Name, mtu, queue length, up or down, and the move to the namespace at path `netns`: one order, one answer."""
+        place = self._devices[interface].place
+        netns_fd = None if netns is None else open_netns(netns)
+        try:
+            place.rtnl.set_link(
+                interface.ifindex,
+                up=bool(info.flags & IFF_UP) if info.change & IFF_UP else None,
+                mtu=info.mtu,
+                name=info.name or None,
+                txqlen=info.txqlen,
+                netns_fd=netns_fd,
+            )
+        finally:
+            if netns_fd is not None:
+                os.close(netns_fd)
+        self._refresh(interface)
+
+    def remove(self, interface: Interface) -> None:
+        """RTM_DELLINK: the device goes, its states and policies stay (DEV-14)."""
+        device = self._detach(interface)
+        with contextlib.suppress(OSError):
+            device.tun.set_persist(False)
+        device.tun.close()
+        self._log(f"{_title(interface)} removed")
+
+    def sync(self) -> None:
+        """Take in what the kernel has announced up to now."""
+        for place in {device.place for device in self._devices.values()} | {self._home}:
+            self._follow(place)
+
+    # Start and end -----------------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Adopt the TUNs that an earlier daemon of this namespace left behind."""
+        for link in self._home.rtnl.links():
+            match = _ALIAS.fullmatch(link.alias) if link.kind == "tun" else None
+            if match is None:
+                continue
+            try:
+                interface = self._engine.add_interface(
+                    link.name, int(match["if_id"] or "0", 16), int(match["link"]), bool(match["external"])
+                )
+                try:
+                    self._attach(interface, Tun(link.name, persist=True))
+                except XfrmError:
+                    self._engine.delete_interface(link.name)
+                    raise
+            except XfrmError as error:
+                self._log(f"{link.name} ({link.alias}) left alone: {error}")
+            else:
+                self._log(f"{_title(interface)} taken over")
+
+    def close(self, remove: bool) -> None:
+        """Let go of all TUNs: they stay, without carrier, or are removed."""
+        for interface in list(self._devices):
+            if remove:
+                self.remove(interface)
+            else:
+                self._detach(interface).tun.close()
+        self._loop.unwatch(self._home.monitor.fileno())
+        self._home.close()
+        os.close(self._home_fd)
+
+    # Following the kernel ----------------------------------------------------------------------------------------
+
+    def gone(self, device: XfrmDevice) -> bool:
+        """Was the TUN deleted behind our back? Then its interface goes, too."""
+        netns_fd = netns_of_tun(device.tun.fileno())
+        if netns_fd is None:
+            self.remove(device.interface)
+            return True
+        os.close(netns_fd)
+        return False
+
+    def _follow(self, place: Place) -> None:
+        changed = place.monitor.changed()
+        for device in list(self._devices.values()):
+            if device.place is place and (changed is None or device.interface.ifindex in changed):
+                self._refresh(device.interface)
+
+    def _refresh(self, interface: Interface) -> None:
+        """Make the interface what its TUN is."""
+        device = self._devices[interface]
+        link = device.place.rtnl.link(interface.ifindex)
+        if link is not None and link.kind == "tun":
+            self._mirror(interface, link)
+        elif not self.gone(device):
+            self._relocate(device)
+
+    def _mirror(self, interface: Interface, link: Link) -> None:
+        if link.name != interface.name:
+            with contextlib.suppress(XfrmError):  # another of ours has the name, in another namespace
+                self._engine.interfaces.rename(interface, link.name)
+        interface.ifindex = link.ifindex
+        interface.up = bool(link.flags & IFF_UP)
+        if link.mtu != interface.mtu:
+            interface.mtu = link.mtu
+            interface.flows.clear()
+
+    def _relocate(self, device: XfrmDevice) -> None:
+        """The TUN was moved to another namespace; packets go on flowing through its descriptor (NS-04)."""
+        interface = device.interface
+        netns_fd = netns_of_tun(device.tun.fileno())
+        if netns_fd is None:
+            return
+        self._leave(device)
+        interface.verdicts.clear()
+        interface.away = not same_netns(netns_fd, self._home_fd)
+        name = fcntl.ioctl(device.tun.fileno(), TUNGETIFF, bytes(40))[:IFNAMSIZ].rstrip(b"\0").decode()
+        try:
+            if interface.away:
+                with inside(netns_fd):
+                    place = device.place = Place()
+                self._loop.watch(place.monitor.fileno(), lambda: self._follow(place))
+            if (link := device.place.rtnl.link(name)) is not None:
+                self._mirror(interface, link)
+        except XfrmError as error:
+            # It works on, but nobody tells us any more what becomes of it.
+            interface.ifindex = 0
+            interface.up = True
+            self._log(f"{_title(interface)} is in a network namespace that cannot be watched: {error}")
+        finally:
+            os.close(netns_fd)
+
+    # The two halves ----------------------------------------------------------------------------------------------
+
+    def _attach(self, interface: Interface, tun: Tun) -> None:
+        device = self._devices[interface] = XfrmDevice(interface, tun, self._home)
+        link = self._home.rtnl.link(tun.name)
+        if link is None:
+            raise XfrmError(errno.ENODEV, detail=f'the TUN "{tun.name}" vanished')
+        self._mirror(interface, link)
+        self._loop.watch(tun.fileno(), lambda: self._readable(device))
+
+    def _detach(self, interface: Interface) -> XfrmDevice:
+        device = self._devices.pop(interface)
+        self._loop.unwatch(device.tun.fileno())
+        self._leave(device)
+        self._engine.delete_interface(interface.name)
+        return device
+
+    def _leave(self, device: XfrmDevice) -> None:
+        if device.place is not self._home:
+            self._loop.unwatch(device.place.monitor.fileno())
+            device.place.close()
+            device.place = self._home
+
+    def _remember(self, interface: Interface) -> None:
+        self._devices[interface].place.rtnl.set_link(interface.ifindex, alias=alias_of(interface))
+
+
+def _title(interface: Interface) -> str:
+    key = "external" if interface.external else f"if_id {interface.if_id:#x}"
+    return f"interface {interface.name} ({key})"

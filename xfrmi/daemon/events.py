@@ -1,0 +1,95 @@
+"""Events of the core as netlink notifications, for whoever subscribed to their multicast group (7.5).
+
+Each event is encoded once, however many listen, and not at all when nobody does. A subscriber that does not read keeps
+what fits its queue; the rest is lost to it, and it is told so with ENOBUFS at the place of the gap, as a netlink
+socket tells it. Whatever a subscriber does, publishing never waits.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from xfrmi.daemon.notices import group_of, notice
+from xfrmi.wire import netlink
+from xfrmi.wire.xfrm_attr import Group
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.events import Event
+
+MAX_QUEUED = 4096
+"""Notifications kept for a subscriber that does not read."""
+
+
+class Subscriber:
+    """A bounded queue of notifications. `wake` is called when there is something to send."""
+
+    def __init__(self, groups: int, wake: Callable[[], None]) -> None:
+        self.groups = groups
+        self.wake = wake
+        self._queue: deque[bytes] = deque()
+        self._lost = False
+
+    def put(self, datagram: bytes) -> None:
+        if self._lost:
+            return
+        if len(self._queue) >= MAX_QUEUED:
+            # As a congested netlink socket: nothing more until what is queued has been read.
+            self._lost = True
+            datagram = netlink.error(netlink.NO_REQUEST, errno.ENOBUFS)
+        self._queue.append(datagram)
+        self.wake()
+
+    def peek(self) -> bytes | None:
+        return self._queue[0] if self._queue else None
+
+    def pop(self) -> None:
+        self._queue.popleft()
+        if not self._queue:
+            self._lost = False
+
+
+class Events:
+    """The multicast groups of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._subscribers: list[Subscriber] = []
+        self._cause = netlink.NO_REQUEST
+        engine.subscribe(self._publish)
+
+    def subscribe(self, groups: int, wake: Callable[[], None]) -> Subscriber:
+        """`groups`: Group bits. The caller sends what it finds in the subscriber's queue."""
+        subscriber = Subscriber(groups, wake)
+        self._subscribers.append(subscriber)
+        self._count_acquire_listeners()
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.remove(subscriber)
+        self._count_acquire_listeners()
+
+    @contextmanager
+    def caused_by(self, request: netlink.Message) -> Iterator[None]:
+        """Events published inside carry the sequence number and port of the request (NL-11)."""
+        self._cause = request
+        try:
+            yield
+        finally:
+            self._cause = netlink.NO_REQUEST
+
+    def _publish(self, event: Event) -> None:
+        bit = group_of(event).bit
+        listeners = [subscriber for subscriber in self._subscribers if subscriber.groups & bit]
+        if listeners:
+            datagram = notice(event, self._cause)
+            for subscriber in listeners:
+                subscriber.put(datagram)
+
+    def _count_acquire_listeners(self) -> None:
+        """Larval states are made only while somebody listens for acquires (7.6)."""
+        self._engine.acquire_listeners = sum(1 for s in self._subscribers if s.groups & Group.ACQUIRE.bit)

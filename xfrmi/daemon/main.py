@@ -1,0 +1,108 @@
+"""`xfrmi daemon`: one network namespace's emulator, in the foreground, until SIGTERM or SIGINT.
+
+Start in this order, so that a refusal leaves nothing behind and a client that gets in finds everything there: the
+runtime directory's lock, raw sockets (from then on the kernel no longer answers ESP with ICMP), the TUNs of an earlier
+daemon, the control sockets, READY=1. Stop in the reverse order.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from xfrmi import __version__
+from xfrmi.core.engine import Engine
+from xfrmi.daemon.control import ControlSockets
+from xfrmi.daemon.data_path import DataPath
+from xfrmi.daemon.devices import Devices
+from xfrmi.daemon.events import Events
+from xfrmi.daemon.loop import Loop
+from xfrmi.daemon.notify import notify
+from xfrmi.daemon.route_handler import RouteHandler
+from xfrmi.daemon.runtime import create_directory, netns_inode
+from xfrmi.daemon.xfrm_handler import XfrmHandler
+from xfrmi.dev.router import KernelRouter
+from xfrmi.dev.underlay import Underlay
+from xfrmi.wire.xfrm_const import XfrmStat
+
+GC_THRESHOLD = 50_000
+"""Allocations between collections. The data path makes no cycles; collecting often would only cost."""
+
+
+class Daemon:
+    """Everything of one daemon, assembled. XfrmError if this machine or another daemon does not let it be."""
+
+    def __init__(self) -> None:
+        self._started = time.time()
+        self._loop = Loop()
+        self._control = ControlSockets(self._loop, create_directory())
+        router = KernelRouter()
+        self._engine = Engine(router)
+        self._underlay = Underlay(router)
+        self._data_path = DataPath(self._engine, self._underlay, router, self._loop, log)
+        self._devices = Devices(self._engine, self._loop, self._data_path.tun_readable, log)
+        self._data_path.devices = self._devices
+        self._loop.watch(router.fileno(), router.process)
+        self._devices.take_over()
+        events = Events(self._engine)
+        self._control.listen(
+            XfrmHandler(self._engine, events).handle,
+            RouteHandler(self._devices).handle,
+            events,
+            {"stat": self._stat, "status": self._status},
+        )
+
+    def run(self) -> None:
+        """Serve until a signal."""
+        self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        log(f"xfrmi {__version__} serves network namespace {netns_inode()}")
+        notify("READY=1")
+        self._loop.run(self._data_path.tick, self._engine.next_deadline)
+        notify("STOPPING=1")
+
+    def close(self, remove_interfaces: bool) -> None:
+        self._control.close()
+        self._devices.close(remove_interfaces)
+        self._underlay.close()
+        self._loop.close()
+        log("stopped")
+
+    def _stat(self, request: Mapping[str, Any]) -> dict[str, int]:
+        return {stat.label: self._engine.stats[stat] for stat in XfrmStat}
+
+    def _status(self, request: Mapping[str, Any]) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "netns": netns_inode(),
+            "started": self._started,
+            "interfaces": [interface.name for interface in self._engine.interfaces],
+            "states": len(self._engine.sad),
+            "policies": len(self._engine.spd),
+            "faults": self._loop.faults,
+        }
+
+
+def log(line: str) -> None:
+    """One line to stderr. Journals add the time; sparse enough to read without."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run_daemon(remove_on_exit: bool = False) -> None:
+    """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    daemon = Daemon()
+    try:
+        daemon.run()
+    finally:
+        daemon.close(remove_on_exit)

@@ -1,0 +1,61 @@
+"""Network namespaces of a single-threaded process: naming one, entering one, asking in which one a TUN is.
+
+A socket belongs for life to the namespace it was made in, so being inside for the moment of its creation is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+from collections.abc import Iterator
+
+from xfrmi.errors import XfrmError
+
+CLONE_NEWNET = 0x40000000
+TUNGETDEVNETNS = 0x54E3
+"""ioctl of a TUN descriptor, since Linux 5.2: a descriptor of the namespace in which the device is now."""
+
+
+def open_netns(path: str = "/proc/self/ns/net") -> int:
+    """A descriptor of the namespace; the caller closes it. XfrmError ENOENT, EACCES..."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise XfrmError(error.errno or 0, detail=f'cannot open network namespace "{path}"') from None
+
+
+def enter(fd: int) -> None:
+    """Move the calling thread into the namespace. XfrmError EPERM (takes CAP_SYS_ADMIN), EINVAL."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET):
+        raise XfrmError(ctypes.get_errno(), detail="cannot enter the network namespace (takes CAP_SYS_ADMIN in it)")
+
+
+@contextlib.contextmanager
+def inside(fd: int) -> Iterator[None]:
+    """Enter, do, come back."""
+    home = open_netns()
+    try:
+        enter(fd)
+        try:
+            yield
+        finally:
+            enter(home)
+    finally:
+        os.close(home)
+
+
+def netns_of_tun(tun_fd: int) -> int | None:
+    """A descriptor of the namespace in which the TUN is, wherever it was moved; None if it was deleted."""
+    try:
+        fd: int = fcntl.ioctl(tun_fd, TUNGETDEVNETNS)
+    except OSError:
+        return None
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def same_netns(one: int, other: int) -> bool:
+    return os.fstat(one).st_ino == os.fstat(other).st_ino
