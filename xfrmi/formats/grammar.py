@@ -10,10 +10,13 @@ needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from xfrmi.formats.requests import Request
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, matches
 from xfrmi.wire.xfrm_const import AF_UNSPEC
+
+if TYPE_CHECKING:
+    from xfrmi.formats.requests import Request
 
 OBJECTS = ("state", "sa", "policy", "monitor", "link")
 

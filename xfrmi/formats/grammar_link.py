@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from xfrmi.formats import requests
+from xfrmi.formats import requests_link as requests
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, matches, suggestion, take_verb
 from xfrmi.formats.usage import LINK_TYPE_USAGE, LINK_USAGE
 from xfrmi.wire.link_types import IFF_NOARP, IFF_UP, LinkInfo

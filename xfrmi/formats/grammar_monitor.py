@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from xfrmi.formats import requests
 from xfrmi.formats.tokens import USAGE, Tokens, matches, suggestion
 from xfrmi.formats.usage import MONITOR_USAGE
 
@@ -13,7 +13,15 @@ GROUPS: Final = {"acquire": 1, "expire": 2, "SA": 3, "aevent": 5, "policy": 4, "
 ALL_GROUPS: Final = tuple(range(1, 9))
 
 
-def parse_monitor(tokens: Tokens) -> requests.Monitor:
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    groups: tuple[int, ...]
+    """Multicast groups (7.5) to join."""
+    nokeys: bool = False
+    all_nsid: bool = False
+
+
+def parse_monitor(tokens: Tokens) -> Monitor:
     """[ nokeys ] [ all-nsid ] [ all | OBJECT ... ]; no object is all of them. Raises GrammarError."""
     groups: list[int] = []
     nokeys = all_nsid = False
@@ -33,4 +41,4 @@ def parse_monitor(tokens: Tokens) -> requests.Monitor:
         else:
             text = f'Argument "{word}" is unknown, try "xfrmi monitor help".'
             raise tokens.error(text, USAGE, suggestion(word, (*GROUPS, "all", "nokeys")))
-    return requests.Monitor(tuple(groups) or ALL_GROUPS, nokeys, all_nsid)
+    return Monitor(tuple(groups) or ALL_GROUPS, nokeys, all_nsid)

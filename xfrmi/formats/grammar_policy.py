@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from xfrmi.formats import requests, words
+from xfrmi.formats import requests_policy as requests
+from xfrmi.formats import words
 from xfrmi.formats.grammar_parts import SELECTOR_WORDS, SelectorDraft
 from xfrmi.formats.grammar_policy_words import FILTER_KEYWORDS, ID_KEYWORDS, POLICY_KEYWORDS, Draft, read_keyword
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, suggestion, take_verb

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from xfrmi.formats import requests, words
+from xfrmi.formats import requests_state as requests
+from xfrmi.formats import words
 from xfrmi.formats.grammar_algo import check_algorithms
 from xfrmi.formats.grammar_parts import ID_WORDS, Id, parse_id
 from xfrmi.formats.grammar_state_words import ALLOCSPI_KEYWORDS, STATE_KEYWORDS, Draft, finish_replay, read_keyword

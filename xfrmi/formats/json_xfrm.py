@@ -10,7 +10,7 @@ state   src dst proto spi reqid mode replay_window flags extra_flags mark{value,
         offload{dev,dir,mode} if_id tfcpad dir pcpu_num nat_keepalive_interval mtimer_thresh sel{} security_context
         seq lifetime_config{} lifetime_current{} stats{replay_window,replay,failed}
 sel     src dst (with prefix length) proto sport dport type code key dev uid
-policy  sel{} dir action index priority ptype share flags mark{} tmpl[] if_id security_context
+policy  sel{} dir action index priority ptype share flags socket mark{} tmpl[] if_id security_context
         lifetime_config{} lifetime_current{}
 tmpl    src dst proto spi reqid mode level share enc_mask auth_mask comp_mask
 

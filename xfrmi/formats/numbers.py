@@ -83,3 +83,13 @@ def _prefix_length(text: str) -> int | None:
         return None
     holes = ~int.from_bytes(mask) & 0xFFFFFFFF
     return None if holes & (holes + 1) else 32 - holes.bit_length()
+
+
+def lies_in(address: bytes, prefix: bytes, bits: int) -> bool:
+    """Whether `address` lies in prefix/bits. Nothing given matches all; one family never matches the other."""
+    if not bits:
+        return True
+    if len(address) != len(prefix):
+        return False
+    shift = len(address) * 8 - bits
+    return int.from_bytes(address) >> shift == int.from_bytes(prefix) >> shift
