@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xfrmi.core.resolve import OWN_ENDS
 from xfrmi.errors import Drop
 from xfrmi.wire.flow import Flow
-from xfrmi.wire.xfrm_const import Action, Dir, Mode, XfrmStat
+from xfrmi.wire.xfrm_const import Action, Dir, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     from xfrmi.core.path import Path
     from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
+    from xfrmi.wire.xfrm_types import Template
 
 MAX_TRANSFORMS = 5
 """Six templates are accepted, five are usable (OUT-07)."""
+
+IPV4_MIN_MTU = 68
+"""What every link carries (RFC 791 3.2): nothing smaller is told to a sender, however little the states leave."""
 
 LIFETIME = 1.0
 """Seconds a decision may be reused, so that a path MTU learned by the kernel is noticed within that time."""
@@ -42,15 +47,19 @@ class Loop(Exception):
 class Decision:
     """A resolved flow. `states` are in the order they are applied, innermost first (OUT-08)."""
 
-    __slots__ = ("expires", "mtu", "path", "policy", "states")
+    __slots__ = ("expires", "generation", "mtu", "path", "policy", "states")
 
-    def __init__(self, policy: Policy, states: tuple[State, ...], path: Path, mtu: int, expires: float) -> None:
+    def __init__(
+        self, policy: Policy, states: tuple[State, ...], path: Path, mtu: int, expires: float, generation: int
+    ) -> None:
         self.policy = policy
         self.states = states
         self.path = path
         self.mtu = mtu
         """Largest inner packet, bytes (TX-11)."""
         self.expires = expires
+        self.generation = generation
+        """The engine's when this was decided."""
 
 
 def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Decision:
@@ -59,9 +68,9 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         policy, states = _resolve(engine, interface, flow, now)
     except Drop as drop:
         raise Refused(drop.stat, drop.reason) from None
-    outermost = states[-1]
-    path = outermost.path_to(interface.link)
-    route = engine.router.route(path.dst, path.src, interface.link, path.mark)
+    # Not bound to the link: a kernel takes only a VRF from it, so `dev lo`, or a `dev` long gone, does no harm.
+    path = states[-1].path
+    route = engine.router.route(path.dst, path.src, path.ifindex, path.mark)
     if route is None:
         raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the peer")
     if route.ifindex and route.ifindex == interface.ifindex and not interface.away:
@@ -70,12 +79,11 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
     for state in reversed(states):
         state.path_mtu = mtu
         mtu = state.mtu(mtu)
-    return Decision(policy, states, path, min(mtu, interface.mtu), now + LIFETIME)
+    mtu = max(min(mtu, interface.mtu), IPV4_MIN_MTU)
+    return Decision(policy, states, path, mtu, now + LIFETIME, engine.generation)
 
 
-def _resolve(
-    engine: Engine, interface: Interface, flow: Flow, now: float
-) -> tuple[Policy, tuple[State, ...]]:
+def _resolve(engine: Engine, interface: Interface, flow: Flow, now: float) -> tuple[Policy, tuple[State, ...]]:
     # TX-03: the selector's `dev` sees the link, not the xfrm device. A packet out of a TUN carries no mark.
     policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, interface.link)
     if not policies:
@@ -89,15 +97,25 @@ def _resolve(
     if len(templates) > MAX_TRANSFORMS:
         raise Refused(XfrmStat.OUT_POL_ERROR, "more than five transforms")
     states: list[State] = []
+    src = dst = b""  # between which addresses the packet goes, once a template has given it others (OUT-08)
     for policy, template in templates:
-        state = engine.sad.resolve(template, policy, flow, now)
-        if state is None:  # `level use` without a state (OUT-10)
-            continue
-        states.append(state)
-        if template.mode != Mode.TRANSPORT:
-            flow = flow._replace(family=state.family, saddr=state.src, daddr=state.dst)
+        local, remote = src, dst
+        if template.mode in OWN_ENDS:
+            local, remote = template.src if any(template.src) else _source(engine, template), template.dst
+        state = engine.sad.resolve(template, policy, flow, now, src=local, dst=remote, ifindex=interface.link)
+        if state is not None:  # None: `level use` without a state (OUT-10)
+            states.append(state)
+            src, dst = local, remote
     if not states:
         raise Refused(None, "the policy demands no transform, and plaintext never leaves an xfrm interface")  # TX-07
     if states[0].if_id != interface.if_id:
         raise Refused(None, "the state belongs to another if_id")  # TX-08
     return policies[0], tuple(states)
+
+
+def _source(engine: Engine, template: Template) -> bytes:
+    """OUT-09: the address this host would use towards the template's destination. Raises Drop."""
+    route = engine.router.route(template.dst, b"", 0, 0)
+    if route is None:
+        raise Drop(XfrmStat.OUT_POL_ERROR, "no route to the template's destination, so no source")
+    return route.src
