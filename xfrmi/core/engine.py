@@ -157,12 +157,8 @@ class Engine:
         return inbound.input(self, datagrams, now)
 
     def send_failed(self, outgoing: Outgoing, count: int) -> None:
-        """`count` packets of `outgoing` did not leave the machine (1.4: errors and aborted, and not sent after all)."""
-        interface = outgoing.interface
-        if interface is not None:
-            interface.tx_packets -= count
-            interface.tx_errors += count
-            interface.tx_aborted += count
+        """`count` packets of `outgoing` did not leave the machine. See Outgoing.fail."""
+        outgoing.fail(count)
 
     # Time --------------------------------------------------------------------------------------------------------
 

@@ -20,10 +20,12 @@ from xfrmi.core.burst import seal_burst
 from xfrmi.core.decision import Decision, Loop, Refused, decide
 from xfrmi.core.gso import segment
 from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire import icmp
 from xfrmi.wire.flow import flow_key, flow_of_key
 from xfrmi.wire.vnet import SuperPacket
+from xfrmi.wire.xfrm_const import XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -44,9 +46,26 @@ def output(
     """Send `packets` through `interface`. Returns (what to put on the wire, ICMP errors to put back into the TUN)."""
     outgoing: list[Outgoing] = []
     replies: list[Buffer] = []
+    if interface.external:  # TX-04: which if_id? A TUN has nothing to tell it by
+        interface.tx_errors += len(packets)
+        interface.tx_dropped += len(packets)
+    else:
+        _walk(engine, interface, packets, outgoing, replies, now)
+    return outgoing, replies
+
+
+def _walk(
+    engine: Engine,
+    interface: Interface,
+    packets: Sequence[Packet],
+    outgoing: list[Outgoing],
+    replies: list[Buffer],
+    now: float,
+) -> None:
+    """`output`; again for what is left when a state reaches its end on the way."""
     run: list[Buffer] = []
     run_decision: Decision | None = None
-    for packet in packets:
+    for index, packet in enumerate(packets):
         if isinstance(packet, SuperPacket):
             whole: Buffer = packet.data
             length = packet.segment_len
@@ -74,8 +93,11 @@ def output(
         # 4 seal: whatever belongs together; a super-packet is a run of its own
         if run and (decision is not run_decision or isinstance(packet, SuperPacket)):
             assert run_decision is not None
-            _send_run(engine, interface, run_decision, run, outgoing, now)
+            _send_run(engine, interface, run_decision, run, outgoing, replies, now)
             run = []
+            if decision.generation != engine.generation:  # a state has reached its end just now
+                _walk(engine, interface, packets[index:], outgoing, replies, now)
+                return
         run_decision = decision
         if isinstance(packet, SuperPacket):
             _send_super(engine, interface, decision, packet, outgoing, now)
@@ -83,8 +105,7 @@ def output(
             run.append(whole)
     if run:
         assert run_decision is not None
-        _send_run(engine, interface, run_decision, run, outgoing, now)
-    return outgoing, replies
+        _send_run(engine, interface, run_decision, run, outgoing, replies, now)
 
 
 # 1 flow ---------------------------------------------------------------------------------------------------------
@@ -111,6 +132,8 @@ def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refus
     """TX-09, link failure: host or address unreachable to the sender."""
     if refused.stat is not None:
         engine.stats[refused.stat] += 1
+    if refused.stat == XfrmStat.OUT_STATE_DIR_ERROR:  # the template is unresolved for good, which also counts (3.6)
+        engine.stats[XfrmStat.OUT_POL_ERROR] += 1
     interface.tx_errors += 1
     interface.tx_dropped += 1
     interface.tx_carrier += 1
@@ -149,15 +172,21 @@ def _send_run(
     decision: Decision,
     run: list[Buffer],
     outgoing: list[Outgoing],
+    replies: list[Buffer],
     now: float,
 ) -> None:
     sealed, drops = _seal(decision.states, run, now)
-    interface.tx_packets += len(sealed)
-    interface.tx_bytes += sum(map(len, run))
+    size = sum(map(len, run))
+    late: list[Buffer] = []
     for index, drop in drops:
-        _abort(engine, interface, drop)
-        interface.tx_bytes -= len(run[index])
-    _group(interface, decision, sealed, outgoing)
+        size -= len(run[index])
+        if drop.stat == XfrmStat.OUT_STATE_INVALID and decision.generation != engine.generation:
+            late.append(run[index])  # a state reached its end within this run: another decision is due
+        else:
+            _abort(engine, interface, drop)
+    _group(interface, decision, sealed, len(sealed), size, outgoing)
+    if late:
+        _walk(engine, interface, late, outgoing, replies, now)
 
 
 def _send_super(
@@ -168,14 +197,14 @@ def _send_super(
     outgoing: list[Outgoing],
     now: float,
 ) -> None:
-    """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7)."""
+    """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7). The
+    first segment that fails fails all of it; those before it are on their way."""
     sealed, drops = _seal(decision.states, segment(packet), now)
-    for _, drop in drops:
-        _abort(engine, interface, drop)
-    if sealed:
-        interface.tx_packets += 1
-        interface.tx_bytes += len(packet.data)
-    _group(interface, decision, sealed, outgoing)
+    if drops:
+        _abort(engine, interface, drops[0][1])
+        _group(interface, decision, sealed, 0, 0, outgoing)
+    else:
+        _group(interface, decision, sealed, 1, len(packet.data), outgoing)
 
 
 def _seal(
@@ -188,6 +217,8 @@ def _seal(
     drops: list[tuple[int, Drop]] = []
     for index, packet in enumerate(packets):
         try:
+            if any(state.km != KM_VALID for state in states):  # before the inner ones have spent a number
+                raise Drop(XfrmStat.OUT_STATE_INVALID, "one of the states is not valid")
             for state in states:  # innermost first: what one state made is the next one's packet
                 packet = esp.seal(state, packet, now)
             sealed.append(packet)
@@ -207,10 +238,17 @@ def _abort(engine: Engine, interface: Interface, drop: Drop) -> None:
 # 5 group --------------------------------------------------------------------------------------------------------
 
 
-def _group(interface: Interface, decision: Decision, sealed: list[Buffer], outgoing: list[Outgoing]) -> None:
+def _group(
+    interface: Interface, decision: Decision, sealed: list[Buffer], count: int, size: int, outgoing: list[Outgoing]
+) -> None:
+    """Add `sealed` to what goes out, counted as `count` packets of `size` bytes altogether."""
+    interface.tx_packets += count
+    interface.tx_bytes += size
     if not sealed:
         return
-    if outgoing and outgoing[-1].path is decision.path:
-        outgoing[-1].packets += sealed
-    else:
-        outgoing.append(Outgoing(decision.path, sealed, interface))
+    if not outgoing or outgoing[-1].path is not decision.path:
+        outgoing.append(Outgoing(decision.path, [], interface))
+    group = outgoing[-1]
+    group.packets += sealed
+    group.counted_packets += count
+    group.counted_bytes += size
