@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import open_burst
-from xfrmi.core.policy_check import check_input
+from xfrmi.core.policy_check import check_input, is_icmp_error, quoted_flow
+from xfrmi.core.state import KM_DEAD
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
 from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
 from xfrmi.wire.ip import trim
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, Dir, Mode, XfrmStat
+from xfrmi.wire.xfrm_types import NO_MARK
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     Datagram = tuple[Buffer, Buffer]
     """(outer header, ESP packet from the SPI on); see wire.ip.split_outer."""
+    Delivered = list[tuple[Interface, list[Buffer]]]
 
 MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
@@ -51,7 +54,12 @@ class Verdict:
 
 def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Buffer]]]:
     """Receive `datagrams`. Returns the packets each interface delivers, in order."""
-    delivered: list[tuple[Interface, list[Buffer]]] = []
+    delivered: Delivered = []
+    _walk(engine, datagrams, delivered, now)
+    return delivered
+
+
+def _walk(engine: Engine, datagrams: Sequence[Datagram], delivered: Delivered, now: float) -> None:
     run: list[Datagram] = []
     run_key: tuple[bytes, bytes] | None = None
     run_state: State | None = None
@@ -75,42 +83,48 @@ def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tup
         run.append(datagram)
     if run_state is not None:
         _open_run(engine, run_state, run, delivered, now)
-    return delivered
 
 
-def _open_run(
-    engine: Engine,
-    state: State,
-    datagrams: list[Datagram],
-    delivered: list[tuple[Interface, list[Buffer]]],
-    now: float,
-) -> None:
+def _open_run(engine: Engine, state: State, datagrams: list[Datagram], delivered: Delivered, now: float) -> None:
     # 2 open
     packets, drops = open_burst(state, datagrams, now)
     # 3 device
     interface = engine.interfaces.for_state(state.if_id)
-    for _, drop in drops:
+    late: list[Datagram] = []
+    for index, drop in drops:
+        if state.km == KM_DEAD and drop.stat == XfrmStat.IN_STATE_INVALID:
+            late.append(datagrams[index])  # the state reached its end within this run: there is none any more
+            continue
         if drop.stat is not None:
             engine.stats[drop.stat] += 1
         if interface is not None and drop.stat != XfrmStat.IN_STATE_DIR_ERROR:
             interface.rx_errors += 1
             interface.rx_dropped += 1
-    if not packets:
-        return
     if interface is None:
         _refuse_stray(engine, state, packets, now)
-        return
-    # 4 count
-    interface.rx_packets += len(packets)
-    interface.rx_bytes += sum(map(len, packets))
-    if state.mode == Mode.TRANSPORT:  # only what follows the IP header counts
-        interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
-    # 5 check
+    elif packets:
+        _receive(engine, interface, state, packets, delivered, now)
+    if late:
+        _walk(engine, late, delivered, now)
+
+
+def _receive(
+    engine: Engine, interface: Interface, state: State, packets: list[Buffer], delivered: Delivered, now: float
+) -> None:
     generation = engine.generation
     if interface.verdicts_generation != generation or len(interface.verdicts) > MAX_VERDICTS:
         interface.verdicts.clear()
         interface.verdicts_generation = generation
+    # 4 count, 5 check
     accepted = [packet for packet in packets if _check(engine, interface, state, packet, now)]
+    if interface.away:  # RX-10: asked before the packet leaves its home, so what is refused has not been received
+        interface.rx_errors += len(packets) - len(accepted)
+        interface.rx_dropped += len(packets) - len(accepted)
+        packets = accepted
+    interface.rx_packets += len(packets)
+    interface.rx_bytes += sum(map(len, packets))
+    if state.mode == Mode.TRANSPORT:  # only what follows the IP header counts
+        interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
     # 6 deliver
     if not accepted:
         return
@@ -122,7 +136,8 @@ def _open_run(
 
 def _check(engine: Engine, interface: Interface, state: State, packet: Buffer, now: float) -> bool:
     try:
-        key = flow_key(trim(packet))  # TFC padding is no part of the packet
+        packet = trim(packet)  # TFC padding is no part of the packet
+        key = flow_key(packet)
     except ValueError:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
         return False
     verdict = interface.verdicts.get(key)
@@ -131,18 +146,21 @@ def _check(engine: Engine, interface: Interface, state: State, packet: Buffer, n
             verdict.policy.use_time = int(now)
         return True
     flow = flow_of_key(key)
+    # The route of a packet for this host leads to lo (2.1).
     local = interface.away or engine.router.is_local(interface.ifindex, flow.daddr)
+    direction, ifindex = (Dir.IN, LOOPBACK_IFINDEX) if local else (Dir.FWD, 0)
     if_id = state.if_id if interface.external else interface.if_id
+    quoted = quoted_flow(packet) if is_icmp_error(flow) else None
+    set_mark = state.info.set_mark or NO_MARK
+    mark = set_mark.value & set_mark.mask
     try:
-        if local:  # the route of a packet for this host leads to lo (2.1)
-            policy = check_input(engine.spd, Dir.IN, if_id, flow, [state], now=now, ifindex=LOOPBACK_IFINDEX)
-        else:
-            policy = check_input(engine.spd, Dir.FWD, if_id, flow, [state], now=now)
+        policy = check_input(engine.spd, direction, if_id, flow, [state], mark, now, ifindex=ifindex, quoted=quoted)
     except Drop as drop:
         if drop.stat is not None:
             engine.stats[drop.stat] += 1
         return False
-    interface.verdicts[key] = Verdict(state, policy)
+    if quoted is None:  # another error between the same hosts may quote something else
+        interface.verdicts[key] = Verdict(state, policy)
     return True
 
 
