@@ -283,11 +283,14 @@ def test_Q1_the_device_of_an_in_policy_is_that_of_the_route() -> None:
         check(spd, TUNNEL, ifindex=5)
 
 
-def test_Q18_the_family_of_a_wide_inbound_selector_is_not_enforced() -> None:
+def test_IN_01_a_selector_of_the_other_family_covers_nothing() -> None:
+    """As captured ("next header 41 with IPv6 inside, selector IPv4"), against Q18."""
     spd = spd_with(wanted())
     spd.insert(policy_info("::/0", dir=Dir.IN, if_id=42, templates=(wanted(),)), NOW)
     assert TUNNEL.selector.family == AF_INET
-    assert check(spd, TUNNEL, flow_=flow("::1", "::2")) is not None
+    with drops(XfrmStat.IN_STATE_MISMATCH):
+        check(spd, TUNNEL, flow_=flow("::1", "::2"))
+    assert check(spd, state(flags=STATE_AF_UNSPEC), flow_=flow("::1", "::2")) is not None
 
 
 def test_the_algorithm_mask_knows_the_pf_key_numbers() -> None:

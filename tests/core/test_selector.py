@@ -41,7 +41,7 @@ CASES = [
     ("device", Selector.parse(ifindex=3), flow(), 3, True),
     ("other device", Selector.parse(ifindex=3), flow(), 4, False),
     ("any device", Selector.parse(), flow(), 4, True),
-    # Quirk Q18: the family of the selector is not asked here.
+    # The family of the selector is not asked here.
     ("0.0.0.0/0 against IPv6", Selector.parse("0.0.0.0/0"), flow("::1", "::2"), 0, True),
     ("10.0.0.0/8 against IPv6", Selector.parse("10.0.0.0/8"), flow("::1", "::2"), 0, False),
     ("its first bytes against IPv6", Selector.parse("32.1.13.184/32"), flow("2001:db8::1", "::2"), 0, True),

@@ -21,6 +21,7 @@ from xfrmi.wire.ip import Buffer, upper_layer
 from xfrmi.wire.xfrm_const import (
     AF_INET,
     AF_INET6,
+    AF_UNSPEC,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
     STATE_ICMP,
@@ -31,7 +32,7 @@ from xfrmi.wire.xfrm_const import (
     Mode,
     XfrmStat,
 )
-from xfrmi.wire.xfrm_types import ANY_ALGOS, Template
+from xfrmi.wire.xfrm_types import ANY_ALGOS, Selector, Template
 
 if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
@@ -72,8 +73,8 @@ def check_input(
     if not is_icmp_error(flow):
         quoted = None
     for state in secpath:
-        if not selector_match(state.selector, flow, ifindex) and not (
-            state.flags & STATE_ICMP and quoted is not None and selector_match(state.selector, quoted, ifindex)
+        if not _covers(state.selector, flow, ifindex) and not (
+            state.flags & STATE_ICMP and quoted is not None and _covers(state.selector, quoted, ifindex)
         ):
             raise Drop(XfrmStat.IN_STATE_MISMATCH, "not a flow of the state's selector")
     # 2 policy
@@ -100,6 +101,12 @@ def check_input(
     if _has_tunnel(secpath, met):
         raise Drop(XfrmStat.IN_TMPL_MISMATCH, "came through a tunnel that no template asks for")
     return policies[0]
+
+
+def _covers(selector: Selector, flow: Flow, ifindex: int) -> bool:
+    """IN-01. A selector of one family covers no flow of the other, not even 0.0.0.0/0: seen of a kernel, against what
+    quirk Q18 reads out of its source."""
+    return selector.family in (AF_UNSPEC, flow.family) and selector_match(selector, flow, ifindex)
 
 
 def is_icmp_error(flow: Flow) -> bool:

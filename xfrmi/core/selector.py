@@ -71,6 +71,6 @@ def matcher(selector: Selector, family: int) -> Matcher:
 def selector_match(selector: Selector, flow: Flow, ifindex: int = 0) -> bool:
     """Does `flow`, leaving by device `ifindex`, match? The selector's own family is not asked (that is the caller's).
 
-    So `0.0.0.0/0` matches IPv6 here, as it does where the kernel checks an inbound SA's selector (quirk Q18).
+    So `0.0.0.0/0` matches IPv6 here.
     """
     return matcher(selector, flow.family).matches(flow, ifindex)
