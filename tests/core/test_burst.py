@@ -20,7 +20,7 @@ from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import trailer
 from xfrmi.wire.ip import Buffer, ipv4_header_checksum, split_outer
-from xfrmi.wire.vnet import GSO_TCPV4, SuperPacket
+from xfrmi.wire.vnet import GSO_TCPV4, GSO_TCPV6, SuperPacket
 from xfrmi.wire.xfrm_const import (
     SA_XFLAG_OSEQ_MAY_WRAP,
     STATE_AF_UNSPEC,
@@ -301,15 +301,49 @@ def test_packets_too_large_for_an_outer_header() -> None:
     assert {stat for _, stat, _ in result.drops} == {XfrmStat.OUT_STATE_PROTO_ERROR}
 
 
-def test_a_segmented_super_packet() -> None:
-    tcp = bytearray(bytes((0, 80, 0, 81)) + bytes(8) + bytes((0x50, 0x18, 1, 0, 0, 0, 0, 0)))
-    packet = bytearray(ipv4(20 + 20 + 30_000))
-    packet[9] = 6
-    packet[20:40] = tcp
-    packet[10:12] = ipv4_header_checksum(packet[:20]).to_bytes(2, "big")
-    cut = segment(SuperPacket(memoryview(packet), GSO_TCPV4, 40, 1360, 20, 16))
-    assert len(cut) == 23
-    assert_same_sealing(list(cut))
+def super_packet(size: int, gso_size: int, version: int = 4) -> SuperPacket:
+    """A TCP super-packet with `size` bytes of payload, as a TUN hands it over."""
+    packet = bytearray(ipv4(40 + size, tos=0xB9)) if version == 4 else bytearray(ipv6(60 + size, 0xB9, 0xABCDE, 6))
+    upper = 20 if version == 4 else 40
+    packet[upper : upper + 20] = bytes((0, 80, 0, 81)) + bytes(8) + bytes((0x50, 0x98, 1, 0, 0, 0, 0, 0))
+    if version == 4:
+        packet[9] = 6
+        packet[10:12] = ipv4_header_checksum(packet[:20]).to_bytes(2, "big")
+    gso_type = GSO_TCPV4 if version == 4 else GSO_TCPV6
+    return SuperPacket(memoryview(packet), gso_type, upper + 20, gso_size, upper, 16)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("size", [900, 60 * (FEW - 1), 60 * FEW, 60 * FEW + 1, 60 * 40 + 59])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"flags": STATE_AF_UNSPEC, "src": V6[0], "dst": V6[1], "encap": Encap()},
+        {"flags": STATE_AF_UNSPEC | STATE_ESN, "replay_esn": ReplayEsn((0,), oseq=9, oseq_hi=2, replay_window=32)},
+        {"replay": Replay(oseq=LAST_32 - 10)},
+        {"limits": Limits(hard_packets=17)},
+        {"tfcpad": 200},
+        {"mode": Mode.TRANSPORT},
+    ],
+    ids=["plain", "udp6", "esn", "numbers end", "limit", "tfc", "transport"],
+)
+def test_a_super_packet_is_its_segments(version: int, size: int, fields: dict[str, Any]) -> None:
+    whole = super_packet(size, 60, version)
+    cut = segment(whole)
+    expected = assert_same_sealing(list(cut), **fields)
+    state = make(**fields)
+    assert observe(state, lambda: seal_burst(state, whole, NOW)) == expected
+    assert len(expected.packets) + len(expected.drops) == whole.segments == len(cut)
+
+
+def test_an_invalid_state_seals_no_super_packet() -> None:
+    state = make()
+    state.km = KM_DEAD
+    sealed, drops = seal_burst(state, super_packet(60 * 40, 60), NOW)
+    assert not sealed and [(at, drop.stat) for at, drop in drops] == [
+        (at, XfrmStat.OUT_STATE_INVALID) for at in range(40)
+    ]
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -379,7 +413,8 @@ def receptions(draw: st.DrawFn) -> tuple[dict[str, Any], list[Datagram]]:
         elif change == "lose" and len(datagrams) > 1:
             del datagrams[at]
         elif change == "header":
-            datagrams[at] = bytes(ipv4(20)[:9]) + b"\x32" + bytes(10), packet
+            plain = ipv4(20)[:9] + b"\x32" + bytes(10) if header[0] >> 4 == 4 else ipv6(40, next_header=50)
+            datagrams[at] = plain, packet
         elif change == "forge":
             pad_len = draw(st.sampled_from([0, 2, 30, 250]))
             next_header = draw(st.sampled_from([4, 17, 41, 59, 94]))

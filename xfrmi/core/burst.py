@@ -39,13 +39,15 @@ from numpy.typing import NDArray
 
 from xfrmi.core import esp
 from xfrmi.core.algo import AesGcm
+from xfrmi.core.gso import segment, segment_rows
 from xfrmi.core.mode import framing
 from xfrmi.core.outer import finish_udp_rows
 from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN, TRAILER_LEN, pad_length, trailer
 from xfrmi.wire.ip import Buffer
-from xfrmi.wire.xfrm_const import AF_INET6, IPPROTO_NONE, SaDir, XfrmStat
+from xfrmi.wire.vnet import SuperPacket
+from xfrmi.wire.xfrm_const import AF_INET6, IPPROTO_NONE, Mode, SaDir, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.state import State
@@ -73,31 +75,42 @@ _ESN_AAD: Final = np.dtype([("spi", ">u4"), ("number", ">u8")])
 # Sealing ----------------------------------------------------------------------------------------------------------
 
 
-def seal_burst(state: State, packets: Sequence[Buffer], now: float) -> tuple[list[Buffer], Drops]:
-    """Seal `packets`, in order. Returns the outer packets of those that could be, and the drops of the others."""
+def seal_burst(state: State, packets: Sequence[Buffer] | SuperPacket, now: float) -> tuple[list[Buffer], Drops]:
+    """Seal `packets`, in order. Returns the outer packets of those that could be, and the drops of the others.
+
+    A SuperPacket stands for its segments: the same as sealing gso.segment(packets), with one copy less.
+    """
     sealed: list[Buffer] = []
     drops: Drops = []
+    if isinstance(packets, SuperPacket):
+        if state.mode == Mode.TUNNEL and packets.segments >= FEW and _is_plain(state):
+            _seal_super(state, packets, now, sealed, drops)
+            return sealed, drops
+        packets = segment(packets)
     start = 0
     for _, group in groupby(packets, len):
         run = list(group)
         done = _seal_run(state, run, now, sealed) if len(run) >= FEW and _is_plain(state) else 0
-        for index in range(done, len(run)):
-            try:
-                sealed.append(esp.seal(state, run[index], now))
-            except Drop as drop:
-                drops.append((start + index, drop))
+        _seal_each(state, run[done:], now, sealed, drops, start + done)
         start += len(run)
     return sealed, drops
 
 
+def _seal_each(
+    state: State, packets: Sequence[Buffer], now: float, sealed: list[Buffer], drops: Drops, start: int
+) -> None:
+    """One by one; the first of them is number `start` of the burst."""
+    for index, packet in enumerate(packets, start):
+        try:
+            sealed.append(esp.seal(state, packet, now))
+        except Drop as drop:
+            drops.append((index, drop))
+
+
 def _seal_run(state: State, packets: list[Buffer], now: float, sealed: list[Buffer]) -> int:
-    """Seal equally long packets, append them to `sealed`, and return how many from the first on that were: all of
-    them, fewer if the sequence numbers end among them, or 0, and then nothing has happened."""
-    transform = state.transform
-    assert isinstance(transform, AesGcm)
+    """Seal equally long packets; returns how many from the first on, as _seal_rows."""
     # 1 wrap
-    frame = framing(state)
-    wrap = frame.wrap
+    wrap = framing(state).wrap
     try:
         wrapped = [wrap(packet) for packet in packets]
     except Drop:
@@ -105,16 +118,61 @@ def _seal_run(state: State, packets: list[Buffer], now: float, sealed: list[Buff
     shapes = {(len(header), len(payload), next_header) for header, payload, next_header in wrapped}
     if len(shapes) > 1:
         return 0
-    header_len, payload_len, next_header = shapes.pop()
-    tail = trailer(pad_length(payload_len, transform.align), next_header)
-    text_len = payload_len + len(tail)
+    _, payload_len, next_header = shapes.pop()
+    headers = [header for header, _, _ in wrapped]
+    if headers.count(headers[0]) == len(headers):
+        del headers[1:]
+    # 6 pad
+    tail = trailer(pad_length(payload_len, state.transform.align), next_header)
+    texts = memoryview(tail.join(chain((payload for _, payload, _ in wrapped), (b"",))))
+    return _seal_rows(state, headers, texts, len(packets), payload_len, now, sealed)
+
+
+def _seal_super(state: State, packet: SuperPacket, now: float, sealed: list[Buffer], drops: Drops) -> None:
+    """Seal the segments of `packet` in a tunnel. All get the same outer header: what a tunnel copies from an inner one,
+    DSCP, ECN, DF and flow label, is what segments have in common."""
+    count, length = packet.segments, packet.segment_len
+    header, _, next_header = framing(state).wrap(packet.data)
+    # 6 pad
+    tail = trailer(pad_length(length, state.transform.align), next_header)
+    rows = np.empty((count, length + len(tail)), np.uint8)
+    last_len = segment_rows(packet, rows, 0)
+    rows[:, length:] = np.frombuffer(tail, np.uint8)
+    texts = rows.reshape(-1).data
+    full = count if last_len == length else count - 1
+    done = _seal_rows(state, [header], texts, full, length, now, sealed)
+    left = _slices(texts, done * rows.shape[1], length, rows.shape[1])
+    if full < count:
+        left[-1] = left[-1][:last_len]
+    _seal_each(state, left, now, sealed, drops, done)
+
+
+def _seal_rows(
+    state: State,
+    headers: Sequence[Buffer],
+    texts: memoryview,
+    count: int,
+    payload_len: int,
+    now: float,
+    sealed: list[Buffer],
+) -> int:
+    """Stages 3 to 8 for `count` payloads of `payload_len` bytes, which follow each other in `texts`, each with its
+    trailer. `headers` has one outer header for each, or one for all.
+
+    Appends to `sealed` and returns how many from the first on were sealed: all of them, fewer if the sequence numbers
+    end among them, or 0, and then nothing has happened.
+    """
+    transform = state.transform
+    assert isinstance(transform, AesGcm)
+    header_len = len(headers[0])
+    text_len = payload_len + TRAILER_LEN + pad_length(payload_len, transform.align)
     text_at = header_len + ESP_HEADER_LEN + IV_LEN
     width = text_at + text_len + ICV_LEN
     # 3 lifetime
-    if width > MAX_OUTER_LEN or not _limits_are_far(state, len(packets), payload_len):
+    if width > MAX_OUTER_LEN or not _limits_are_far(state, count, payload_len):
         return 0
     # 4 number
-    first, count = state.sequence.reserve(len(packets))
+    first, count = state.sequence.reserve(count)
     if not count:
         return 0
     state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
@@ -125,37 +183,35 @@ def _seal_run(state: State, packets: list[Buffer], now: float, sealed: list[Buff
     state.bytes += count * payload_len
     state.packets += count
     state.lastused = int(now)
-    # 6 pad
-    texts = memoryview(tail.join(chain((payload for _, payload, _ in wrapped[:count]), (b"",))))
     # 7 encrypt
     rows = np.empty((count, width), np.uint8)
     flat = rows.reshape(-1).data
-    headers = [header for header, _, _ in wrapped[:count]]
-    alike = headers.count(headers[0]) == count
-    rows[:, :header_len] = np.frombuffer(headers[0] if alike else b"".join(headers), np.uint8).reshape(-1, header_len)
+    alike = len(headers) == 1
+    prefix = headers[0] if alike else b"".join(headers[:count])
+    rows[:, :header_len] = np.frombuffer(prefix, np.uint8).reshape(-1, header_len)
     head: NDArray[Any] = np.ndarray(count, _HEAD, rows, header_len, rows.strides[:1])
     head["spi"] = state.spi
     head["seq"] = numbers.astype(np.uint32)
     head["iv"] = ivs
-    aads = _aads(state, head["spi"], numbers, flat, header_len, width)
     jobs = map(
         transform.cipher.encrypt_into,
         _nonces(transform.salt, ivs),
-        _slices(texts, 0, text_len, text_len),
-        aads,
+        _slices(texts[: count * text_len], 0, text_len, text_len),
+        _aads(state, head["spi"], numbers, flat, header_len, width),
         _slices(flat, text_at, text_len + ICV_LEN, width),
     )
     deque(jobs, maxlen=0)
     # 8 finish
     outers = _slices(flat, 0, width, width)
+    finish = framing(state).finish
     if alike:
-        frame.finish(outers[0], header_len)
+        finish(outers[0], header_len)
         rows[1:, :header_len] = rows[0, :header_len]
         if state.encap is not None and state.family == AF_INET6:
             finish_udp_rows(rows, header_len)
     else:
         for outer in outers:
-            frame.finish(outer, header_len)
+            finish(outer, header_len)
     sealed += outers
     return count
 
