@@ -63,6 +63,8 @@ def test_the_state_of_the_house() -> None:
         ("pcpu-num 3", "pcpu", 3),
         ("pcpu 0", "pcpu", 0),
         ("mode iptfs", "mode", Mode.IPTFS),
+        ("nat-keepalive-interval 20", "nat_keepalive_interval", 20),
+        ("mtimer-thresh 5", "mtimer_thresh", 5),
         ("set-mark 5", "set_mark", Mark(5, 0xFFFFFFFF)),
         ("set-mark 5 mask 0xf", "set_mark", Mark(5, 0xF)),
         ("offload crypto dev eth0 dir out", "offload", (2, 0)),
@@ -71,7 +73,7 @@ def test_the_state_of_the_house() -> None:
         ("offload dir in", "offload", (0, 2)),
     ],
 )
-def test_words_of_newer_iproute2(options: str, field: str, value: object) -> None:
+def test_words_that_iproute2_6_1_does_not_know(options: str, field: str, value: object) -> None:
     assert getattr(added(options), field) == value
 
 

@@ -1,7 +1,8 @@
 """`state` commands: words -> requests, as ip(8) 6.x reads `ip xfrm state ...`.
 
-Deliberately not ip's: `set-mark` is accepted for `output-mark`, `pcpu` for `pcpu-num`; ID addresses need not have the
-family of a selector before them; `get` and `delete` without an ID say so instead of asking the kernel.
+Deliberately not ip's: `set-mark` is accepted for `output-mark`, `pcpu` for `pcpu-num`; `nat-keepalive-interval` and
+`mtimer-thresh` (seconds) give access to attributes that ip has no words for; ID addresses need not have the family of
+a selector before them; `get` and `delete` without an ID say so instead of asking the kernel.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from socket import htonl
 from typing import Any, Final
 
 from xfrmi.formats import words
@@ -72,8 +73,8 @@ def _mark(tokens: Tokens, draft: Draft) -> None:
 
 
 def _seq(tokens: Tokens, draft: Draft) -> None:
-    # ip sends this number in network order and the kernel takes it in host order: `seq 1` is 0x01000000.
-    draft.fields["seq"] = int.from_bytes(tokens.number("SEQ value is invalid").to_bytes(4, "big"), "little")
+    # ip sends this number in network order and the kernel takes it in host order: on x86 `seq 1` is 0x01000000.
+    draft.fields["seq"] = htonl(tokens.number("SEQ value is invalid"))
 
 
 def _flag(tokens: Tokens, draft: Draft) -> None:
@@ -168,6 +169,8 @@ STATE_KEYWORDS: Mapping[str, Keyword] = {
     "set-mark": _output_mark,
     "if_id": _value("if_id", 'value after "if_id" is invalid'),
     "tfcpad": _value("tfcpad", 'value after "tfcpad" is invalid'),
+    "nat-keepalive-interval": _value("nat_keepalive_interval", 'value after "nat-keepalive-interval" is invalid'),
+    "mtimer-thresh": _value("mtimer_thresh", 'value after "mtimer-thresh" is invalid'),
     **dict.fromkeys(ALGO_WORDS, lambda tokens, draft: parse_algorithm(tokens, draft.fields)),
 }
 

@@ -55,7 +55,7 @@ def state_json(info: StateInfo, show: Show = PLAIN) -> Json:
     result |= {word: _algorithm(found, show) for word, found in algorithms.items() if found is not None}
     result |= _state_options(info, show)
     if not is_any(info.selector):
-        result["sel"] = _selector(info.selector, info.family, show)
+        result["sel"] = selector_json(info.selector, info.family, show)
     result["seq"] = info.seq
     result["lifetime_config"] = _limits(info.limits)
     result["lifetime_current"] = _current(info.current)
@@ -115,7 +115,7 @@ def _state_options(info: StateInfo, show: Show) -> Json:
 def policy_json(info: PolicyInfo, show: Show = PLAIN) -> Json:
     of_socket = info.dir >= _SOCKET_DIRS
     result: Json = {
-        "sel": _selector(info.selector, k.AF_INET, show),
+        "sel": selector_json(info.selector, k.AF_INET, show),
         "dir": words.word(words.DIRS, info.dir - _SOCKET_DIRS if of_socket else info.dir),
         "action": words.word(words.ACTIONS, info.action),
         "index": info.index,
@@ -178,7 +178,7 @@ def defaults_json(defaults: Defaults) -> dict[str, str]:
     return {name: "block" if value == k.Default.BLOCK else "accept" for name, value in pairs.items()}
 
 
-def _selector(sel: Selector, family: int, show: Show) -> Json:
+def selector_json(sel: Selector, family: int, show: Show) -> Json:
     family = sel.family or family
     result: Json = {
         "src": f"{address(family, sel.saddr)}/{sel.prefixlen_s}",

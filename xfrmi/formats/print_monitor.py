@@ -36,7 +36,7 @@ _TITLES: Final[dict[int, str]] = {
     XfrmMsg.DELSA: "Deleted ",
     XfrmMsg.DELPOLICY: "Deleted ",
 }
-_CAUSES: Final = {
+AEVENT_CAUSES: Final = {
     AE_CAUSE_REPLAY: "replay update",
     AE_CAUSE_TIMER: "timer expired",
     AE_CAUSE_UPDATE: "policy updated",
@@ -89,7 +89,7 @@ def _acquire_lines(acquire: Acquire, show: Show) -> str:
 
 
 def _async_event(event: Aevent) -> str:
-    causes = "".join(f" {name} " for bit, name in _CAUSES.items() if event.flags & bit)
+    causes = "".join(f" {name} " for bit, name in AEVENT_CAUSES.items() if event.flags & bit)
     source = address(event.id.family, event.src)
     return f"Async event  (0x{event.flags:x}) {causes}\n\tsrc {source} {_state_id(event.id, event.reqid)}\n"
 
