@@ -31,7 +31,6 @@ def larval_for_spi(info: StateInfo, now: float, lifetime: int) -> State:
             if_id=info.if_id,
             mark=info.mark,
             pcpu=info.pcpu,
-            dir=info.dir,
             selector=selector,
             limits=Limits(hard_add=lifetime),
         ),

@@ -126,12 +126,13 @@ class Sad:
         return current
 
     def get(self, state_id: StateId) -> State:
-        """GETSA. Raises XfrmError ESRCH."""
+        """GETSA. Raises XfrmError ESRCH; EINVAL for a protocol without SPIs if no source is named."""
+        check_id(state_id)
         return self._named(state_id, errno.ESRCH)
 
     def delete(self, state_id: StateId, now: float) -> State:
-        """DELSA, also of larval states. Raises XfrmError ESRCH."""
-        state = self._named(state_id, errno.ESRCH)
+        """DELSA, also of larval states. Raises XfrmError as get does."""
+        state = self.get(state_id)
         self._remove(state)
         self._emit(StateDeleted(state.snapshot()))
         return state
@@ -186,9 +187,6 @@ class Sad:
         if larval is None:
             larval = larval_for_spi(info, now, self.acq_expires)
             self._insert(larval, now)
-        if info.dir:
-            larval.dir = info.dir
-            larval.info = replace(larval.info, dir=info.dir)
         if not larval.spi:
             spi = self._index.free_spi(info.proto, low, high, int.from_bytes(self._random(8), "big"))
             if not spi:
@@ -197,6 +195,9 @@ class Sad:
             with self._index.moving(larval):
                 larval.spi, larval.spi_bytes = spi, spi.to_bytes(4, "big")
                 larval.info = replace(larval.info, spi=spi)
+        if info.dir:
+            larval.dir = info.dir
+            larval.info = replace(larval.info, dir=info.dir)
         return larval
 
     def flush(self, proto: int, now: float) -> int:
@@ -322,7 +323,6 @@ class Sad:
         self.generation += 1
 
     def _named(self, state_id: StateId, missing: int) -> State:
-        check_id(state_id)
         mark = state_id.mark
         state = self._index.at(state_id.dst, state_id.spi, state_id.proto, mark.value & mark.mask)
         if state is None:
