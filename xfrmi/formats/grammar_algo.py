@@ -129,12 +129,12 @@ _RULES: Final = {
 
 
 def _check_route_optimization(tokens: Tokens, info: StateInfo) -> None:
+    if any(getattr(info, field) is not None for field in ALGO_WORDS.values()):
+        raise _refused(tokens, "ALGO is invalid with", info.proto, "Leave the algorithms out.")
     if info.mode == k.Mode.TRANSPORT:
         raise _refused(tokens, '"mode" is required with', info.proto, "Add mode ro or mode in_trigger.")
     if info.mode not in (k.Mode.ROUTEOPTIMIZATION, k.Mode.IN_TRIGGER):
         raise _refused(tokens, "MODE value is invalid with", info.proto, "Use mode ro or in_trigger.")
-    if any(getattr(info, field) is not None for field in ALGO_WORDS.values()):
-        raise _refused(tokens, "ALGO is invalid with", info.proto, "Leave the algorithms out.")
     if info.coaddr is None:
         raise _refused(tokens, '"coa" is required with', info.proto, "Add coa ADDR.")
 
