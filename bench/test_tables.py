@@ -103,4 +103,4 @@ def test_memory_of_100000_states(benchmark: Any, capsys: pytest.CaptureFixture[s
     each = (resident() - before) / 100_000
     with capsys.disabled():
         print(f"\n100,000 states: {each:.0f} bytes each (resident, ciphers not keyed yet)")
-    assert engine.sad.count == 100_000
+    assert len(engine.sad) == 100_000
