@@ -1,35 +1,95 @@
 #!/bin/sh
-# venv.sh PYTHON VENV EXTRA: a virtual environment with xfrmi[EXTRA] in it, or one sentence saying what is missing.
+# venv.sh VENV EXTRA [PYTHON]: a virtual environment with xfrmi[EXTRA] in it; at once if it is there already.
+# What is missing is said in one sentence with the line that mends it, and the exit status is 1.
+#
+# In VENV: `clone` says for which folder it was made, `installing` that pip is at work (or was, and got killed),
+# `EXTRA.stamp` when the packages were complete, `install.log` what pip said last.
 set -u
-python=$1 venv=$2 extra=$3
+venv=$1 extra=$2 python=${3-}
+here=$(pwd -P)
+goal="test"
+[ "$extra" = lab ] && goal="demo"
+name_one="name one: make $goal PYTHON=/path/to/python3"
 
 fail() {
     echo "xfrmi: $1" >&2
     exit 1
 }
 
-[ -n "$python" ] || fail "no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    fail "$python is not Python 3.11 or newer; name another one: make PYTHON=/path/to/python3"
+identity() {
+    "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null
+}
 
-if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
-    rm -rf "$venv"
-    echo "xfrmi: making a virtual environment in $venv ..."
-    if "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
-        "$python" -m venv "$venv" || fail "could not make a virtual environment in $venv (is the folder writable?)"
-    elif "$python" -c 'import virtualenv' >/dev/null 2>&1; then
-        "$python" -m virtualenv -q "$venv" || fail "virtualenv could not make $venv"
-    else
-        minor=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        fail "$python has no venv module; install it: apt install python$minor-venv (Debian, Ubuntu), or name a Python that has it: make PYTHON=/path/to/python3"
+usable() {
+    [ -x "$venv/bin/python" ] && [ "$(cat "$venv/clone" 2>/dev/null)" = "$here" ] && [ ! -e "$venv/installing" ] &&
+        { [ -z "$python" ] || [ "$(identity "$python")" = "$(identity "$venv/bin/python")" ]; }
+}
+
+installed() {
+    for stamp in "$venv/$extra.stamp" "$venv/dev.stamp"; do # dev has all of lab
+        [ -e "$stamp" ] && [ -z "$(find pyproject.toml -newer "$stamp")" ] && return
+    done
+    return 1
+}
+
+make_venv() {
+    if [ -z "$python" ]; then
+        python=$(sh .ci/python.sh)
+        old=$(python3 -V 2>/dev/null)
+        [ -n "$python" ] || [ -z "$old" ] ||
+            fail "Python 3.11 or newer is needed, and python3 is $old; install a newer one beside it: apt install python3.11 python3.11-venv (Ubuntu 22.04), or $name_one"
+        [ -n "$python" ] ||
+            fail "Python 3.11 or newer is needed, and there is none; install it: apt install python3 python3-venv (Debian, Ubuntu), or $name_one"
     fi
-fi
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        fail "$python is not Python 3.11 or newer; $name_one"
+    if [ -e "$venv" ]; then
+        [ -e "$venv/pyvenv.cfg" ] || rmdir "$venv" 2>/dev/null ||
+            fail "$venv is in the way, and no virtual environment; remove it, or name another folder: make $goal VENV=/path"
+        rm -rf "$venv"
+    fi
+    echo "xfrmi: making a virtual environment in $venv ..."
+    if "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+        module=venv
+    elif "$python" -c 'import virtualenv' 2>/dev/null; then
+        module=virtualenv
+    else
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        fail "$python lacks its venv module; install it: apt install python$version-venv (Debian, Ubuntu), or $name_one"
+    fi
+    why=$("$python" -m "$module" "$venv" 2>&1) || fail "no virtual environment could be made in $venv: $(last "$why")"
+    echo "$here" >"$venv/clone"
+}
 
-case $extra in lab) what="the demo needs" ;; *) what="the tests need" ;; esac
-echo "xfrmi: installing what $what ..."
-# An editable install: the clone is what runs. Shown only when it fails.
-log=$venv/install.log
-if ! "$venv/bin/python" -m pip --disable-pip-version-check install --quiet -e ".[$extra]" >"$log" 2>&1; then
-    cat "$log" >&2
-    fail "pip could not install the packages (above); is a package index reachable?"
-fi
+last() {
+    printf '%s\n' "$1" | tail -n 1
+}
+
+install() {
+    echo "xfrmi: installing what make $goal needs ..."
+    log=$venv/install.log
+    : >"$venv/installing"
+    # An editable install: the clone is what runs.
+    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet -e ".[$extra]" >"$log" 2>&1
+    status=$?
+    rm -f "$venv/installing"
+    [ $status = 0 ] || explain "$log"
+    touch "$venv/$extra.stamp"
+}
+
+explain() {
+    if grep -q 'No space left on device' "$1"; then
+        fail "the disk is full; make room, then again: make $goal"
+    elif grep -Eq 'Failed (to build|building)|Python\.h|command .*(gcc|cc).* failed' "$1"; then
+        version=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        fail "a package (python-pytun?) has no ready-made wheel for Python $version on $(uname -m), and compiling it failed; install a compiler and headers: apt install gcc libc6-dev python$version-dev (Debian, Ubuntu); what pip said: $1"
+    elif grep -Eq 'ConnectionError|ProxyError|SSLError|Timeout|Max retries|Connection broken' "$1"; then
+        fail "the package index cannot be reached; see to the network, or name a mirror: PIP_INDEX_URL=https://... make $goal, or a proxy: https_proxy=http://... make $goal (what pip said: $1)"
+    fi
+    fail "pip could not install the packages: $(grep ERROR "$1" | tail -n 1) (all that it said: $1)"
+}
+
+usable && installed && exit
+[ -w . ] || fail "this folder is read-only; work in a copy: cp -r . ~/xfrmi && cd ~/xfrmi && make $goal"
+usable || make_venv
+install
