@@ -199,7 +199,10 @@ def _send_super(
 ) -> None:
     """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7). The
     first segment that fails fails all of it; those before it are on their way."""
-    sealed, drops = _seal(decision.states, segment(packet), now)
+    if len(decision.states) == 1:
+        sealed, drops = seal_burst(decision.states[0], packet, now)
+    else:
+        sealed, drops = _seal(decision.states, segment(packet), now)
     if drops:
         _abort(engine, interface, drops[0][1])
         _group(interface, decision, sealed, 0, 0, outgoing)
