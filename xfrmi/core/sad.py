@@ -361,4 +361,3 @@ def _restart(state: State, info: StateInfo) -> None:
     window.late, window.replayed = state.window.late, state.window.replayed
     state.info, state.window = info, window
     state.sequence = make_sequence(info, bool(state.extra_flags & SA_XFLAG_OSEQ_MAY_WRAP))
-    state.burst_cache = None

@@ -58,7 +58,6 @@ class State:
     __slots__ = (
         "__weakref__",
         "add_time",
-        "burst_cache",
         "bytes",
         "dir",
         "dst",
@@ -169,12 +168,10 @@ class State:
         """Told the peer's new address and port when an encapsulated packet comes from elsewhere (3.8)."""
         self.mapping_time = 0.0
         self.mapping_sport = 0
-        # Caches of other modules
+        # Caches
         self.paths: tuple[Path, ...] = ()
         self.wrap_cache: Any = None
         """core.mode's: the parts of the outer header that never change."""
-        self.burst_cache: Any = None
-        """core.burst's."""
 
     def __repr__(self) -> str:
         return f"<State spi {self.spi:#010x} mode {self.mode} if_id {self.if_id:#x} km {self.km}>"
@@ -251,7 +248,7 @@ class State:
         self.if_id = self.info.if_id
         self.dying = False
         self.paths = ()
-        self.wrap_cache = self.burst_cache = None
+        self.wrap_cache = None
 
     def snapshot(self) -> StateInfo:
         """This state as a dump shows it: configuration, counters, replay numbers of now."""
