@@ -284,3 +284,35 @@ def test_reserve_hands_out_what_next_would(room: int, counts: list[int], esn: bo
         if count and not got:
             with pytest.raises(Drop):
                 single.next()
+
+
+@given(
+    size=st.integers(0, 64),
+    top=st.one_of(st.integers(0, 100), st.integers(TOP_32 - 100, TOP_32)),
+    hi=st.integers(0, 2),
+    gaps=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    start=st.integers(-3, 40),
+    esn=st.booleans(),
+)
+def test_a_burst_ahead_of_the_window_is_committed_at_once(
+    size: int, top: int, hi: int, gaps: list[int], start: int, esn: bool
+) -> None:
+    """What `ahead` admits, check admits one by one, with the same upper half; `advance` leaves what commit leaves."""
+    if esn:
+        bulk, single = (EsnWindow(max(size, 1), hi << 32 | top) for _ in range(2))
+    else:
+        bulk, single = (Window(size, top) for _ in range(2))
+    seqs = [max(top + start, 0)]
+    for gap in gaps:
+        seqs.append(seqs[-1] + gap)
+    if seqs[-1] > TOP_32:
+        return
+    upper = bulk.ahead(seqs[0], seqs[-1])
+    if upper is None:
+        assert start <= 0 or seqs[-1] + size >= TOP_32, "nothing but the window and the end of the subspace is near"
+        return
+    for seq in seqs:
+        assert single.check(seq) == upper
+        single.commit(seq, upper)
+    bulk.advance([upper << 32 | seq for seq in seqs])
+    assert (bulk.top, bulk.seen, bulk.late, bulk.replayed) == (single.top, single.seen, 0, 0)
