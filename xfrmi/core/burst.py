@@ -87,6 +87,9 @@ def seal_burst(state: State, packets: Sequence[Buffer] | SuperPacket, now: float
             _seal_super(state, packets, now, sealed, drops)
             return sealed, drops
         packets = segment(packets)
+    if len(packets) < FEW:
+        _seal_each(state, packets, now, sealed, drops, 0)
+        return sealed, drops
     start = 0
     for _, group in groupby(packets, len):
         run = list(group)
@@ -223,17 +226,27 @@ def open_burst(state: State, datagrams: Sequence[Datagram], now: float) -> tuple
     """Open `datagrams`, in order. Returns the inner packets of those that are right, and the drops of the others."""
     opened: list[Buffer] = []
     drops: Drops = []
+    if len(datagrams) < FEW:
+        _open_each(state, datagrams, now, opened, drops, 0)
+        return opened, drops
     start = 0
     for _, group in groupby(datagrams, _esp_len):
         run = list(group)
         if not (len(run) >= FEW and _is_plain(state) and _open_run(state, run, now, opened, drops, start)):
-            for index, (header, packet) in enumerate(run, start):
-                try:
-                    opened.append(esp.open(state, header, packet, now))
-                except Drop as drop:
-                    drops.append((index, drop))
+            _open_each(state, run, now, opened, drops, start)
         start += len(run)
     return opened, drops
+
+
+def _open_each(
+    state: State, datagrams: Sequence[Datagram], now: float, opened: list[Buffer], drops: Drops, start: int
+) -> None:
+    """One by one; the first of them is number `start` of the burst."""
+    for index, (header, packet) in enumerate(datagrams, start):
+        try:
+            opened.append(esp.open(state, header, packet, now))
+        except Drop as drop:
+            drops.append((index, drop))
 
 
 def _esp_len(datagram: Datagram) -> int:
