@@ -25,7 +25,7 @@ test: dev
 	@"$(BIN)/python" -m pytest -q $(TESTARGS)
 
 bench: dev
-	@"$(BIN)/python" -m pytest bench -q --benchmark-columns=median,iqr,ops --benchmark-sort=name $(BENCHARGS)
+	@"$(BIN)/python" -m pytest bench -q --benchmark-columns=median,iqr --benchmark-sort=name --benchmark-name=short $(BENCHARGS)
 
 lint: dev
 	@"$(BIN)/ruff" check .
