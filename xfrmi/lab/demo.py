@@ -19,12 +19,11 @@ from xfrmi.lab.screen import Screen
 from xfrmi.lab.topology import Lab
 
 PICTURE = """\
-      moon                     internet                      sun
-   ╭──────────╮             ╭────────────╮             ╭──────────╮
-   │  ipsec0  ┊·············┊·ESP if_id 42·············┊  ipsec0  │
-   │  ipsec1  ┊·············┊·ESP if_id 43·············┊  ipsec1  │
-   │     eth0 ├─────────────┤            ├─────────────┤ eth0     │
-   ╰──────────╯ 192.0.2.1   ╰────────────╯ 198.51.100.1╰──────────╯"""
+   ╭─ moon ───────╮                                            ╭──────── sun ─╮
+   │       ipsec0 ┊┄┄┄ 10.0.42.0/30 fd00:42::/64, if_id 42 ┄┄┄┄┊ ipsec0       │
+   │       ipsec1 ┊┄┄┄ 10.0.43.0/30 fd00:43::/64, if_id 43 ┄┄┄┄┊ ipsec1       │
+   │         eth0 ├────────────────┤ internet ├────────────────┤ eth0         │
+   ╰─── 192.0.2.1 ╯                                            ╰ 198.51.100.1 ╯"""
 
 CHECKS: tuple[tuple[str, str, Callable[[Hosts], checks.Result]], ...] = (
     ("ping", "echo requests through ipsec0", checks.ping_both_families),
@@ -65,9 +64,9 @@ def main() -> int:
 
 
 def _show(screen: Screen, lab: Lab, how: str) -> int:
-    screen.title("xfrmi demo: xfrm interfaces in userspace, on real packets in network namespaces")
+    screen.title("xfrmi: xfrm interfaces in userspace. Real packets, three network namespaces, nothing of yours touched.")
     screen.line(PICTURE)
-    screen.dim(f"  {how}; kernel {os.uname().release}; AES-GCM-128 in tunnel mode, one raw socket for ESP on each host")
+    screen.dim(f"   {how}; kernel {os.uname().release}; one `xfrmi daemon` on moon, one on sun; tunnel mode, AES-GCM-128")
     screen.line()
     screen.begin("hosts", "three namespaces, two daemons, keys")
     try:

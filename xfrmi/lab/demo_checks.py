@@ -49,7 +49,7 @@ def only_esp_on_the_wire(hosts: Hosts) -> Result:
     spis = {spi_and_sequence(frame)[0] for frame in hosts.tap.esp()}
     held = kinds["ESP"] > 0 and not others and not spoken
     seen = f"{kinds['ESP']} ESP packets, {sum(others.values()) or 'nothing'} else" + (f" ({others})" if others else "")
-    return held, f"between the hosts: {seen}; the plaintext seen {spoken} times; SPIs {hexes(spis)}"
+    return held, f"{seen}; the plaintext seen {spoken} times; SPIs {hexes(spis)}"
 
 
 def second_interface(hosts: Hosts) -> Result:
@@ -74,8 +74,8 @@ def second_interface(hosts: Hosts) -> Result:
     )
     return (
         held,
-        f"same endpoints: {answered}/{2 * PINGS} answered under SPIs {hexes(spis)}; ipsec0 moved {moved0} packets",
-        f"its state deleted: {refused} refused (carrier errors), {orphans} leaked; ipsec0 still {others}/{PINGS}",
+        f"same endpoints: {answered}/{2 * PINGS} answered under SPIs {hexes(spis)}; ipsec0 sent {moved0}",
+        f"its state deleted: {refused} refused (carrier errors +{refused}), {orphans} leaked; ipsec0 still {others}/{PINGS}",
     )
 
 
@@ -103,7 +103,7 @@ def rekey(hosts: Hosts) -> Result:
     held = account.lost == 0 and account.sent > 100 and done.intact and counts[old] > 0 and counts[new] > 0
     return (
         held,
-        f"SPI {old:#x} -> {new:#x} while {done.bytes // MEGABYTE} MB flow: "
+        f"SPI {old:#x} → {new:#x} while {done.bytes // MEGABYTE} MB flow: "
         + ("hashes agree" if done.intact else done.error or "HASHES DIFFER"),
         f"beside them {account.sent} numbered datagrams: {account.lost} lost, {account.duplicates} twice",
     )
@@ -136,12 +136,12 @@ def tampered(hosts: Hosts) -> Result:
     sequence = int.from_bytes(frame[offset + 4 : offset + 8], "big") + 1
     frame[offset + 4 : offset + 8] = sequence.to_bytes(4, "big")
     frame[offset + 20] ^= 1
-    return dropped(hosts, bytes(frame), "XfrmInStateProtoError", "one bit turned on its way to sun")
+    return dropped(hosts, bytes(frame), "XfrmInStateProtoError", "one bit turned on the way")
 
 
 def replayed(hosts: Hosts) -> Result:
     """A packet that sun has already accepted, sent again as it was."""
-    return dropped(hosts, latest_to_sun(hosts), "XfrmInStateSeqError", "a packet sun had, sent again unchanged")
+    return dropped(hosts, latest_to_sun(hosts), "XfrmInStateSeqError", "sent again unchanged")
 
 
 def latest_to_sun(hosts: Hosts) -> bytes:
@@ -160,8 +160,8 @@ def dropped(hosts: Hosts, frame: bytes, counter: str, what: str) -> Result:
     errors = after_link["errors"] - before_link["errors"]
     delivered = after_link["packets"] - before_link["packets"]
     held = moved == {counter: 1} and errors == 1 and delivered == 0
-    shown = f"{counter} {before[counter]} -> {after[counter]}" if set(moved) <= {counter} else f"counters {moved}"
-    return held, f"{what}: dropped, {shown}, ipsec0 rx errors +{errors}, delivered {delivered}"
+    shown = f"{counter} {before[counter]} → {after[counter]}" if set(moved) <= {counter} else f"counters {moved}"
+    return held, f"{what}: dropped, {shown}, rx errors +{errors}, delivered {delivered}"
 
 
 def hexes(numbers: set[int]) -> str:

@@ -8,7 +8,7 @@ import time
 from typing import TextIO
 
 GREEN, RED, DIM, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
-NAME_WIDTH = 11
+NAME_WIDTH = 13
 
 
 class Screen:
