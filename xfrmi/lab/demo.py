@@ -64,9 +64,10 @@ def main() -> int:
 
 
 def _show(screen: Screen, lab: Lab, how: str) -> int:
-    screen.title("xfrmi: xfrm interfaces in userspace. Real packets, three network namespaces, nothing of yours touched.")
+    screen.title("xfrmi: xfrm interfaces in userspace. Real packets, namespaces of their own, nothing of yours touched.")
     screen.line(PICTURE)
-    screen.dim(f"   {how}; kernel {os.uname().release}; one `xfrmi daemon` on moon, one on sun; tunnel mode, AES-GCM-128")
+    where = f"{how}; kernel {os.uname().release}"
+    screen.dim(f"   {where}; one `xfrmi daemon` on moon, one on sun; tunnel mode, AES-GCM-128")
     screen.line()
     screen.begin("hosts", "three namespaces, two daemons, keys")
     try:
