@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from xfrmi.core import Algorithm, Engine, Interface, PolicyInfo, Selector, StateInfo, Template
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.router import StaticRouter
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.ip import split_outer
-from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, Dir, Mode, XfrmStat
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_AF_UNSPEC, Dir, Mode, XfrmStat
 
 NOW = 1_700_000_000.0
 KEY = bytes(range(20))
@@ -25,7 +29,9 @@ def tunnel_state(src: str, dst: str, spi: int, if_id: int = 42, **fields: Any) -
     return StateInfo(src=src, dst=dst, spi=spi, if_id=if_id, **fields)
 
 
-def policies(src: str, dst: str, if_id: int = 42, *, out: bool, mode: int = Mode.TUNNEL, reqid: int = 1) -> list[PolicyInfo]:
+def policies(
+    src: str, dst: str, if_id: int = 42, *, out: bool, mode: int = Mode.TUNNEL, reqid: int = 1
+) -> list[PolicyInfo]:
     """Any-selectors of both families, from `src` to `dst`: `out` ones, or the `in` and `fwd` ones."""
     template = Template(src, dst, mode=mode, reqid=reqid)
     return [
@@ -76,6 +82,11 @@ class Pair:
         return wire(self.left.engine.output(self.xfrm_left, packets, now)[0])
 
 
+def raised(interface: Interface) -> dict[str, int]:
+    """The device counters that are not 0."""
+    return {name: value for name, value in asdict(interface.stats()).items() if value}
+
+
 def wire(outgoing: Sequence[Outgoing]) -> list[bytes]:
     return [bytes(packet) for group in outgoing for packet in group.packets]
 
@@ -83,3 +94,14 @@ def wire(outgoing: Sequence[Outgoing]) -> list[bytes]:
 def receive(engine: Engine, outer: Sequence[bytes], now: float = NOW) -> list[bytes]:
     delivered = engine.input([split_outer(packet) for packet in outer], now)
     return [bytes(packet) for _, packets in delivered for packet in packets]
+
+
+def forge(payload: bytes, next_header: int, seq: int = 1, spi: int = 0x1000, pad_len: int | None = None) -> bytes:
+    """An ESP packet from OUTER[4][0] to OUTER[4][1] that a state with GCM finds authentic, whatever is inside."""
+    if pad_len is None:
+        pad_len = -(len(payload) + 2) % 4
+    head, iv = struct.pack(">II", spi, seq), struct.pack(">Q", seq)
+    plaintext = payload + bytes(range(1, pad_len + 1)) + bytes((pad_len, next_header))
+    esp = head + iv + AESGCM(KEY[:16]).encrypt(KEY[16:] + iv, plaintext, head)
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(esp), 0, 0x4000, 64, IPPROTO_ESP, 0)
+    return header + pack_address(OUTER[4][0]) + pack_address(OUTER[4][1]) + esp

@@ -1,0 +1,328 @@
+"""core.input: what the conformance tests (test_engine.py) leave open of the way in."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.core.packets import udp
+from tests.core.pair import INNER, NOW, OUTER, Host, Pair, forge, policies, raised, receive, tunnel_state
+from xfrmi.core import PolicyInfo, Selector, Template
+from xfrmi.wire.address import pack_address
+from xfrmi.wire.icmp import host_unreachable
+from xfrmi.wire.ip import ipv4_header_checksum, split_outer
+from xfrmi.wire.xfrm_const import (
+    IPPROTO_IPIP,
+    IPPROTO_UDP,
+    STATE_ICMP,
+    Action,
+    Default,
+    Dir,
+    Mode,
+    PolicyType,
+)
+from xfrmi.wire.xfrm_types import Limits, Mark, PolicyId, StateId
+
+ANY = Selector.parse("0.0.0.0/0")
+PACKET = udp(*INNER[4])
+LENGTH = len(PACKET)
+ELSEWHERE = udp(INNER[4][0], "203.0.113.5")
+IN_TEMPLATE = Template(*OUTER[4], reqid=1)
+RECEIVED = {"rx_packets": 1, "rx_bytes": LENGTH}
+
+
+def only(pair: Pair, *infos: PolicyInfo) -> None:
+    """Let right have these policies and no others."""
+    pair.right.engine.flush_policies(PolicyType.MAIN, NOW)
+    for info in infos:
+        pair.right.engine.add_policy(info, NOW)
+
+
+@pytest.mark.parametrize(
+    ("direction", "local", "forwarded"), [(Dir.IN, [PACKET], []), (Dir.FWD, [], [ELSEWHERE])], ids=["in", "fwd"]
+)
+def test_IN_15_what_is_forwarded_needs_a_fwd_policy(direction: Dir, local: list[bytes], forwarded: list[bytes]) -> None:
+    pair = Pair()
+    only(pair, PolicyInfo(ANY, direction, 42, (IN_TEMPLATE,)))
+    assert pair.send(PACKET) == local
+    assert pair.send(ELSEWHERE) == forwarded
+    assert pair.right.moved() == {"XfrmInNoPols": 1}
+    assert raised(pair.xfrm_right) == {"rx_packets": 2, "rx_bytes": 2 * LENGTH}
+
+
+def test_IN_07_block() -> None:
+    pair = Pair()
+    only(pair, PolicyInfo(ANY, Dir.IN, 42, action=Action.BLOCK))
+    assert pair.send(PACKET) == []
+    assert pair.right.moved() == {"XfrmInPolBlock": 1} and raised(pair.xfrm_right) == RECEIVED
+
+
+def test_IN_10_a_policy_without_template_does_not_want_a_tunnel() -> None:
+    pair = Pair()
+    only(pair, PolicyInfo(ANY, Dir.IN, 42))
+    assert pair.send(PACKET) == []
+    assert pair.right.moved() == {"XfrmInTmplMismatch": 1}
+
+
+@pytest.mark.parametrize(("default", "delivered"), [(Default.ACCEPT, 1), (Default.BLOCK, 0)])
+def test_IN_05_transport_needs_no_policy_unless_the_default_blocks(default: Default, delivered: int) -> None:
+    """Quirk Q5. And the device counts only what follows the IP header (1.4)."""
+    left, right = Host(INNER[4][0]), Host(INNER[4][1])
+    xfrm_left, xfrm_right = left.interface(), right.interface()
+    info = tunnel_state(*INNER[4], 0x1000, mode=Mode.TRANSPORT, flags=0)
+    left.engine.add_state(info, NOW)
+    right.engine.add_state(info, NOW)
+    left.engine.add_policy(PolicyInfo(ANY, Dir.OUT, 42, (Template(*INNER[4], mode=Mode.TRANSPORT, reqid=1),)), NOW)
+    right.engine.spd.set_default(default, default, Default.ACCEPT)
+    outgoing, _ = left.engine.output(xfrm_left, [PACKET], NOW)
+    assert len(receive(right.engine, [bytes(p) for p in outgoing[0].packets])) == delivered
+    assert raised(xfrm_right) == {"rx_packets": 1, "rx_bytes": LENGTH - 20}
+    assert right.moved() == ({} if delivered else {"XfrmInNoPols": 1})
+
+
+# Verdicts are kept, but not for too long --------------------------------------------------------------------------
+
+
+def test_a_change_of_the_tables_counts_from_the_next_packet_on() -> None:
+    pair = Pair()
+    engine = pair.right.engine
+    assert pair.send(PACKET, PACKET) == [PACKET] * 2
+    engine.delete_policy(PolicyId(ANY, Dir.IN, 42), NOW)
+    assert pair.send(PACKET) == []
+    engine.add_policy(PolicyInfo(ANY, Dir.IN, 42, (IN_TEMPLATE,)), NOW)
+    assert pair.send(PACKET) == [PACKET]
+    selector = Selector.parse("0.0.0.0/0", proto=IPPROTO_UDP, dport=2222)
+    engine.update_policy(PolicyInfo(ANY, Dir.IN, 42, (IN_TEMPLATE,), priority=7), NOW)
+    engine.add_policy(PolicyInfo(selector, Dir.IN, 42, action=Action.BLOCK), NOW)
+    assert pair.send(PACKET) == []
+    assert pair.right.moved() == {"XfrmInNoPols": 1, "XfrmInPolBlock": 1}
+
+
+def test_a_verdict_is_for_one_state() -> None:
+    """The same flow through another state is another question."""
+    pair = Pair()
+    pair.right.engine.add_state(tunnel_state(*OUTER[4], 0x5000, reqid=5), NOW)
+    assert receive(pair.right.engine, [forge(PACKET, IPPROTO_IPIP)]) == [PACKET]
+    assert receive(pair.right.engine, [forge(PACKET, IPPROTO_IPIP, spi=0x5000)]) == []
+    assert receive(pair.right.engine, [forge(PACKET, IPPROTO_IPIP, seq=2)]) == [PACKET]
+    assert pair.right.moved() == {"XfrmInTmplMismatch": 1}
+
+
+def test_a_verdict_is_for_one_destination() -> None:
+    """Our own addresses may change: the router says so."""
+    pair = Pair()
+    only(pair, PolicyInfo(ANY, Dir.IN, 42, (IN_TEMPLATE,)))
+    assert pair.send(PACKET) == [PACKET]
+    router = pair.right.engine.router
+    router.local = frozenset()  # type: ignore[attr-defined]
+    router.generation += 1
+    assert pair.send(PACKET) == [] and pair.right.moved() == {"XfrmInNoPols": 1}
+
+
+def test_policies_are_used_by_every_packet() -> None:
+    """2.7: use_time, also where the verdict was known already."""
+    pair = Pair()
+    policy = pair.right.engine.get_policy(PolicyId(ANY, Dir.IN, 42))
+    assert policy.use_time == 0
+    for now in (NOW, NOW + 5, NOW + 60):
+        assert pair.send(PACKET, now=now) == [PACKET]
+        assert policy.use_time == int(now)
+
+
+def test_the_cache_of_verdicts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xfrmi.core.input.MAX_VERDICTS", 8)
+    pair = Pair()
+    for port in range(50):
+        packet = udp(*INNER[4], sport=1 + port)
+        assert pair.send(packet) == [packet]
+    assert len(pair.xfrm_right.verdicts) <= 9
+
+
+# ICMP errors ------------------------------------------------------------------------------------------------------
+
+
+def icmp_error(about: bytes, router: str) -> bytes:
+    """Host unreachable from `router` to the sender of `about`."""
+    made = host_unreachable(about, pack_address(router))
+    assert made is not None
+    return made
+
+
+def with_icmp_flag(flags: int) -> Pair:
+    """Right's state is for the flows of INNER only; a router on the way may be anybody."""
+    pair = Pair()
+    engine = pair.right.engine
+    engine.delete_state(StateId(OUTER[4][1], 0x1000), NOW)
+    selector = Selector.parse(f"{INNER[4][0]}/32", f"{INNER[4][1]}/32")
+    engine.add_state(tunnel_state(*OUTER[4], 0x1000, selector=selector, flags=flags), NOW)
+    return pair
+
+
+@pytest.mark.parametrize(("flags", "stat"), [(STATE_ICMP, {}), (0, {"XfrmInStateMismatch": 1})])
+def test_IN_01_flag_icmp_looks_at_what_an_error_quotes(flags: int, stat: dict[str, int]) -> None:
+    """Our packet to INNER[4][0] was refused by a router behind the peer, which is not in the selector."""
+    pair = with_icmp_flag(flags)
+    error = icmp_error(udp(*reversed(INNER[4])), "203.0.113.9")
+    assert receive(pair.right.engine, [forge(error, IPPROTO_IPIP)]) == ([] if stat else [error])
+    assert pair.right.moved() == stat
+
+
+def test_an_error_let_in_for_what_it_quotes_vouches_for_no_other() -> None:
+    pair = with_icmp_flag(STATE_ICMP)
+    good = icmp_error(udp(*reversed(INNER[4])), "203.0.113.9")
+    bad = icmp_error(udp(INNER[4][1], "10.9.9.9"), "203.0.113.9")
+    assert bad[12:22] == good[12:22], "one flow: same hosts, same type and code"
+    assert receive(pair.right.engine, [forge(good, IPPROTO_IPIP), forge(bad, IPPROTO_IPIP, seq=2)]) == [good]
+    assert pair.right.moved() == {"XfrmInStateMismatch": 1}
+
+
+def test_IN_06_a_forwarded_error_goes_with_the_policy_of_what_it_quotes() -> None:
+    pair = Pair()
+    answers = Selector.parse("203.0.113.0/24", "203.0.114.0/24")
+    only(pair, PolicyInfo(answers, Dir.FWD, 42, (IN_TEMPLATE,)))
+    error = icmp_error(udp("203.0.114.1", "203.0.113.1"), "10.0.0.1")
+    other = icmp_error(udp("203.0.114.1", "10.9.9.9"), "10.0.0.1")
+    assert receive(pair.right.engine, [forge(error, IPPROTO_IPIP), forge(other, IPPROTO_IPIP, seq=2)]) == [error]
+    assert pair.right.moved() == {"XfrmInNoPols": 1}
+
+
+# Which device, and how it is --------------------------------------------------------------------------------------
+
+
+def test_RX_07_a_device_that_is_down_is_not_there() -> None:
+    pair = Pair()
+    pair.xfrm_right.up = False
+    assert pair.send(PACKET) == []
+    assert pair.right.moved() == {"XfrmInNoPols": 1}, "policy IPsec with if_id 0 (RX-05)"
+    assert raised(pair.xfrm_right) == {}
+    outer = bytearray(pair.emit(PACKET)[0])
+    outer[-1] ^= 1
+    assert receive(pair.right.engine, [bytes(outer)]) == []
+    assert pair.right.moved() == {"XfrmInNoPols": 1, "XfrmInStateProtoError": 1} and raised(pair.xfrm_right) == {}
+    pair.xfrm_right.up = True
+    assert pair.send(PACKET) == [PACKET]
+
+
+def test_RX_05_what_a_policy_lets_in_without_a_device_is_counted() -> None:
+    """There is nowhere to deliver it to."""
+    pair = Pair()
+    for info in policies(*OUTER[4], if_id=0, out=False):
+        pair.right.engine.add_policy(info, NOW)
+    pair.right.engine.delete_interface("xfrm0")
+    assert pair.send(PACKET) == [] and pair.right.moved() == {"XfrmInError": 1}
+
+
+def test_DEV_12_a_change_of_if_id_takes_the_device_away() -> None:
+    pair = Pair()
+    pair.right.engine.change_interface("xfrm0", 43)
+    assert pair.send(PACKET) == [] and raised(pair.xfrm_right) == {}
+    pair.right.engine.change_interface("xfrm0", 42)
+    assert pair.send(PACKET) == [PACKET]
+
+
+@pytest.mark.parametrize("if_id", [0, 42, 99])
+def test_RX_04_an_external_device_takes_every_state_without_one(if_id: int) -> None:
+    """And the policy is that of the state's if_id (RX-09)."""
+    right = Host(INNER[4][1])
+    external = right.interface("any0", 0, external=True)
+    own = right.interface("xfrm0", 42)
+    right.engine.add_state(tunnel_state(*OUTER[4], 0x1000, if_id=if_id), NOW)
+    right.engine.add_policy(PolicyInfo(ANY, Dir.IN, if_id, (IN_TEMPLATE,)), NOW)
+    right.engine.add_policy(PolicyInfo(ANY, Dir.IN, 7, action=Action.BLOCK), NOW)
+    datagram = split_outer(forge(PACKET, IPPROTO_IPIP))
+    ((interface, packets),) = right.engine.input([datagram], NOW)
+    assert interface is (own if if_id == 42 else external) and list(map(bytes, packets)) == [PACKET]
+    assert raised(interface) == RECEIVED and right.moved() == {}
+
+
+def test_an_external_device_refuses_by_the_policy_of_the_states_if_id() -> None:
+    right = Host(INNER[4][1])
+    external = right.interface("any0", 0, external=True)
+    for if_id, spi in ((5, 0x1000), (6, 0x1001)):
+        right.engine.add_state(tunnel_state(*OUTER[4], spi, if_id=if_id), NOW)
+    right.engine.add_policy(PolicyInfo(ANY, Dir.IN, 5, (IN_TEMPLATE,)), NOW)
+    outer = [forge(PACKET, IPPROTO_IPIP, spi=spi, seq=seq) for seq in (1, 2) for spi in (0x1000, 0x1001)]
+    assert receive(right.engine, outer) == [PACKET] * 2
+    assert right.moved() == {"XfrmInNoPols": 2} and external.rx_packets == 4
+
+
+def test_RX_10_a_device_elsewhere_asks_before_it_counts() -> None:
+    """In another namespace everything is `in`, whatever is local here, and what is refused has not been received."""
+    pair = Pair()
+    pair.xfrm_right.away = True
+    only(pair, PolicyInfo(ANY, Dir.IN, 42, (IN_TEMPLATE,)))
+    assert pair.send(PACKET, ELSEWHERE) == [PACKET, ELSEWHERE]
+    only(pair, PolicyInfo(ANY, Dir.FWD, 42, (IN_TEMPLATE,)))
+    assert pair.send(PACKET, ELSEWHERE) == []
+    assert pair.right.moved() == {"XfrmInNoPols": 2}
+    counted = {"rx_packets": 2, "rx_bytes": 2 * LENGTH}
+    assert raised(pair.xfrm_right) == counted | {"rx_errors": 2, "rx_dropped": 2}
+
+
+def test_several_devices_in_one_burst() -> None:
+    pair = Pair()
+    pair.add_tunnel(4, 43, 0x2000)
+    other = pair.right.interface("xfrm1", 43)
+    outer = [forge(PACKET, IPPROTO_IPIP, spi=spi, seq=seq) for seq in (1, 2) for spi in (0x1000, 0x2000, 0x2000)]
+    delivered = pair.right.engine.input([split_outer(p) for p in outer], NOW)
+    assert [(interface.name, len(packets)) for interface, packets in delivered] == [
+        ("xfrm0", 1), ("xfrm1", 1), ("xfrm0", 1), ("xfrm1", 1),
+    ]  # fmt: skip
+    assert pair.right.moved() == {"XfrmInStateSeqError": 2} and other.rx_dropped == 2
+
+
+# What is inside ---------------------------------------------------------------------------------------------------
+
+
+def test_set_mark_is_what_the_policy_sees() -> None:
+    """3.8: applied on input right after the lookup of the state."""
+    pair = Pair()
+    only(pair, PolicyInfo(ANY, Dir.IN, 42, (IN_TEMPLATE,), mark=Mark(5, 0xFF)))
+    assert pair.send(PACKET) == [] and pair.right.moved() == {"XfrmInNoPols": 1}
+    pair.right.engine.delete_state(StateId(OUTER[4][1], 0x1000), NOW)
+    pair.right.engine.add_state(tunnel_state(*OUTER[4], 0x1000, set_mark=Mark(0xF05, 0x0FF)), NOW)
+    assert pair.send(PACKET) == [PACKET]
+
+
+def test_tfc_padding_is_no_part_of_the_packet() -> None:
+    """5.1, 5.5: the receiving IP cuts it off; the device has counted it, and policies do not look at it."""
+    pair = Pair()
+    padded = PACKET + bytes(100)
+    assert receive(pair.right.engine, [forge(padded, IPPROTO_IPIP)]) == [padded]
+    assert raised(pair.xfrm_right) == {"rx_packets": 1, "rx_bytes": len(padded)}
+    assert pair.right.moved() == {}
+
+
+@pytest.mark.parametrize(
+    ("inner", "delivered"),
+    [
+        (b"\x4f" + PACKET[1:], False),  # options that are not there
+        (PACKET[:2] + b"\xff\xff" + PACKET[4:], False),  # longer than it is
+        (PACKET[:2] + b"\x00\x13" + PACKET[4:], False),  # shorter than its header
+        (b"\x55" + PACKET[1:], False),  # no version of IP
+        (PACKET[:10] + b"\x00\x00" + PACKET[12:], True),  # wrong checksum: the receiving IP's to refuse
+    ],
+)
+def test_an_inner_packet_that_is_not_whole(inner: bytes, delivered: bool) -> None:
+    """Received by the device, refused by IP: no counter of xfrm moves."""
+    pair = Pair()
+    assert receive(pair.right.engine, [forge(inner, IPPROTO_IPIP)]) == [inner] * delivered
+    assert raised(pair.xfrm_right) == RECEIVED and pair.right.moved() == {}
+
+
+def test_an_inner_esp_packet_is_delivered_like_any_other() -> None:
+    """Nested tunnels: the host brings it back to the raw socket, where it is looked at anew."""
+    pair = Pair()
+    second = forge(PACKET, IPPROTO_IPIP, spi=0x7777)
+    local = second[:10] + bytes(2) + second[12:16] + pack_address(INNER[4][1]) + second[20:]
+    local = local[:10] + struct.pack(">H", ipv4_header_checksum(local[:20])) + local[12:]
+    assert receive(pair.right.engine, [forge(local, IPPROTO_IPIP)]) == [local]
+
+
+def test_LT_01_a_state_that_ends_within_a_burst() -> None:
+    pair = Pair(limits=Limits(hard_packets=3))
+    outer = [forge(PACKET, IPPROTO_IPIP, seq=seq) for seq in range(1, 7)]
+    assert receive(pair.right.engine, outer) == [PACKET] * 3
+    assert pair.right.moved() == {"XfrmInStateExpired": 1, "XfrmInNoStates": 2}
+    assert raised(pair.xfrm_right) == {"rx_packets": 3, "rx_bytes": 3 * LENGTH, "rx_errors": 1, "rx_dropped": 1}

@@ -1,0 +1,486 @@
+"""core.output and core.decision: what the conformance tests (test_engine.py) leave open of the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.core.packets import udp
+from tests.core.pair import INNER, NOW, OUTER, Host, Pair, policies, raised, receive, tunnel_state, wire
+from tests.core.test_gso import payload, scapy_tcp, super_packet
+from xfrmi.core import Engine, Interface, PolicyInfo, Selector, StateInfo, Template, esp
+from xfrmi.core.gso import segment
+from xfrmi.core.router import Route, StaticRouter
+from xfrmi.core.state import State
+from xfrmi.wire.address import any_address, family_of, pack_address
+from xfrmi.wire.fragment import fragment_ipv4
+from xfrmi.wire.ip import split_outer
+from xfrmi.wire.vnet import GSO_TCPV4, SuperPacket
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, IPPROTO_UDP, Action, Dir, Mode
+from xfrmi.wire.xfrm_types import Encap, Limits, Mark, PolicyId, Replay, StateId
+
+REFUSED = {"tx_errors": 1, "tx_dropped": 1, "tx_carrier_errors": 1}
+ANY = Selector.parse("0.0.0.0/0")
+PACKET = udp(*INNER[4])
+LENGTH = len(PACKET)
+FAR = ("203.0.113.1", "203.0.113.2")
+
+
+def outer_spi(packet: bytes) -> int:
+    return int.from_bytes(packet[20:24], "big")
+
+
+# Several transforms -----------------------------------------------------------------------------------------------
+
+
+def nested(*modes: int, mtu: int = 1500, **of_last: Any) -> tuple[Host, Interface]:
+    """One policy with a template for each mode; the first tunnel ends at FAR, later ones at OUTER. SPI 1, 2, ..."""
+    host = Host(mtu=mtu)
+    xfrm = host.interface()
+    ends, templates = [INNER[4]], []
+    tunnels = iter([FAR, OUTER[4]])
+    for number, mode in enumerate(modes, 1):
+        if mode == Mode.TUNNEL:
+            ends.append(next(tunnels))
+        fields = of_last if number == len(modes) else {}
+        if mode == Mode.TRANSPORT:
+            fields = {"flags": 0, **fields}
+        host.engine.add_state(tunnel_state(*ends[-1], number, mode=mode, reqid=number, **fields), NOW)
+        templates.append(Template(*ends[-1], mode=mode, reqid=number))
+    host.engine.add_policy(PolicyInfo(ANY, Dir.OUT, 42, tuple(templates)), NOW)
+    return host, xfrm
+
+
+def opened(host: Host, outer: bytes) -> tuple[list[int], bytes]:
+    """(SPIs from the outside in, what is innermost)."""
+    spis = []
+    states = {state.spi: State(state.info) for state in host.engine.states()}
+    while outer[9] == IPPROTO_ESP:
+        header, packet = split_outer(outer)
+        spis.append(int.from_bytes(packet[:4], "big"))
+        outer = bytes(esp.open(states[spis[-1]], header, packet, NOW))
+    return spis, outer
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        (Mode.TUNNEL, Mode.TUNNEL),
+        (Mode.TRANSPORT, Mode.TUNNEL),
+        (Mode.TUNNEL, Mode.TRANSPORT),
+        (Mode.TRANSPORT, Mode.TUNNEL, Mode.TUNNEL),
+    ],
+    ids=lambda modes: " in ".join(mode.name.lower() for mode in modes),
+)
+def test_OUT_08_templates_are_applied_from_the_first_on(modes: tuple[Mode, ...]) -> None:
+    """Each between the ends the one before has given the packet."""
+    host, xfrm = nested(*modes)
+    outgoing, replies = host.engine.output(xfrm, [PACKET, PACKET], NOW)
+    assert replies == [] and host.moved() == {}
+    for packet in wire(outgoing):
+        assert opened(host, packet) == (list(range(len(modes), 0, -1)), PACKET)
+    tunnels = modes.count(Mode.TUNNEL)
+    assert outgoing[0].path.dst == pack_address((INNER[4], FAR, OUTER[4])[tunnels][1])
+    assert raised(xfrm) == {"tx_packets": 2, "tx_bytes": 2 * LENGTH}
+
+
+def test_OUT_08_every_selector_is_compared_with_the_innermost_flow() -> None:
+    inner_only = Selector.parse(f"{INNER[4][0]}/32", f"{INNER[4][1]}/32")
+    host, xfrm = nested(Mode.TUNNEL, Mode.TUNNEL, flags=0, selector=inner_only)
+    assert len(wire(host.engine.output(xfrm, [PACKET], NOW)[0])) == 1
+    ends_only = Selector.parse(f"{FAR[0]}/32", f"{FAR[1]}/32")
+    host, xfrm = nested(Mode.TUNNEL, Mode.TUNNEL, flags=0, selector=ends_only)
+    assert wire(host.engine.output(xfrm, [PACKET], NOW)[0]) == []
+    assert host.moved() == {"XfrmOutNoStates": 1}
+
+
+def test_TX_11_the_mtu_is_counted_from_the_outside_in() -> None:
+    host, xfrm = nested(Mode.TUNNEL, Mode.TUNNEL)
+    fits = udp(*INNER[4], payload=bytes(1390 - 28))  # 1500 -> 1446 -> ((1446 - 52) & ~3) - 2
+    outgoing, replies = host.engine.output(xfrm, [fits], NOW)
+    assert [len(packet) for packet in wire(outgoing)] == [1500] and replies == []
+    outgoing, (reply,) = host.engine.output(xfrm, [udp(*INNER[4], payload=bytes(1391 - 28))], NOW)
+    assert outgoing == [] and int.from_bytes(reply[26:28], "big") == 1390
+
+
+def test_no_mtu_is_told_below_what_every_link_carries() -> None:
+    host, xfrm = nested(*[Mode.TUNNEL] * 2, mtu=100)
+    outgoing, (reply,) = host.engine.output(xfrm, [udp(*INNER[4], payload=bytes(68))], NOW)
+    assert outgoing == [] and int.from_bytes(reply[26:28], "big") == 68
+    assert len(wire(host.engine.output(xfrm, [udp(*INNER[4], payload=bytes(40))], NOW)[0])) == 1
+
+
+@pytest.mark.parametrize(("count", "stat"), [(5, {}), (6, {"XfrmOutPolError": 1})])
+def test_OUT_07_five_transforms_of_six_templates(count: int, stat: dict[str, int]) -> None:
+    host, xfrm = nested(*[Mode.TRANSPORT] * count)
+    outgoing, _ = host.engine.output(xfrm, [PACKET], NOW)
+    assert [opened(host, packet)[0] for packet in wire(outgoing)] == ([] if stat else [[5, 4, 3, 2, 1]])
+    assert host.moved() == stat
+
+
+def test_an_outer_state_that_ends_spends_nothing_of_the_inner_one() -> None:
+    """Each packet of a burst is decided as if it came alone (XfrmOutNoStates for those after the end)."""
+    host, xfrm = nested(Mode.TUNNEL, Mode.TUNNEL, limits=Limits(hard_packets=2))
+    outgoing, replies = host.engine.output(xfrm, [PACKET] * 5, NOW)
+    assert len(wire(outgoing)) == 2 and len(replies) == 2
+    assert host.moved() == {"XfrmOutStateExpired": 1, "XfrmOutNoStates": 2}
+    inner = host.engine.get_state(StateId(FAR[1], 1))
+    assert (inner.packets, inner.oseq) == (3, 3), "two that went out, and the one that hit the limit (LT-09)"
+
+
+def test_OUT_10_level_use() -> None:
+    """An optional transport template is skipped without a state; with nothing else the packet may not leave (TX-07)."""
+    host, xfrm = nested(Mode.TRANSPORT, Mode.TUNNEL)
+    engine = host.engine
+    (policy,) = engine.policies()
+    inner, outer = policy.templates
+    optional = dataclasses.replace(inner, optional=1)
+    engine.update_policy(dataclasses.replace(policy.info, templates=(optional, outer)), NOW)
+    assert [opened(host, p)[0] for p in wire(engine.output(xfrm, [PACKET], NOW)[0])] == [[2, 1]]
+    engine.delete_state(StateId(INNER[4][1], 1), NOW)
+    assert [opened(host, p)[0] for p in wire(engine.output(xfrm, [PACKET], NOW)[0])] == [[2]]
+    engine.update_policy(dataclasses.replace(policy.info, templates=(optional,)), NOW)
+    before = raised(xfrm)
+    outgoing, replies = engine.output(xfrm, [PACKET], NOW)
+    assert outgoing == [] and len(replies) == 1 and host.moved() == {}
+    assert raised(xfrm) == before | REFUSED
+
+
+def test_TX_08_a_state_that_is_not_of_this_if_id() -> None:
+    """An if_id may be changed under a policy that still names the old one: the lookup no longer finds it."""
+    pair = Pair()
+    assert len(pair.emit(PACKET)) == 1
+    pair.left.engine.update_state(tunnel_state(*OUTER[4], 0x1000, if_id=43), NOW)
+    assert pair.emit(PACKET) == [] and pair.left.moved() == {"XfrmOutNoStates": 1}
+
+
+class MyRoutes(StaticRouter):
+    """Chooses OUTER[4][0] as a source, and knows no way to `cut`."""
+
+    def __init__(self, cut: str = "0.0.0.0") -> None:
+        super().__init__()
+        self.cut = pack_address(cut)
+
+    def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+        return None if dst == self.cut else Route(1500, 1, src if any(src) else pack_address(OUTER[4][0]))
+
+
+def without_source(router: StaticRouter) -> tuple[Host, Interface]:
+    host = Host()
+    host.engine.router = router
+    host.engine.add_policy(PolicyInfo(ANY, Dir.OUT, 42, (Template("0.0.0.0", OUTER[4][1], reqid=1),)), NOW)
+    return host, host.interface()
+
+
+def test_OUT_09_a_template_without_source_takes_the_hosts() -> None:
+    host, xfrm = without_source(MyRoutes())
+    host.engine.add_state(tunnel_state("192.0.2.99", OUTER[4][1], 0x1001), NOW)
+    assert host.engine.output(xfrm, [PACKET], NOW)[0] == [], "the other source's state is not ours"
+    host.engine.add_state(tunnel_state(*OUTER[4], 0x1000), NOW)
+    assert [outer_spi(p) for p in wire(host.engine.output(xfrm, [PACKET], NOW)[0])] == [0x1000]
+
+
+def test_OUT_09_without_a_route_there_is_no_source() -> None:
+    host, xfrm = without_source(MyRoutes(cut=OUTER[4][1]))
+    outgoing, replies = host.engine.output(xfrm, [PACKET], NOW)
+    assert outgoing == [] and len(replies) == 1 and raised(xfrm) == REFUSED
+    assert host.moved() == {"XfrmOutPolError": 1}
+
+
+def test_TX_03_dev_of_a_policy_is_the_link_and_binds_no_route() -> None:
+    asked: list[int] = []
+
+    class Asked(StaticRouter):
+        def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+            asked.append(ifindex)
+            return super().route(dst, src, ifindex, mark)
+
+    engine = Engine(Asked())
+    on_2, on_3 = engine.add_interface("a", 42, link=2), engine.add_interface("b", 43, link=3)
+    for if_id in (42, 43):
+        engine.add_state(tunnel_state(*OUTER[4], if_id, if_id=if_id), NOW)
+        selector = Selector.parse("0.0.0.0/0", ifindex=2)
+        engine.add_policy(PolicyInfo(selector, Dir.OUT, if_id, (Template(*OUTER[4], reqid=1),)), NOW)
+    (outgoing,), _ = engine.output(on_2, [PACKET], NOW)
+    assert outgoing.path.ifindex == 0 and asked == [0]
+    assert engine.output(on_3, [PACKET], NOW)[0] == []
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_TX_10_loops(away: bool) -> None:
+    """In another namespace the number is another device's."""
+    pair = Pair()
+    pair.left.engine.router = StaticRouter(ifindex=9)
+    pair.xfrm_left.ifindex, pair.xfrm_left.away = 9, away
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [PACKET] * 2, NOW)
+    assert replies == [] and pair.left.moved() == {}
+    if away:
+        assert len(wire(outgoing)) == 2
+    else:
+        assert outgoing == [] and raised(pair.xfrm_left) == {"tx_errors": 2, "tx_dropped": 2, "collisions": 2}
+
+
+# The cache --------------------------------------------------------------------------------------------------------
+
+
+def newer_state(engine: Engine) -> None:
+    engine.add_state(tunnel_state(*OUTER[4], 0x7000), NOW + 1)
+
+
+def no_state(engine: Engine) -> None:
+    engine.delete_state(StateId(OUTER[4][1], 0x1000), NOW)
+
+
+def flushed_states(engine: Engine) -> None:
+    engine.flush_states(0, NOW)
+
+
+def no_policy(engine: Engine) -> None:
+    engine.delete_policy(PolicyId(ANY, Dir.OUT, 42), NOW)
+
+
+def block(engine: Engine) -> None:
+    engine.update_policy(PolicyInfo(ANY, Dir.OUT, 42, action=Action.BLOCK), NOW)
+
+
+def better_policy(engine: Engine) -> None:
+    engine.update_policy(PolicyInfo(ANY, Dir.OUT, 42, (Template(*OUTER[4], reqid=1),), priority=10), NOW)
+    selector = Selector.parse(f"{INNER[4][0]}/32", f"{INNER[4][1]}/32")
+    engine.add_policy(PolicyInfo(selector, Dir.OUT, 42, action=Action.BLOCK), NOW)
+
+
+def moved_if_id(engine: Engine) -> None:
+    engine.change_interface("xfrm0", 43)
+
+
+def expired(engine: Engine) -> None:
+    engine.sad.expire(StateId(OUTER[4][1], 0x1000), True, NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "spis", "stat"),
+    [
+        (newer_state, [0x7000], {}),
+        (no_state, [], {"XfrmOutNoStates": 1}),
+        (flushed_states, [], {"XfrmOutNoStates": 1}),
+        (expired, [], {"XfrmOutNoStates": 1}),
+        (no_policy, [], {}),
+        (block, [], {"XfrmOutPolBlock": 1}),
+        (better_policy, [], {"XfrmOutPolBlock": 1}),
+        (moved_if_id, [], {}),
+    ],
+)
+def test_a_change_of_the_tables_counts_from_the_next_packet_on(
+    change: Callable[[Engine], None], spis: list[int], stat: dict[str, int]
+) -> None:
+    pair = Pair()
+    engine = pair.left.engine
+    assert [outer_spi(p) for p in pair.emit(PACKET, PACKET)] == [0x1000] * 2
+    generation = engine.generation
+    change(engine)
+    assert engine.generation != generation or change is moved_if_id
+    assert [outer_spi(p) for p in pair.emit(PACKET)] == spis
+    assert pair.left.moved() == stat
+
+
+def test_an_update_of_the_encapsulation_counts_from_the_next_packet_on() -> None:
+    pair = Pair(encap=Encap())
+    ports = [p[20:24].hex() for p in pair.emit(PACKET)]
+    pair.left.engine.update_state(tunnel_state(*OUTER[4], 0x1000, encap=Encap(dport=61000)), NOW)
+    outgoing, _ = pair.left.engine.output(pair.xfrm_left, [PACKET], NOW)
+    assert [*ports, wire(outgoing)[0][20:24].hex()] == ["11941194", "1194ee48"]
+    assert outgoing[0].path.dport == 61000
+
+
+def test_flows_are_decided_once_a_second() -> None:
+    """A decision is neither made for each packet nor kept for ever; a refusal is made for each packet (OUT-05)."""
+    pair = Pair()
+    lookups = []
+    resolve = pair.left.engine.sad.resolve
+    pair.left.engine.sad.resolve = lambda *args, **kwargs: lookups.append(args) or resolve(*args, **kwargs)  # type: ignore[method-assign,func-returns-value]
+    for after in (0, 0.3, 0.99, 1, 1.5, 2):
+        pair.emit(PACKET, PACKET, now=NOW + after)
+    assert len(lookups) == 3
+    pair.left.engine.flush_states(0, NOW)
+    lookups.clear()
+    pair.emit(PACKET, PACKET, now=NOW + 2)
+    assert len(lookups) == 2
+
+
+def test_the_cache_of_flows_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xfrmi.core.output.MAX_FLOWS", 8)
+    pair = Pair()
+    packets = [udp(*INNER[4], sport=1 + n) for n in range(50)]
+    assert pair.send(*packets) == packets
+    assert len(pair.xfrm_left.flows) <= 9
+
+
+def test_packets_of_several_flows_keep_their_order_within_a_flow() -> None:
+    pair = Pair()
+    packets = [udp(*INNER[v], sport=port) for port in (1, 2, 1, 1, 3) for v in (4, 6)] * 3
+    assert pair.send(*packets) == packets
+    assert pair.xfrm_left.tx_bytes == sum(map(len, packets))
+
+
+# Super-packets ----------------------------------------------------------------------------------------------------
+
+
+def tcp_super(size: int = 1000, length: int = 10_500) -> SuperPacket:
+    from scapy.layers.inet import IP
+
+    def layer(number: int) -> Any:
+        return IP(src=INNER[4][0], dst=INNER[4][1], id=number + 1, flags="DF")
+
+    whole, _ = scapy_tcp(layer, payload(length), size, options=[], flags=0x18)
+    return super_packet(whole, GSO_TCPV4, size)
+
+
+def test_a_super_packet_is_one_packet_to_the_device_and_many_to_the_state() -> None:
+    pair = Pair()
+    packet = tcp_super()
+    segments = [bytes(cut) for cut in segment(packet)]
+    before, after = udp(*INNER[4]), udp(*INNER[4], dport=1)
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [before, packet, after], NOW)
+    assert replies == [] and len(outgoing) == 1
+    assert receive(pair.right.engine, wire(outgoing)) == [before, *segments, after]
+    sizes = len(before) + len(packet.data) + len(after)
+    assert raised(pair.xfrm_left) == {"tx_packets": 3, "tx_bytes": sizes}
+    state = pair.left.engine.get_state(StateId(OUTER[4][1], 0x1000))
+    assert state.packets == state.oseq == 13 and state.bytes == len(before) + sum(map(len, segments)) + len(after)
+    assert pair.xfrm_right.rx_packets == 13
+
+
+def test_TX_12_a_super_packet_is_measured_by_its_segments() -> None:
+    pair = Pair()
+    fits = tcp_super(1446 - 40, 4 * 1406)
+    assert fits.segment_len == 1446
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [fits], NOW)
+    assert len(wire(outgoing)) == 4 and replies == []
+    outgoing, (reply,) = pair.left.engine.output(pair.xfrm_left, [tcp_super(1447 - 40, 3000)], NOW)
+    assert outgoing == [] and int.from_bytes(reply[26:28], "big") == 1446
+    stats = pair.xfrm_left.stats()
+    assert (stats.tx_packets, stats.tx_errors, stats.tx_dropped) == (1, 1, 1)
+
+
+def test_a_refused_super_packet_is_one_refusal() -> None:
+    pair = Pair()
+    pair.left.engine.flush_states(0, NOW)
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [tcp_super()], NOW)
+    assert outgoing == [] and len(replies) == 1 and len(replies[0]) == 576
+    assert pair.left.moved() == {"XfrmOutNoStates": 1} and raised(pair.xfrm_left) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("fields", "left", "stat"),
+    [
+        ({"limits": Limits(hard_packets=4)}, 4, {"XfrmOutStateExpired": 1}),
+        ({"replay": Replay(oseq=0xFFFFFFFF - 4)}, 4, {"XfrmOutStateSeqError": 1}),
+        ({"limits": Limits(hard_packets=0)}, 0, {"XfrmOutStateExpired": 1}),
+    ],
+)
+def test_a_super_packet_fails_with_its_first_segment_that_fails(
+    fields: dict[str, Any], left: int, stat: dict[str, int]
+) -> None:
+    pair = Pair(**fields)
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [tcp_super()], NOW)
+    assert len(wire(outgoing)) == left and replies == []
+    assert pair.left.moved() == stat
+    assert raised(pair.xfrm_left) == {"tx_errors": 1, "tx_aborted_errors": 1}
+
+
+def test_a_state_that_ends_before_a_super_packet_is_not_used_for_it() -> None:
+    pair = Pair(limits=Limits(hard_packets=1))
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [PACKET, PACKET, tcp_super(), PACKET], NOW)
+    assert len(wire(outgoing)) == 1 and len(replies) == 2
+    assert pair.left.moved() == {"XfrmOutStateExpired": 1, "XfrmOutNoStates": 2}
+    sent = {"tx_packets": 1, "tx_bytes": LENGTH}
+    dropped = {"tx_dropped": 2, "tx_carrier_errors": 2}
+    assert raised(pair.xfrm_left) == sent | dropped | {"tx_errors": 3, "tx_aborted_errors": 1}
+
+
+def test_a_younger_state_takes_over_within_a_burst() -> None:
+    pair = Pair(limits=Limits(soft_packets=20, hard_packets=30))
+    pair.left.engine.add_state(tunnel_state(*OUTER[4], 0x9000), NOW - 100)
+    outer = pair.emit(*[PACKET] * 64)
+    assert len(outer) == 63 and pair.left.moved() == {"XfrmOutStateExpired": 1}
+    assert [outer_spi(p) for p in outer].count(0x1000) == 30
+    assert [outer_spi(p) for p in outer] == sorted(map(outer_spi, outer)), "first the one, then the other"
+
+
+# Fragments, failures, and devices that cannot send ----------------------------------------------------------------
+
+
+def test_fragments_travel_as_they_are() -> None:
+    """5.3. Without ports: a policy that asks for any does not see them, neither the first nor the others (2.1)."""
+    pair = Pair()
+    fragments = [bytes(f) for f in fragment_ipv4(udp(*INNER[4], payload=bytes(3000), df=False), 1300, 9)]
+    assert len(fragments) == 3 and pair.send(*fragments) == fragments
+    engine = pair.left.engine
+    engine.delete_policy(PolicyId(ANY, Dir.OUT, 42), NOW)
+    by_port = Selector.parse("0.0.0.0/0", proto=IPPROTO_UDP, dport=2222)
+    engine.add_policy(PolicyInfo(by_port, Dir.OUT, 42, (Template(*OUTER[4], reqid=1),)), NOW)
+    assert len(pair.emit(PACKET)) == 1
+    outgoing, replies = engine.output(pair.xfrm_left, fragments, NOW)
+    assert outgoing == []
+    assert [reply[28:34] for reply in replies] == [fragments[0][:6]], "no ICMP about later fragments (RFC 1812)"
+    assert pair.xfrm_left.tx_carrier == 3
+
+
+def test_send_failures_take_back_what_was_counted() -> None:
+    pair = Pair()
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET] * 4, NOW)
+    pair.left.engine.send_failed(outgoing, 1)
+    pair.left.engine.send_failed(outgoing, 2)
+    failed = {"tx_errors": 3, "tx_aborted_errors": 3}
+    assert raised(pair.xfrm_left) == {"tx_packets": 1, "tx_bytes": LENGTH} | failed
+    pair.left.engine.send_failed(outgoing, 1)
+    assert raised(pair.xfrm_left) == {"tx_errors": 4, "tx_aborted_errors": 4}
+
+
+@pytest.mark.parametrize("counts", [[11], [1], [1] * 11, [5, 6]])
+def test_a_super_packet_fails_once_however_many_segments_do(counts: list[int]) -> None:
+    pair = Pair()
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [tcp_super()], NOW)
+    assert len(outgoing.packets) == 11
+    for count in counts:
+        pair.left.engine.send_failed(outgoing, count)
+    assert raised(pair.xfrm_left) == {"tx_errors": 1, "tx_aborted_errors": 1}
+
+
+def test_TX_04_an_external_device_has_no_if_id_to_send_with() -> None:
+    host = Host()
+    external = host.interface("any0", 0, external=True)
+    for info in policies(*OUTER[4], if_id=0, out=True):
+        host.engine.add_policy(info, NOW)
+    host.engine.add_state(tunnel_state(*OUTER[4], 0x1000, if_id=0), NOW)
+    assert host.engine.output(external, [PACKET] * 3, NOW) == ([], [])
+    assert raised(external) == {"tx_errors": 3, "tx_dropped": 3} and host.moved() == {}
+
+
+@pytest.mark.parametrize("packet", [b"", b"\x45", bytes(40), b"\x60" + bytes(20), b"\x4f" + bytes(30)])
+def test_TX_01_what_is_neither_ipv4_nor_ipv6(packet: bytes) -> None:
+    pair = Pair()
+    assert pair.left.engine.output(pair.xfrm_left, [packet], NOW) == ([], [])
+    assert raised(pair.xfrm_left) == {"tx_errors": 1, "tx_dropped": 1} and pair.left.moved() == {}
+
+
+def test_set_mark_is_the_mark_of_the_way_out() -> None:
+    """3.8."""
+    marks: list[int] = []
+
+    class Marks(StaticRouter):
+        def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+            marks.append(mark)
+            return Route(1500, 1, src or any_address(family_of(dst)))
+
+    engine = Engine(Marks())
+    xfrm = engine.add_interface("xfrm0", 42)
+    info: StateInfo = tunnel_state(*OUTER[4], 0x1000, set_mark=Mark(0xFF, 0x0F))
+    engine.add_state(info, NOW)
+    for policy in policies(*OUTER[4], out=True):
+        engine.add_policy(policy, NOW)
+    (outgoing,), _ = engine.output(xfrm, [PACKET], NOW)
+    assert outgoing.path.mark == 0x0F and marks == [0x0F]
