@@ -21,12 +21,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
     if not tables:
         return
     floor = tables[FLOOR[0]][FLOOR[1]]
-    sizes = sorted(floor)
+    sizes = sorted({size for rows in tables.values() for medians in rows.values() for size in medians if size})
     line = terminalreporter.write_line
     terminalreporter.write_sep("=", "microseconds a packet (median)")
     line(f"{'':38}" + "".join(f"{f'{size} B':>16}" for size in sizes))
     for table, rows in tables.items():
         for row, medians in rows.items():
-            cells = [f"{medians[size]:7.2f} {medians[size] / floor[size]:6.1f} x" for size in sizes if size in medians]
-            line(f"{f'{table}: {row}':38}" + ("".join(cells) or f"{medians[None]:7.2f}"))
+            line(f"{f'{table}: {row}':38}" + "".join(cell(medians, size, floor) for size in (None, *sizes)))
     line("x: compared with sealing by `cryptography` alone, in this run")
+
+
+def cell(medians: dict[int | None, float], size: int | None, floor: dict[int | None, float]) -> str:
+    if size not in medians:
+        return "" if size is None else " " * 16
+    ratio = f"{medians[size] / floor[size]:6.1f} x" if size in floor else ""
+    return f"{medians[size]:7.2f} {ratio:8}"

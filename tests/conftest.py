@@ -1,0 +1,21 @@
+"""Nothing is left in the tree but .pytest_cache, and with `-p no:cacheprovider` nothing at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """hypothesis remembers failing examples in pytest's cache, or for as long as this run lasts."""
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        folder = config.cache.mkdir("plugins")
+    else:
+        temporary = tempfile.TemporaryDirectory(prefix="xfrmi-pytest-")
+        config.add_cleanup(temporary.cleanup)
+        folder = Path(temporary.name)
+    set_hypothesis_home_dir(folder / "hypothesis")
+    config.option.benchmark_storage = f"file://{folder}/benchmarks"  # pytest-benchmark makes it, needed or not
