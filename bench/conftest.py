@@ -20,14 +20,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
             tables[extra["table"]][result.name][extra["size"]] = result.stats.median / extra["packets"] * 1e6
     if not tables:
         return
-    floor = tables[FLOOR[0]][FLOOR[1]]
+    floor = tables[FLOOR[0]].get(FLOOR[1], {})
     sizes = sorted({size for rows in tables.values() for medians in rows.values() for size in medians if size})
     line = terminalreporter.write_line
     terminalreporter.write_sep("=", "microseconds a packet (median)")
     line(f"{'':38}" + "".join(f"{f'{size} B':>16}" for size in sizes))
     for table, rows in tables.items():
         for row, medians in rows.items():
-            line(f"{f'{table}: {row}':38}" + "".join(cell(medians, size, floor) for size in (None, *sizes)))
+            cells = [cell(medians, size, floor) for size in (None, *sizes)]
+            line(f"{f'{table}: {row}':38}{''.join(cells)}".rstrip())
     line("x: compared with sealing by `cryptography` alone, in this run")
 
 
