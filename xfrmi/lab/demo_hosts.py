@@ -103,8 +103,9 @@ def build(lab: Lab) -> Hosts:
     sun.route("0.0.0.0/0", via="198.51.100.2")
     hosts = Hosts(moon, sun, internet, Wiretap(internet, "eth1"))
     try:
-        for host in (moon, sun):
-            host.start_daemon()
+        daemons = [(host, host.launch_daemon()) for host in (moon, sun)]
+        for host, daemon in daemons:
+            host.await_daemon(daemon)
         for tunnel in (IPSEC0, IPSEC1):
             key_both(hosts, tunnel)
     except BaseException:

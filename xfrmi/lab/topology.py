@@ -88,15 +88,28 @@ class Node(Namespace):
 
     def start_daemon(self, *options: str, timeout: float = 10.0) -> subprocess.Popen[str]:
         """`xfrmi daemon` in this node, ready to be asked. RuntimeError with its last words if it does not come up."""
-        program = self.start(xfrmi_command("daemon", *options), "daemon.log")
+        return self.await_daemon(self.launch_daemon(*options), timeout)
+
+    def launch_daemon(self, *options: str) -> subprocess.Popen[str]:
+        """The first half of `start_daemon`: several daemons come up in the time of one."""
+        return self.start(xfrmi_command("daemon", *options), "daemon.log")
+
+    def await_daemon(self, program: subprocess.Popen[str], timeout: float = 10.0) -> subprocess.Popen[str]:
+        """The second half."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if program.poll() is not None:
-                break
-            if list(self.folder.glob("*/json")) and self.xfrmi("stat").returncode == 0:
+        while time.monotonic() < deadline and program.poll() is None:
+            if self._daemon_listens():
                 return program
-            time.sleep(0.02)
+            time.sleep(0.01)
         raise RuntimeError(f"xfrmi daemon did not start on {self.name}: {self.last_words() or 'it said nothing'}")
+
+    def _daemon_listens(self) -> bool:
+        """A connection to its last socket is taken; what a killed daemon left there takes none."""
+        for path in self.folder.glob("*/json"):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+                return True
+        return False
 
     def xfrmi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the xfrmi command here, to its end."""
