@@ -16,12 +16,15 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import socket
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from xfrmi.daemon import runtime
+from xfrmi.dev.netns import OWN_NETNS, netns_path, open_netns
 from xfrmi.errors import XfrmError
 from xfrmi.wire import link_msg, netlink, xfrm_msg
 from xfrmi.wire.link_types import LinkInfo
@@ -47,7 +50,7 @@ class Client:
     """
 
     def __init__(self, netns: str | int | None = None) -> None:
-        self._netns = runtime.OWN_NETNS if netns is None else runtime.netns_path(netns)
+        self._netns = OWN_NETNS if netns is None else netns_path(netns)
         self._channels: dict[str, _Channel] = {}
 
     def __enter__(self) -> Self:
@@ -159,13 +162,19 @@ class Client:
         (answer,) = self._route(link_msg.RTM_GETLINK, LinkInfo(name=name))
         return link_msg.decode_link(answer)
 
-    def add_link(self, info: LinkInfo) -> None:
-        """RTM_NEWLINK: `ip link add NAME type xfrm if_id N [dev LINK]`. EINVAL, EEXIST (1.1)."""
-        self._route(link_msg.RTM_NEWLINK, info, NLM_F_CREATE | NLM_F_EXCL)
+    def add_link(self, info: LinkInfo, netns: str | int | None = None) -> None:
+        """RTM_NEWLINK: `ip link add NAME type xfrm if_id N [dev LINK]`. EINVAL, EEXIST (1.1).
 
-    def set_link(self, info: LinkInfo) -> None:
-        """Change the device of `info.ifindex`: name, mtu, flags under `change`, namespace, or with if_id its key."""
-        self._route(link_msg.RTM_NEWLINK, info)
+        With `netns` (as for Client) the device is moved there at once; what encrypts for it stays here (NS-02).
+        """
+        self._route(link_msg.RTM_NEWLINK, info, NLM_F_CREATE | NLM_F_EXCL, netns)
+
+    def set_link(self, info: LinkInfo, netns: str | int | None = None) -> None:
+        """Change the device of `info.ifindex`: name, mtu, flags under `change`, or with kind and if_id its key.
+
+        With `netns` it also moves there. EINVAL, EEXIST (1.1), and what the kernel says of names, sizes, namespaces.
+        """
+        self._route(link_msg.RTM_NEWLINK, info, netns=netns)
 
     def delete_link(self, name: str) -> None:
         """RTM_DELLINK. Its states and policies stay (DEV-14). ENODEV."""
@@ -230,8 +239,15 @@ class Client:
             if isinstance(value, entry):
                 yield value
 
-    def _route(self, kind: int, info: LinkInfo, flags: int = 0) -> list[Message]:
-        return list(self._channel(runtime.ROUTE_SOCKET).ask(kind, NLM_F_ACK | flags, link_msg.encode_link(info)))
+    def _route(self, kind: int, info: LinkInfo, flags: int = 0, netns: str | int | None = None) -> list[Message]:
+        channel = self._channel(runtime.ROUTE_SOCKET)
+        if netns is None:
+            return list(channel.ask(kind, NLM_F_ACK | flags, link_msg.encode_link(info)))
+        fd = open_netns(netns_path(netns))
+        try:  # it goes along with the request, where the number counts such descriptors
+            return list(channel.ask(kind, NLM_F_ACK | flags, link_msg.encode_link(replace(info, netns_fd=0)), (fd,)))
+        finally:
+            os.close(fd)
 
 
 class _Channel:
@@ -254,11 +270,12 @@ class _Channel:
             raise _hung_up()
         return netlink.split(datagram)
 
-    def ask(self, kind: int, flags: int, body: bytes) -> Iterator[Message]:
+    def ask(self, kind: int, flags: int, body: bytes, fds: tuple[int, ...] = ()) -> Iterator[Message]:
         """Send one request; yield its answers up to the acknowledgement or the end of the dump. Raises its refusal."""
         sequence = next(self._sequence)
+        request = netlink.message(kind, NLM_F_REQUEST | flags, sequence, 0, body)
         try:
-            self._connection.send(netlink.message(kind, NLM_F_REQUEST | flags, sequence, 0, body))
+            socket.send_fds(self._connection, [request], list(fds)) if fds else self._connection.send(request)
         except OSError as error:
             raise _hung_up() if isinstance(error, ConnectionError) else XfrmError(error.errno or errno.EIO) from None
         while True:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from xfrmi.daemon import runtime
+from xfrmi.dev.netns import netns_path
 from xfrmi.errors import XfrmError
 
 
@@ -58,16 +59,8 @@ def test_candidates_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtime.base_directories() == ["/x"]
 
 
-@pytest.mark.parametrize(
-    ("netns", "path"),
-    [("blue", "/run/netns/blue"), (1, "/proc/1/ns/net"), ("17", "/proc/17/ns/net"), ("/a/b", "/a/b")],
-)
-def test_names_of_namespaces(netns: str | int, path: str) -> None:
-    assert runtime.netns_path(netns) == path
-
-
 def test_an_unknown_namespace_is_named(base: Path) -> None:
     with pytest.raises(XfrmError) as refused:
-        runtime.find_directory(runtime.netns_path("no-such-namespace"))
+        runtime.find_directory(netns_path("no-such-namespace"))
     assert refused.value.errno == errno.ENOENT
     assert "no-such-namespace" in refused.value.detail

@@ -23,7 +23,7 @@ def run_batch(options: Options, path: str) -> int:
         print(f'Cannot open file "{path}" for reading: {error.strerror}', file=sys.stderr)
         return FAILED
     status = 0
-    with Client(options.netns) as client:
+    with Client() as client:
         for number, line in enumerate(_joined(text), 1):
             try:
                 words = split_line(line)

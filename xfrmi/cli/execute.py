@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import socket
+import struct
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xfrmi.cli.options import Options
+from xfrmi.errors import XfrmError
 from xfrmi.formats import requests as r
 from xfrmi.formats.grammar import parse
 from xfrmi.formats.show import Show
 from xfrmi.formats.tokens import matches
+from xfrmi.wire.link_types import IFF_UP
 
 if TYPE_CHECKING:
     from xfrmi.client import Client
+
+_SIOCGIFFLAGS = 0x8913
+_IFREQ = struct.Struct("=16sH22x")
 
 
 def ifindex_of(name: str) -> int:
@@ -37,10 +44,11 @@ def ifname(ifindex: int) -> str:
 def is_up(ifindex: int) -> bool:
     """IFF_UP of a device here; what cannot be found is taken to be up."""
     try:
-        with open(f"/sys/class/net/{ifname(ifindex)}/flags", encoding="ascii") as flags:
-            return bool(int(flags.read(), 16) & 1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+            answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, _IFREQ.pack(ifname(ifindex).encode(), 0))
     except OSError:
         return True
+    return bool(_IFREQ.unpack(answer)[1] & IFF_UP)
 
 
 class Executor:
@@ -56,8 +64,8 @@ class Executor:
         rest = words[start:]
         if rest[0] == "stat":
             return self._stat()
-        if len(rest) == 3 and rest[2] == "-" and matches(rest[1], "add"):
-            return self._replay_listing(rest[0])
+        if self._wants_listing(rest) and ((listing := sys.stdin.read()).strip() or rest[-1] == "-"):
+            return self._replay_listing(rest[0], listing)
         self._carry_out(parse(words, family=self._options.family, ifindex_of=ifindex_of))
         return 0
 
@@ -172,7 +180,6 @@ class Executor:
         return 0
 
     def _monitor(self, request: r.Monitor) -> None:
-        from xfrmi.errors import XfrmError
         from xfrmi.formats.print_monitor import print_notice
         from xfrmi.wire.xfrm_attr import Group
 
@@ -187,18 +194,31 @@ class Executor:
                         raise
                     print(f"xfrmi: {error.detail or 'events were lost'}", file=sys.stderr)
                     continue
-                sys.stdout.write(print_notice(event.type, event.notice, show))
+                if self._options.json:
+                    from xfrmi.formats.json_event import notice_json
+
+                    self._print_json(notice_json(event.type, event.notice, show))
+                else:
+                    sys.stdout.write(print_notice(event.type, event.notice, show))
                 sys.stdout.flush()
 
-    def _replay_listing(self, kind: str) -> int:
-        """`state add -`, `policy add -`: standard input is what `ip xfrm state` or `ip xfrm policy` printed."""
-        from xfrmi.errors import XfrmError
+    def _wants_listing(self, words: list[str]) -> bool:
+        """`state add -`, `policy add -`; the dash may be left out where standard input is a file or a pipe."""
+        if len(words) not in (2, 3) or not matches(words[1], "add"):
+            return False
+        if not (matches(words[0], "state") or matches(words[0], "policy") or words[0] == "sa"):
+            return False
+        if len(words) == 3:
+            return words[2] == "-"
+        return self._options.batch is None and sys.stdin is not None and not sys.stdin.isatty()
+
+    def _replay_listing(self, kind: str, text: str) -> int:
+        """Add all of what `ip xfrm state` or `ip xfrm policy` printed, the oldest first."""
         from xfrmi.formats.listing import ListingError, parse_policies, parse_states
 
-        text = sys.stdin.read()
         try:
             if matches(kind, "policy"):
-                for policy in reversed(parse_policies(text, ifindex_of=ifindex_of)):  # dumps show the newest first
+                for policy in reversed(parse_policies(text, ifindex_of=ifindex_of)):
                     self._client.add_policy(policy)
             else:
                 for state in reversed(parse_states(text, ifindex_of=ifindex_of)):

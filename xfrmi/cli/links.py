@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,34 +21,13 @@ def carry_out(client: Client, request: r.LinkRequest, show: Show, print_json: Pr
     """Do one link request. `print_json` is given where --json was asked for. Raises XfrmError."""
     match request:
         case r.AddLink(info, netns):
-            client.add_link(info)
-            if netns:
-                move(client.link(info.name), netns)
+            client.add_link(info, netns or None)
         case r.SetLink(device, info, netns):
-            link = client.link(device)
-            if info != LinkInfo(kind=info.kind) or info.kind:
-                client.set_link(replace(info, ifindex=link.ifindex))
-            if netns:
-                move(link, netns)
+            client.set_link(replace(info, ifindex=client.link(device).ifindex), netns or None)
         case r.DeleteLink(device):
             client.delete_link(device)
         case r.ShowLinks():
             _print_links(_wanted(client, request), show, print_json)
-
-
-def move(link: LinkInfo, netns: str) -> None:
-    """Into the namespace of a process or with a name; the states it uses stay where they are (NS-02)."""
-    from xfrmi.daemon.runtime import netns_path
-    from xfrmi.dev.netns import open_netns
-    from xfrmi.dev.rtnl import Rtnl
-
-    fd = open_netns(netns_path(netns))
-    rtnl = Rtnl()
-    try:
-        rtnl.set_link(link.ifindex, netns_fd=fd)
-    finally:
-        rtnl.close()
-        os.close(fd)
 
 
 def _wanted(client: Client, request: r.ShowLinks) -> list[LinkInfo]:

@@ -9,18 +9,20 @@ Imports are made where they are needed: `xfrmi state list` is felt in a shell lo
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from xfrmi.cli.options import Options, read_options
 from xfrmi.errors import XfrmError
-from xfrmi.formats.tokens import USAGE, GrammarError, matches
+from xfrmi.formats.tokens import GrammarError, matches
 
 if TYPE_CHECKING:
     from xfrmi.client import Client
 
 REFUSED = 2
+NOBODY_THERE = (errno.ECONNREFUSED, errno.ECONNRESET)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,9 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = _run(options, words)
         sys.stdout.flush()
         return status
-    except GrammarError as error:
-        return complain(error)
-    except XfrmError as error:
+    except (GrammarError, XfrmError) as error:
         return complain(error)
     except KeyboardInterrupt:
         return 130
@@ -48,6 +48,10 @@ def _run(options: Options, words: list[str]) -> int:
 
         print(f"xfrmi utility, xfrmi-{__version__}")
         return 0
+    if options.netns is not None:
+        from xfrmi.dev.netns import enter, netns_path, open_netns
+
+        enter(open_netns(netns_path(options.netns)))  # as ip does it: names of devices mean those in there
     if options.batch is not None:
         from xfrmi.cli.batch import run_batch
 
@@ -66,7 +70,7 @@ def _run(options: Options, words: list[str]) -> int:
         return lab(words[1:])
     from xfrmi.client import Client
 
-    with Client(options.netns) as client:
+    with Client() as client:
         return run_line(client, options, words)
 
 
@@ -85,6 +89,9 @@ def complain(error: GrammarError | XfrmError) -> int:
         if error.hint and not error.text.startswith("Usage:"):
             print(f"xfrmi: {error.hint}", file=sys.stderr)
         return error.exit_code
+    if error.errno in NOBODY_THERE:  # nothing was refused, so there is nothing that ip would say
+        print(f"xfrmi: {error.detail}", file=sys.stderr)
+        return REFUSED
     if error.extack:
         print(f"Error: {error.extack.rstrip('.')}.", file=sys.stderr)
     else:
@@ -92,6 +99,3 @@ def complain(error: GrammarError | XfrmError) -> int:
     if error.detail:
         print(f"xfrmi: {error.detail}", file=sys.stderr)
     return REFUSED
-
-
-__all__ = ["REFUSED", "USAGE", "complain", "main", "run_line"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+
+from xfrmi.errors import XfrmError
 
 
 def daemon(words: list[str]) -> int:
@@ -16,7 +19,11 @@ def daemon(words: list[str]) -> int:
     options = parser.parse_args(words)
     from xfrmi.daemon.main import run_daemon
 
-    run_daemon(options.remove_on_exit)
+    try:
+        run_daemon(options.remove_on_exit)
+    except XfrmError as error:
+        print(f"xfrmi: {error.detail or error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -29,8 +36,6 @@ def lab(words: list[str]) -> int:
     try:
         from xfrmi.lab.demo import main
     except ModuleNotFoundError as error:
-        import sys
-
         print(f"xfrmi: labs need {error.name}; install it: pip install 'xfrmi[lab]'", file=sys.stderr)
         return 1
     return main()

@@ -10,6 +10,8 @@ class Credentials(NamedTuple):
     pid: int
     uid: int
     gid: int
+    fds: tuple[int, ...] = ()
+    """Descriptors that came with the request; a descriptor number in the request is an index into them."""
 
 
 def may_configure(credentials: Credentials) -> bool:

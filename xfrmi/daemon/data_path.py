@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from xfrmi.dev.underlay import Underlay
     from xfrmi.wire.xfrm_types import StateInfo
 
+LOOP_WARNING_INTERVAL = 5.0
+"""Seconds between lines about packets that are routed back into the device they came from (TX-10)."""
+
 
 class DataPath:
     def __init__(
@@ -38,6 +41,7 @@ class DataPath:
         self._router = router
         self._loop = loop
         self._log = log
+        self._quiet_until = 0.0
         self.devices: Devices
         for device in underlay:
             self._watch(device)
@@ -48,10 +52,15 @@ class DataPath:
         if not packets:  # nothing after all, or the end: `ip link del` behind our back
             self.devices.gone(device)
             return
-        outgoing, replies = self._engine.output(device.interface, packets, self._loop.clock())
+        now = self._loop.clock()
+        collisions = device.interface.collisions
+        outgoing, replies = self._engine.output(device.interface, packets, now)
         self._send(outgoing)
         if replies:
             device.tun.send_burst(replies)
+        if device.interface.collisions != collisions and now >= self._quiet_until:
+            self._quiet_until = now + LOOP_WARNING_INTERVAL
+            self._log(f"{device.interface.name}: Local routing loop detected!")
 
     def tick(self, now: float) -> None:
         self._send(self._engine.tick(now))

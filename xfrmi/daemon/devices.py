@@ -20,10 +20,10 @@ from xfrmi.core.interface import Interface
 from xfrmi.daemon.loop import Loop
 from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.netns import inside, netns_of_tun, open_netns, same_netns
-from xfrmi.dev.rtnl import Link, Rtnl
+from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
 from xfrmi.dev.tun import Tun, shape_like_xfrm
 from xfrmi.errors import XfrmError
-from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, LinkInfo
+from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
 
 TUNGETIFF = 0x800454D2
 IFNAMSIZ = 16
@@ -52,12 +52,15 @@ class Place:
 class XfrmDevice:
     """One interface and its TUN. `place` is where the TUN is now; its home is where the daemon is (NS-01)."""
 
-    __slots__ = ("interface", "place", "tun")
+    __slots__ = ("interface", "multicast", "place", "tun", "txqlen")
 
     def __init__(self, interface: Interface, tun: Tun, place: Place) -> None:
         self.interface = interface
         self.tun = tun
         self.place = place
+        self.multicast = False
+        """IFF_MULTICAST: an xfrm device has it only when somebody switched it on, as routing daemons ask for."""
+        self.txqlen = XFRM_LINK_QLEN
 
 
 class Devices:
@@ -84,11 +87,10 @@ class Devices:
     # Orders (route_handler) --------------------------------------------------------------------------------------
 
     def find(self, which: str | int) -> Interface | None:
-        """By name or ifindex. An ifindex means a device at home: elsewhere the numbers are others'."""
-        interfaces = self._engine.interfaces
+        """By name or ifindex. Namespaces count on their own: of two devices with one number, the one at home."""
+        interfaces = sorted(self._engine.interfaces, key=lambda interface: interface.away)
         if isinstance(which, int):
-            found = interfaces.by_ifindex(which)
-            return found if found is not None and not found.away else None
+            return next((interface for interface in interfaces if interface.ifindex == which), None)
         return next((interface for interface in interfaces if interface.name == which), None)
 
     def add(self, info: LinkInfo) -> Interface:
@@ -104,8 +106,8 @@ class Devices:
             try:
                 self._attach(interface, tun)
                 self._remember(interface)
-                if info.change & IFF_UP:
-                    self.set(interface, LinkInfo(flags=info.flags, change=IFF_UP), None)
+                if info.change or info.txqlen is not None:
+                    self.set(interface, LinkInfo(flags=info.flags, change=info.change, txqlen=info.txqlen))
             except XfrmError:
                 self._detach(interface)
                 raise
@@ -121,22 +123,24 @@ class Devices:
         self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
         self._remember(interface)
 
-    def set(self, interface: Interface, info: LinkInfo, netns: str | None) -> None:
-        """Name, mtu, queue length, up or down, and the move to the namespace at path `netns`: one order, one answer."""
-        place = self._devices[interface].place
-        netns_fd = None if netns is None else open_netns(netns)
-        try:
-            place.rtnl.set_link(
-                interface.ifindex,
-                up=bool(info.flags & IFF_UP) if info.change & IFF_UP else None,
-                mtu=info.mtu,
-                name=info.name or None,
-                txqlen=info.txqlen,
-                netns_fd=netns_fd,
+    def set(self, interface: Interface, info: LinkInfo, netns_fd: int | None = None) -> None:
+        """Name, mtu, queue length, up, multicast, and the move to another namespace: one order, one answer."""
+        if info.change & ~(IFF_UP | IFF_MULTICAST):
+            raise XfrmError(errno.EOPNOTSUPP, detail="of the flags only up, down and multicast can be switched")
+        if info.alias:
+            raise XfrmError(
+                errno.EOPNOTSUPP, detail=f'the alias "{alias_of(interface)}" is how the next daemon knows the device'
             )
-        finally:
-            if netns_fd is not None:
-                os.close(netns_fd)
+        self._devices[interface].place.rtnl.set_link(
+            interface.ifindex,
+            up=bool(info.flags & IFF_UP) if info.change & IFF_UP else None,
+            multicast=bool(info.flags & IFF_MULTICAST) if info.change & IFF_MULTICAST else None,
+            mtu=info.mtu,
+            name=info.name or None,
+            txqlen=info.txqlen,
+            netns_fd=netns_fd,
+            netns_pid=info.netns_pid,
+        )
         self._refresh(interface)
 
     def remove(self, interface: Interface) -> None:
@@ -205,18 +209,21 @@ class Devices:
     def _refresh(self, interface: Interface) -> None:
         """Make the interface what its TUN is."""
         device = self._devices[interface]
-        link = device.place.rtnl.link(interface.ifindex)
+        link = device.place.rtnl.link(interface.ifindex) if interface.ifindex else None
         if link is not None and link.kind == "tun":
-            self._mirror(interface, link)
+            self._mirror(device, link)
         elif not self.gone(device):
             self._relocate(device)
 
-    def _mirror(self, interface: Interface, link: Link) -> None:
+    def _mirror(self, device: XfrmDevice, link: Link) -> None:
+        interface = device.interface
         if link.name != interface.name:
             with contextlib.suppress(XfrmError):  # another of ours has the name, in another namespace
                 self._engine.interfaces.rename(interface, link.name)
         interface.ifindex = link.ifindex
         interface.up = bool(link.flags & IFF_UP)
+        device.multicast = bool(link.flags & IFF_MULTICAST)
+        device.txqlen = link.qlen
         if link.mtu != interface.mtu:
             interface.mtu = link.mtu
             interface.flows.clear()
@@ -237,7 +244,7 @@ class Devices:
                     place = device.place = Place()
                 self._loop.watch(place.monitor.fileno(), lambda: self._follow(place))
             if (link := device.place.rtnl.link(name)) is not None:
-                self._mirror(interface, link)
+                self._mirror(device, link)
         except XfrmError as error:
             # It works on, but nobody tells us any more what becomes of it.
             interface.ifindex = 0
@@ -253,7 +260,7 @@ class Devices:
         link = self._home.rtnl.link(tun.name)
         if link is None:
             raise XfrmError(errno.ENODEV, detail=f'the TUN "{tun.name}" vanished')
-        self._mirror(interface, link)
+        self._mirror(device, link)
         self._loop.watch(tun.fileno(), lambda: self._readable(device))
 
     def _detach(self, interface: Interface) -> XfrmDevice:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from xfrmi import __version__
@@ -25,8 +26,9 @@ from xfrmi.daemon.events import Events
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.route_handler import RouteHandler
-from xfrmi.daemon.runtime import create_directory, netns_inode
+from xfrmi.daemon.runtime import create_directory
 from xfrmi.daemon.xfrm_handler import XfrmHandler
+from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.underlay import Underlay
 from xfrmi.wire.xfrm_const import XfrmStat
@@ -38,22 +40,27 @@ GC_THRESHOLD = 50_000
 class Daemon:
     """Everything of one daemon, assembled. XfrmError if this machine or another daemon does not let it be."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources: ExitStack, remove_on_exit: bool = False) -> None:
+        """`resources` gives back, in reverse order, what has been taken, also if this raises half-way."""
         self._started = time.time()
         self._loop = Loop()
-        self._control = ControlSockets(self._loop, create_directory())
+        resources.callback(self._loop.close)
+        control = ControlSockets(self._loop, create_directory())
+        resources.callback(control.close)
         router = KernelRouter()
-        self._engine = Engine(router)
-        self._underlay = Underlay(router)
-        self._data_path = DataPath(self._engine, self._underlay, router, self._loop, log)
-        self._devices = Devices(self._engine, self._loop, self._data_path.tun_readable, log)
-        self._data_path.devices = self._devices
+        resources.callback(router.close)
         self._loop.watch(router.fileno(), router.process)
-        self._devices.take_over()
+        self._engine = Engine(router)
+        underlay = Underlay(router)
+        resources.callback(underlay.close)
+        self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
+        devices = self._data_path.devices = Devices(self._engine, self._loop, self._data_path.tun_readable, log)
+        resources.callback(devices.close, remove_on_exit)
+        devices.take_over()
         events = Events(self._engine)
-        self._control.listen(
+        control.listen(
             XfrmHandler(self._engine, events).handle,
-            RouteHandler(self._devices).handle,
+            RouteHandler(devices).handle,
             events,
             {"stat": self._stat, "status": self._status},
         )
@@ -68,13 +75,7 @@ class Daemon:
         notify("READY=1")
         self._loop.run(self._data_path.tick, self._engine.next_deadline)
         notify("STOPPING=1")
-
-    def close(self, remove_interfaces: bool) -> None:
-        self._control.close()
-        self._devices.close(remove_interfaces)
-        self._underlay.close()
-        self._loop.close()
-        log("stopped")
+        log("stopping")
 
     def _stat(self, request: Mapping[str, Any]) -> dict[str, int]:
         return {stat.label: self._engine.stats[stat] for stat in XfrmStat}
@@ -101,8 +102,5 @@ def run_daemon(remove_on_exit: bool = False) -> None:
     """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    daemon = Daemon()
-    try:
-        daemon.run()
-    finally:
-        daemon.close(remove_on_exit)
+    with ExitStack() as resources:
+        Daemon(resources, remove_on_exit).run()

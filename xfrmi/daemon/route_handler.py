@@ -7,9 +7,11 @@ names, MTU and namespaces, by the kernel that holds the TUN; a refusal of either
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.daemon.credentials import Credentials, may_configure
+from xfrmi.dev.rtnl import IFF_MULTICAST
 from xfrmi.errors import XfrmError
 from xfrmi.wire import link_msg, netlink
 from xfrmi.wire.link_types import (
@@ -19,20 +21,21 @@ from xfrmi.wire.link_types import (
     IFF_UP,
     OPER_DOWN,
     OPER_UNKNOWN,
-    XFRM_LINK_QLEN,
     LinkInfo,
 )
 from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_MULTI, NLM_F_REQUEST, Message
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
-    from xfrmi.daemon.devices import Devices
+    from xfrmi.daemon.devices import Devices, XfrmDevice
 
 KIND = "xfrm"
 
 
-def link_info(interface: Interface) -> LinkInfo:
-    """An interface as `ip -d -s link` of a kernel with xfrm interfaces shows it (1.3): no carrier to lose (1.2)."""
+def link_info(device: XfrmDevice) -> LinkInfo:
+    """A device as `ip -d -s link` of a kernel with xfrm interfaces shows it (1.3): no carrier to lose (1.2)."""
+    interface = device.interface
+    up = IFF_UP | IFF_RUNNING | IFF_LOWER_UP if interface.up else 0
     return LinkInfo(
         name=interface.name,
         ifindex=interface.ifindex,
@@ -41,8 +44,8 @@ def link_info(interface: Interface) -> LinkInfo:
         external=interface.external,
         kind=KIND,
         mtu=interface.mtu,
-        txqlen=XFRM_LINK_QLEN,
-        flags=IFF_NOARP | (IFF_UP | IFF_RUNNING | IFF_LOWER_UP if interface.up else 0),
+        txqlen=device.txqlen,
+        flags=IFF_NOARP | up | (IFF_MULTICAST if device.multicast else 0),
         operstate=OPER_UNKNOWN if interface.up else OPER_DOWN,
         stats=interface.stats(),
     )
@@ -80,55 +83,60 @@ class RouteHandler:
     def _carry_out(self, request: Message, credentials: Credentials) -> list[bytes]:
         self._devices.sync()  # what `ip link` of the kernel has done meanwhile counts
         if self._is_dump(request):
-            entries = [self._reply(request, device.interface, NLM_F_MULTI) for device in self._devices]
+            entries = [self._reply(request, device, NLM_F_MULTI) for device in self._devices]
             return list(netlink.datagrams([*entries, netlink.done(request)]))
         if request.type == link_msg.RTM_GETLINK:
-            return [self._reply(request, self._existing(link_msg.decode_link(request)), 0)]
+            device = self._devices[self._existing(link_msg.decode_link(request))]
+            return [self._reply(request, device, 0)]
         if not may_configure(credentials):
             raise XfrmError(errno.EPERM, detail=f"uid {credentials.uid} may not configure this daemon")
         if request.type == link_msg.RTM_DELLINK:
             self._devices.remove(self._existing(link_msg.decode_link(request)))
         elif request.type in (link_msg.RTM_NEWLINK, link_msg.RTM_SETLINK):
-            self._new_or_set(request, link_msg.decode_link(request))
+            self._new_or_set(request, link_msg.decode_link(request), credentials)
         else:
             raise XfrmError(errno.EOPNOTSUPP, detail=f"message type {request.type} is none of NEW, SET, DEL, GETLINK")
         return []
 
-    def _new_or_set(self, request: Message, info: LinkInfo) -> None:
+    def _new_or_set(self, request: Message, info: LinkInfo, credentials: Credentials) -> None:
         # With an ifindex the name is the new one; without it names the device (rtnl_newlink, do_setlink).
         found = self._devices.find(info.ifindex or info.name) if info.ifindex or info.name else None
         if found is None:
             if request.type == link_msg.RTM_NEWLINK and request.flags & NLM_F_CREATE:
-                self._add(info)
+                self._add(info, _netns_fd(info, credentials))
                 return
             raise self._no_device(info)
         if request.flags & NLM_F_EXCL:
             raise XfrmError(errno.EEXIST, detail=f'an interface "{found.name}" exists already')
-        self._set(found, info)
+        self._set(found, info, _netns_fd(info, credentials))
 
-    def _add(self, info: LinkInfo) -> None:
+    def _add(self, info: LinkInfo, netns_fd: int | None) -> None:
         if info.kind != KIND:
             raise XfrmError(errno.EOPNOTSUPP, "Unknown device type", f'only "type {KIND}" is made here')
         interface = self._devices.add(info)
-        if netns := self._netns(info):
-            self._devices.set(interface, LinkInfo(), netns)
+        if netns_fd is not None or info.netns_pid is not None:
+            try:
+                self._devices.set(interface, LinkInfo(netns_pid=info.netns_pid), netns_fd)
+            except XfrmError:
+                self._devices.remove(interface)
+                raise
 
-    def _set(self, interface: Interface, info: LinkInfo) -> None:
-        """Checks first: the key may be refused by the engine, everything else by the kernel in one order."""
+    def _set(self, interface: Interface, info: LinkInfo, netns_fd: int | None) -> None:
+        """The key is the engine's to refuse, all else the kernel's, in one order; then the key is put back."""
         if info.kind not in ("", KIND):
             raise XfrmError(errno.EOPNOTSUPP, detail=f'"{interface.name}" is of type {KIND} and stays so')
-        netns = self._netns(info)
+        before = LinkInfo(if_id=interface.if_id, link=interface.link)
         if info.kind:
             self._devices.change(interface, info)
-        changes = info.name not in ("", interface.name) or info.change or netns
-        if changes or info.mtu is not None or info.txqlen is not None:
-            self._devices.set(interface, info, netns)
-
-    def _netns(self, info: LinkInfo) -> str | None:
-        """The path of the namespace to move to. A descriptor number is the client's own and means nothing here."""
-        if info.netns_fd is not None:
-            raise XfrmError(errno.EINVAL, detail="name the network namespace by a process id, not by a descriptor")
-        return None if info.netns_pid is None else f"/proc/{info.netns_pid}/ns/net"
+        name = "" if info.name == interface.name else info.name
+        moves = netns_fd is not None or info.netns_pid is not None
+        if name or info.change or info.alias or moves or info.mtu is not None or info.txqlen is not None:
+            try:
+                self._devices.set(interface, replace(info, name=name), netns_fd)
+            except XfrmError:
+                if info.kind:
+                    self._devices.change(interface, before)
+                raise
 
     def _existing(self, info: LinkInfo) -> Interface:
         found = self._devices.find(info.ifindex or info.name) if info.ifindex or info.name else None
@@ -141,6 +149,16 @@ class RouteHandler:
         which = f'"{info.name}"' if info.name else f"with index {info.ifindex}"
         return XfrmError(errno.ENODEV, detail=f"there is no xfrm interface {which} here")
 
-    def _reply(self, request: Message, interface: Interface, flags: int) -> bytes:
-        body = link_msg.encode_link(link_info(interface), reply=True)
+    @staticmethod
+    def _reply(request: Message, device: XfrmDevice, flags: int) -> bytes:
+        body = link_msg.encode_link(link_info(device), reply=True)
         return netlink.message(link_msg.RTM_NEWLINK, flags, request.seq, request.pid, body)
+
+
+def _netns_fd(info: LinkInfo, credentials: Credentials) -> int | None:
+    """The namespace to move to, among the descriptors that came with the request."""
+    if info.netns_fd is None:
+        return None
+    if info.netns_fd >= len(credentials.fds):
+        raise XfrmError(errno.EBADF, detail="the descriptor of the network namespace did not come with the request")
+    return credentials.fds[info.netns_fd]

@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 
+from xfrmi.dev.netns import OWN_NETNS, netns_inode
 from xfrmi.errors import XfrmError
 
 XFRM_SOCKET = "xfrm"
@@ -28,23 +29,6 @@ LOCK_FILE = "lock"
 
 MAX_DATAGRAM = 1 << 16
 """Largest request or reply, bytes: more than any xfrm message can need."""
-
-OWN_NETNS = "/proc/self/ns/net"
-
-
-def netns_path(netns: str | int) -> str:
-    """A network namespace as `ip` users name it (a name of `ip netns`, a pid, a path) -> the path to open."""
-    text = str(netns)
-    if text.isdigit():
-        return f"/proc/{text}/ns/net"
-    return text if "/" in text else f"/run/netns/{text}"
-
-
-def netns_inode(path: str = OWN_NETNS) -> int:
-    try:
-        return os.stat(path).st_ino
-    except OSError as error:
-        raise XfrmError(error.errno or errno.ENOENT, detail=f'cannot open network namespace "{path}"') from None
 
 
 def base_directories() -> list[str]:

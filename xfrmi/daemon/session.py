@@ -8,8 +8,10 @@ subscriber's queue are lost to it (events.py).
 
 from __future__ import annotations
 
+import array
 import errno
 import json
+import os
 import socket
 import struct
 from collections import deque
@@ -22,12 +24,14 @@ from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import MAX_DATAGRAM
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink
+from xfrmi.wire.xfrm_msg import decode_subscription
 
 MAX_LINE = 1 << 16
 """Longest JSON request, bytes."""
 
 _UCRED = struct.Struct("=iII")
-
+_FDS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
+"""A request needs one descriptor at most: the namespace a link is to move to."""
 
 RequestHandler = Callable[[bytes, Credentials], list[bytes]]
 Command = Callable[[Mapping[str, Any]], object]
@@ -35,6 +39,14 @@ Command = Callable[[Mapping[str, Any]], object]
 
 def peer_credentials(connection: socket.socket) -> Credentials:
     return Credentials(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return tuple(fds)
 
 
 class Session:
@@ -122,7 +134,15 @@ class DatagramSession(Session):
         super().close()
 
     def _receive(self) -> None:
-        datagram, _, flags, _ = self._connection.recvmsg(MAX_DATAGRAM)
+        datagram, ancillary, flags, _ = self._connection.recvmsg(MAX_DATAGRAM, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        fds = _received_fds(ancillary)
+        try:
+            self._take(datagram, flags, self._credentials._replace(fds=fds))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _take(self, datagram: bytes, flags: int, credentials: Credentials) -> None:
         if flags & socket.MSG_TRUNC:
             too_long = XfrmError(errno.EMSGSIZE, detail=f"a request has at most {MAX_DATAGRAM} bytes")
             self._owed.append(netlink.refusal(netlink.header_of(datagram), too_long))
@@ -131,11 +151,16 @@ class DatagramSession(Session):
         elif netlink.header_of(datagram).type == netlink.NLMSG_SUBSCRIBE:
             self._subscribe(datagram)
         else:
-            self._owed.extend(self._handler(datagram, self._credentials))
+            self._owed.extend(self._handler(datagram, credentials))
 
     def _subscribe(self, datagram: bytes) -> None:
-        request = next(netlink.split(datagram))
-        groups = netlink.get_u32(request.body) if len(request.body) >= 4 else 0
+        """The groups wanted from now on replace those wanted before."""
+        try:
+            request = next(netlink.split(datagram))
+            groups = decode_subscription(request)
+        except XfrmError as failure:
+            self._owed.append(netlink.refusal(netlink.header_of(datagram), failure))
+            return
         self._owed.append(netlink.ack(request))
         if self._subscriber is not None:
             self._events.unsubscribe(self._subscriber)

@@ -6,7 +6,7 @@ A socket belongs for life to the namespace it was made in, so being inside for t
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -18,16 +18,41 @@ TUNGETDEVNETNS = 0x54E3
 """ioctl of a TUN descriptor, since Linux 5.2: a descriptor of the namespace in which the device is now."""
 
 
-def open_netns(path: str = "/proc/self/ns/net") -> int:
+OWN_NETNS = "/proc/self/ns/net"
+
+
+def netns_path(netns: str | int) -> str:
+    """A network namespace as users of ip(8) name it (a name of `ip netns`, a pid, a path) -> the path to open."""
+    text = str(netns)
+    if text.isdigit():
+        return f"/proc/{text}/ns/net"
+    return text if "/" in text else f"/run/netns/{text}"
+
+
+def open_netns(path: str = OWN_NETNS) -> int:
     """A descriptor of the namespace; the caller closes it. XfrmError ENOENT, EACCES..."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise XfrmError(error.errno or 0, detail=f'cannot open network namespace "{path}"') from None
+        raise _cannot_open(path, error) from None
+
+
+def netns_inode(path: str = OWN_NETNS) -> int:
+    """What tells one namespace from another while it lives. XfrmError ENOENT, EACCES..."""
+    try:
+        return os.stat(path).st_ino
+    except OSError as error:
+        raise _cannot_open(path, error) from None
+
+
+def _cannot_open(path: str, error: OSError) -> XfrmError:
+    return XfrmError(error.errno or errno.EIO, detail=f'cannot open network namespace "{path}"')
 
 
 def enter(fd: int) -> None:
     """Move the calling thread into the namespace. XfrmError EPERM (takes CAP_SYS_ADMIN), EINVAL."""
+    import ctypes  # the command line imports this module for its names only
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(fd, CLONE_NEWNET):
         raise XfrmError(ctypes.get_errno(), detail="cannot enter the network namespace (takes CAP_SYS_ADMIN in it)")
