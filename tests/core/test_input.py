@@ -65,6 +65,15 @@ def test_IN_10_a_policy_without_template_does_not_want_a_tunnel() -> None:
     assert pair.right.moved() == {"XfrmInTmplMismatch": 1}
 
 
+@pytest.mark.parametrize(("ifindex", "delivered"), [(1, 1), (4, 0)])
+def test_Q1_dev_of_an_in_policy_is_lo(ifindex: int, delivered: int) -> None:
+    """The device of the route, not the one it came by (2.1)."""
+    pair = Pair()
+    pair.xfrm_right.ifindex = 4
+    only(pair, PolicyInfo(Selector.parse("0.0.0.0/0", ifindex=ifindex), Dir.IN, 42, (IN_TEMPLATE,)))
+    assert len(pair.send(PACKET)) == delivered
+
+
 @pytest.mark.parametrize(("default", "delivered"), [(Default.ACCEPT, 1), (Default.BLOCK, 0)])
 def test_IN_05_transport_needs_no_policy_unless_the_default_blocks(default: Default, delivered: int) -> None:
     """Quirk Q5. And the device counts only what follows the IP header (1.4)."""

@@ -106,6 +106,15 @@ def test_TX_11_the_mtu_is_counted_from_the_outside_in() -> None:
     assert outgoing == [] and int.from_bytes(reply[26:28], "big") == 1390
 
 
+@pytest.mark.parametrize("mtu", [1000, 1446, 1500])
+def test_TX_11_nor_does_more_fit_than_the_device_takes(mtu: int) -> None:
+    """It may have been made smaller while packets were on their way out of the TUN."""
+    pair = Pair()
+    pair.xfrm_left.mtu = mtu
+    outgoing, (reply,) = pair.left.engine.output(pair.xfrm_left, [udp(*INNER[4], payload=bytes(1472))], NOW)
+    assert outgoing == [] and int.from_bytes(reply[26:28], "big") == min(mtu, 1446)
+
+
 def test_no_mtu_is_told_below_what_every_link_carries() -> None:
     host, xfrm = nested(*[Mode.TUNNEL] * 2, mtu=100)
     outgoing, (reply,) = host.engine.output(xfrm, [udp(*INNER[4], payload=bytes(68))], NOW)
@@ -342,7 +351,7 @@ def test_a_super_packet_is_one_packet_to_the_device_and_many_to_the_state() -> N
     pair = Pair()
     packet = tcp_super()
     segments = [bytes(cut) for cut in segment(packet)]
-    before, after = udp(*INNER[4]), udp(*INNER[4], dport=1)
+    (before,) = (after,) = [bytes(cut) for cut in segment(tcp_super(length=500))]
     outgoing, replies = pair.left.engine.output(pair.xfrm_left, [before, packet, after], NOW)
     assert replies == [] and len(outgoing) == 1
     assert receive(pair.right.engine, wire(outgoing)) == [before, *segments, after]

@@ -115,16 +115,15 @@ def _receive(
     if interface.verdicts_generation != generation or len(interface.verdicts) > MAX_VERDICTS:
         interface.verdicts.clear()
         interface.verdicts_generation = generation
-    # 4 count, 5 check
+    # 4 count
+    if not interface.away:
+        _count(interface, state, packets)
+    # 5 check
     accepted = [packet for packet in packets if _check(engine, interface, state, packet, now)]
     if interface.away:  # RX-10: asked before the packet leaves its home, so what is refused has not been received
         interface.rx_errors += len(packets) - len(accepted)
         interface.rx_dropped += len(packets) - len(accepted)
-        packets = accepted
-    interface.rx_packets += len(packets)
-    interface.rx_bytes += sum(map(len, packets))
-    if state.mode == Mode.TRANSPORT:  # only what follows the IP header counts
-        interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
+        _count(interface, state, accepted)
     # 6 deliver
     if not accepted:
         return
@@ -132,6 +131,13 @@ def _receive(
         delivered[-1][1].extend(accepted)
     else:
         delivered.append((interface, accepted))
+
+
+def _count(interface: Interface, state: State, packets: list[Buffer]) -> None:
+    interface.rx_packets += len(packets)
+    interface.rx_bytes += sum(map(len, packets))
+    if state.mode == Mode.TRANSPORT:  # only what follows the IP header counts
+        interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
 
 
 def _check(engine: Engine, interface: Interface, state: State, packet: Buffer, now: float) -> bool:
