@@ -61,6 +61,10 @@ class Decision:
         self.generation = generation
         """The engine's when this was decided."""
 
+    def joins(self, other: Decision) -> bool:
+        """Do packets of both flows go through the same states and out the same way? Then they are sealed together."""
+        return self is other or (self.states == other.states and self.path is other.path)
+
 
 def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Decision:
     """Resolve a flow. Raises Refused or Loop."""

@@ -90,9 +90,8 @@ def _walk(
         # 3 fit
         if length > decision.mtu and not _fits_anyway(interface, whole, length, decision.mtu, replies):
             continue
-        # 4 seal: whatever belongs together; a super-packet is a run of its own
-        if run and (decision is not run_decision or isinstance(packet, SuperPacket)):
-            assert run_decision is not None
+        # 4 seal: whatever goes the same way together, of whichever flow; a super-packet is a run of its own
+        if run_decision is not None and run and (isinstance(packet, SuperPacket) or not decision.joins(run_decision)):
             _send_run(engine, interface, run_decision, run, outgoing, replies, now)
             run = []
             if decision.generation != engine.generation:  # a state has reached its end just now
