@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Host, Pair, forge, policies, raised, receive, tunnel_state
-from xfrmi.core import PolicyInfo, Selector, Template
+from xfrmi.core import Interface, PolicyInfo, Selector, Template
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.icmp import host_unreachable
-from xfrmi.wire.ip import ipv4_header_checksum, split_outer
+from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import (
     IPPROTO_IPIP,
     IPPROTO_UDP,
@@ -320,18 +318,111 @@ def test_an_inner_packet_that_is_not_whole(inner: bytes, delivered: bool) -> Non
     assert raised(pair.xfrm_right) == RECEIVED and pair.right.moved() == {}
 
 
-def test_an_inner_esp_packet_is_delivered_like_any_other() -> None:
-    """Nested tunnels: the host brings it back to the raw socket, where it is looked at anew."""
-    pair = Pair()
-    second = forge(PACKET, IPPROTO_IPIP, spi=0x7777)
-    local = second[:10] + bytes(2) + second[12:16] + pack_address(INNER[4][1]) + second[20:]
-    local = local[:10] + struct.pack(">H", ipv4_header_checksum(local[:20])) + local[12:]
-    assert receive(pair.right.engine, [forge(local, IPPROTO_IPIP)]) == [local]
-
-
 def test_LT_01_a_state_that_ends_within_a_burst() -> None:
     pair = Pair(limits=Limits(hard_packets=3))
     outer = [forge(PACKET, IPPROTO_IPIP, seq=seq) for seq in range(1, 7)]
     assert receive(pair.right.engine, outer) == [PACKET] * 3
     assert pair.right.moved() == {"XfrmInStateExpired": 1, "XfrmInNoStates": 2}
     assert raised(pair.xfrm_right) == {"rx_packets": 3, "rx_bytes": 3 * LENGTH, "rx_errors": 1, "rx_dropped": 1}
+
+
+# Nested -----------------------------------------------------------------------------------------------------------
+
+
+def wrapped(levels: int, seq: int = 1, packet: bytes = PACKET) -> bytes:
+    """`packet` in so many tunnels, the innermost with SPI 1; all of them end at right."""
+    for spi in range(1, levels + 1):
+        packet = forge(packet, IPPROTO_IPIP, spi=spi, seq=seq)
+    return packet
+
+
+def nested(levels: int) -> tuple[Host, dict[int, Interface]]:
+    """Right with states SPI 1 (innermost) to `levels`, each with an interface of that if_id, and policies to let it
+    all through: what comes out of SPI n has come through all of n, n + 1, ... `levels`."""
+    right = Host(INNER[4][1], OUTER[4][1])
+    devices = {n: right.interface(f"x{n}", n) for n in range(1, levels + 1)}
+    for n in devices:
+        right.engine.add_state(tunnel_state(*OUTER[4], n, if_id=n, reqid=n), NOW)
+        templates = (Template(*OUTER[4], reqid=n),)
+        right.engine.add_policy(PolicyInfo(ANY, Dir.IN, n, templates, priority=10), NOW)
+    return right, devices
+
+
+def test_RX_02_tunnels_in_tunnels() -> None:
+    """Every device on the way receives, and each policy sees what has not answered before (IN-12)."""
+    right, devices = nested(3)
+    outer = [wrapped(3, seq) for seq in (1, 2)]
+    assert receive(right.engine, outer) == [PACKET] * 2
+    assert right.moved() == {}
+    sizes = {1: LENGTH, 2: len(wrapped(1)), 3: len(wrapped(2))}
+    for n, device in devices.items():
+        assert raised(device) == {"rx_packets": 2, "rx_bytes": 2 * sizes[n]}
+    assert receive(right.engine, outer) == [] and right.moved() == {"XfrmInStateSeqError": 2}
+
+
+@pytest.mark.parametrize(
+    ("reqids", "stat"),
+    [
+        ((1, 2), {}),
+        ((1, 0), {}),
+        ((2, 1), {"XfrmInTmplMismatch": 1}),
+        ((1, 9), {"XfrmInTmplMismatch": 1}),
+        ((9, 2), {"XfrmInTmplMismatch": 1}),
+    ],
+)
+def test_IN_12_one_policy_for_two_transforms(reqids: tuple[int, int], stat: dict[str, int]) -> None:
+    """Templates in the order of output: the last one is the outermost."""
+    templates = tuple(Template(*OUTER[4], reqid=reqid) for reqid in reqids)
+    right, devices = nested(2)
+    # A template asks for the if_id of its policy, too, so both states have to be of one interface.
+    for n in (1, 2):
+        right.engine.delete_state(StateId(OUTER[4][1], n), NOW)
+        right.engine.add_state(tunnel_state(*OUTER[4], n, if_id=2, reqid=n), NOW)
+    right.engine.add_policy(PolicyInfo(Selector.parse(*INNER[4]), Dir.IN, 2, templates), NOW)
+    assert receive(right.engine, [wrapped(2)]) == ([] if stat else [PACKET])
+    assert right.moved() == stat and devices[2].rx_packets == 2
+
+
+def test_RX_02_the_outer_tunnel_is_checked_before_the_inner_one_is_opened() -> None:
+    right, devices = nested(2)
+    right.engine.delete_policy(PolicyId(ANY, Dir.IN, 2), NOW)
+    assert receive(right.engine, [wrapped(2)]) == []
+    assert right.moved() == {"XfrmInNoPols": 1} and raised(devices[1]) == {}
+    assert right.engine.get_state(StateId(OUTER[4][1], 1)).packets == 0
+
+
+@pytest.mark.parametrize(("levels", "stat"), [(6, {}), (7, {"XfrmInBufferError": 1})])
+def test_six_transforms_and_no_more(levels: int, stat: dict[str, int]) -> None:
+    right, devices = nested(levels)
+    assert receive(right.engine, [wrapped(levels)]) == ([] if stat else [PACKET])
+    assert right.moved() == stat and devices[1].rx_packets == (0 if stat else 1)
+
+
+def test_esp_that_is_not_ours_to_open_is_delivered_like_any_other() -> None:
+    """For another host, of an unknown state, or in fragments: the host's to deal with."""
+    right, devices = nested(2)
+    for_another = bytearray(wrapped(1))
+    for_another[16:20] = pack_address("203.0.113.99")
+    right.engine.add_policy(PolicyInfo(ANY, Dir.FWD, 2, (Template(*OUTER[4], reqid=2),)), NOW)
+    unknown = forge(PACKET, IPPROTO_IPIP, spi=99)
+    fragment = bytearray(wrapped(1))
+    fragment[6] = 0x20
+    inner = [bytes(for_another), unknown, bytes(fragment)]
+    outer = [forge(packet, IPPROTO_IPIP, spi=2, seq=seq) for seq, packet in enumerate(inner, 1)]
+    assert receive(right.engine, outer) == inner
+    assert right.moved() == {} and devices[1].rx_packets == 0
+
+
+def test_esp_that_goes_to_another_namespace_is_not_ours() -> None:
+    right, devices = nested(2)
+    devices[2].away = True
+    assert receive(right.engine, [wrapped(2)]) == [wrapped(1)] and devices[1].rx_packets == 0
+
+
+def test_marks_add_up_on_the_way() -> None:
+    right, _ = nested(2)
+    for n, mark in ((1, Mark(0x01, 0x0F)), (2, Mark(0xFF, 0xF0))):
+        right.engine.delete_state(StateId(OUTER[4][1], n), NOW)
+        right.engine.add_state(tunnel_state(*OUTER[4], n, if_id=n, reqid=n, set_mark=mark), NOW)
+    right.engine.add_policy(PolicyInfo(ANY, Dir.IN, 1, action=Action.BLOCK, mark=Mark(0xF1, 0xFF)), NOW)
+    assert receive(right.engine, [wrapped(2)]) == [] and right.moved() == {"XfrmInPolBlock": 1}
