@@ -38,9 +38,12 @@ def _setns(fd: int, kind: int) -> None:
 
 
 def become_root_in_user_namespace() -> None:
-    """Enter a user namespace of our own, as its root. The process must have one thread. Raises OSError."""
+    """Enter a user namespace of our own, as its root. The process must have one thread. Raises OSError.
+
+    A network namespace comes with it: one may only return (setns) to a namespace that one's own user namespace owns.
+    """
     uid, gid = os.geteuid(), os.getegid()
-    _unshare(CLONE_NEWUSER)
+    _unshare(CLONE_NEWUSER | CLONE_NEWNET)
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as table:
             table.write(text)
