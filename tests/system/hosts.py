@@ -1,6 +1,6 @@
-"""What most system tests start from: two hosts with a router between them, a daemon on each, a tap on the wire.
+"""What most system tests start from: two hosts with a router between them, a daemon on each, the cables tapped.
 
-      moon eth0 ────── router ──────[tap]── eth0 sun          (every cable carries IPv4 and IPv6)
+      moon eth0 ──[tap]── router ──[tap]── eth0 sun          (both cables carry IPv4 and IPv6)
 
 Everything is built with xfrmi.lab and configured with the lines one would type; `tell` runs such lines in this
 process, through the same grammar, sockets and daemon. Use it inside tests.netns.in_netns, which also makes it work
@@ -47,6 +47,8 @@ ROUTER = {
 }
 ANY = {4: "0.0.0.0/0", 6: "::/0"}
 FULL = {4: 32, 6: 128}
+PORT = {"moon": "eth0", "sun": "eth1"}
+"""The router's."""
 MARKER = b"\x88\xb5"
 """The ethertype for local experiments."""
 PEER = {"moon": "sun", "sun": "moon"}
@@ -123,26 +125,36 @@ class Hosts:
     moon: Node
     sun: Node
     router: Node
-    tap: Wiretap
-    """On the router's cable to sun."""
+    taps: dict[str, Wiretap]
+    """By the host at the end of the cable."""
     daemons: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[Node, Node]:
         return self.moon, self.sun
 
-    def wire(self) -> list[bytes]:
-        """Every frame that was on sun's cable up to now. A marker of ours, sent last, says that nothing is missing."""
+    def wire(self, end: str = "sun") -> list[bytes]:
+        """Every frame that was on a cable up to now. A marker of ours, sent last, says that nothing is missing."""
         marker = secrets.token_bytes(12) + MARKER
+        tap = self.taps[end]
         with self.router, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
-            out.bind(("eth1", 0))
+            out.bind((PORT[end], 0))
             out.send(marker.ljust(60, b"\0"))
-        eventually(lambda: any(frame.startswith(marker) for frame in self.tap.frames), "the tap hears nothing")
-        return [frame for frame in self.tap.frames if frame[12:14] != MARKER]
+        eventually(lambda: any(frame.startswith(marker) for frame in tap.frames), "the tap hears nothing")
+        return [frame for frame in tap.frames if frame[12:14] != MARKER]
 
     def esp(self) -> list[bytes]:
-        """Those of them that carry ESP."""
+        """Those on sun's cable that carry ESP."""
         return [frame for frame in self.wire() if kind(frame) == "ESP"]
+
+    def shown(self) -> list[str]:
+        """What an eavesdropper at either cable has learned: test data, or who speaks to whom inside."""
+        return [found for end in PORT for found in plaintext(self.wire(end))]
+
+    def clear(self) -> None:
+        self.wire()
+        for tap in self.taps.values():
+            tap.clear()
 
     def set_up(self, *tunnels: Tunnel) -> None:
         """Key both hosts and give them addresses inside."""
@@ -165,8 +177,9 @@ def two_hosts(*, daemons: bool = True) -> Iterator[Hosts]:
     need_tun()
     with Lab() as lab:
         moon, router, sun = (lab.node(name) for name in ("moon", "router", "sun"))
-        cable(lab, moon, router, "eth0")
-        cable(lab, sun, router, "eth1")
+        for host in (moon, sun):
+            here, there = ([f"{table[host.name, 4]}/30", f"{table[host.name, 6]}/64"] for table in (OUTER, ROUTER))
+            lab.link(host, "eth0", here, router, PORT[host.name], there)
         router.forward()
         for host in (moon, sun):
             host.route("0.0.0.0/0", via=ROUTER[host.name, 4])
@@ -175,8 +188,8 @@ def two_hosts(*, daemons: bool = True) -> Iterator[Hosts]:
                 sysctl("net.ipv4.conf.all.rp_filter", 0)
                 sysctl("net.ipv4.conf.default.rp_filter", 0)
                 sysctl("net.ipv4.conf.eth0.rp_filter", 0)
-        with Wiretap(router, "eth1") as tap:
-            hosts = Hosts(lab, moon, sun, router, tap)
+        with Wiretap(router, PORT["moon"]) as left, Wiretap(router, PORT["sun"]) as right:
+            hosts = Hosts(lab, moon, sun, router, {"moon": left, "sun": right})
             if daemons:
                 for host in hosts.ends:
                     hosts.daemons[host.name] = host.launch_daemon()
@@ -188,11 +201,6 @@ def two_hosts(*, daemons: bool = True) -> Iterator[Hosts]:
                 for host in hosts.ends:
                     print(f"{host.name}'s daemon said:\n{host.last_words(lines=40)}")
                 raise
-
-
-def cable(lab: Lab, host: Node, router: Node, port: str) -> None:
-    here, there = ([f"{table[host.name, 4]}/30", f"{table[host.name, 6]}/64"] for table in (OUTER, ROUTER))
-    lab.link(host, "eth0", here, router, port, there)
 
 
 # Asking and telling ------------------------------------------------------------------------------------------------
@@ -277,7 +285,7 @@ def plaintext(frames: list[bytes]) -> list[str]:
     for frame in frames:
         if PATTERN[:24] in frame:
             found.append(f"payload in a frame of kind {kind(frame)}")
-        elif any(address.startswith(("10.0.", "fd00:")) for address in _addresses(frame)):
+        elif any(address.startswith(("10.", "fd0")) for address in _addresses(frame)):
             found.append(" -> ".join(_addresses(frame)))
     return found
 

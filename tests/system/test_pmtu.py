@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.netns import in_netns
-from tests.system.hosts import Hosts, Tunnel, counters, device, eventually, plaintext, rises, tell, two_hosts
+from tests.system.hosts import Hosts, Tunnel, counters, device, eventually, rises, tell, two_hosts
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import family_of, filler, ping, tcp_transfer
 from xfrmi.lab.wiretap import ETH_HEADER_LEN
@@ -103,7 +103,7 @@ def test_senders_learn_the_mtu_of_the_tunnel() -> None:
                 assert after.tx_dropped - before.tx_dropped == 1
         longest = max(len(frame) for frame in hosts.esp())
         assert longest <= ETH_HEADER_LEN + 1500
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
 
 
 def fragments(hosts: Hosts, version: int) -> list[bytes]:
@@ -121,7 +121,7 @@ def test_without_df_the_outer_packet_is_fragmented() -> None:
         tunnels = [Tunnel("over4", 44, outer=4), Tunnel("over6", 46, outer=6)]
         hosts.set_up(*tunnels)
         for tunnel in tunnels:
-            hosts.tap.clear()
+            hosts.clear()
             with (
                 rises(hosts.moon),
                 rises(hosts.sun),
@@ -131,7 +131,7 @@ def test_without_df_the_outer_packet_is_fragmented() -> None:
                 assert len(fragments(hosts, tunnel.outer)) == 2
                 assert path.arrives(4000), "the device's own MTU makes three packets of it, and two are too long"
                 assert len(fragments(hosts, tunnel.outer)) == 6
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
 
 
 @in_netns
@@ -182,7 +182,7 @@ def path_mtu_shrinks(outer: int) -> None:
             assert path.arrives(path.mtu)
         for family in (4, 6):
             assert tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", family), 1_000_000).intact
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
 
 
 @pytest.mark.parametrize("outer", [4, 6])
@@ -201,7 +201,7 @@ def test_the_mtu_of_the_device_is_a_limit_too() -> None:
         link = device(hosts.moon, "ipsec0")
         assert link is not None
         assert link.mtu == 1400
-        hosts.tap.clear()
+        hosts.clear()
         with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4), PMTUDISC_DONT) as path, rises(hosts.moon):
             assert path.mtu == 1400
             assert path.arrives(4000)

@@ -132,7 +132,7 @@ def test_forwarding_takes_a_fwd_policy() -> None:
                 assert len(ping(hosts.moon, tunnel.address("sun", family), 2)) == 2, "`in` is another matter"
             assert counters(hosts.sun, "gw0").rx_packets == received + 4, "counted before policy is asked (1.4)"
         assert strangers(hosts.wire()) == {}
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
 
 
 @in_netns
@@ -160,7 +160,7 @@ def test_the_device_lives_in_another_namespace() -> None:
                 assert len(ping(box, tunnel.address("sun", family), 3)) == 3
                 assert len(ping(hosts.sun, tunnel.address("moon", family), 3)) == 3
             assert tcp_transfer(box, hosts.sun, tunnel.address("sun", family), 1_000_000).intact
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
         with at(hosts.moon) as client:
             assert len(list(client.states())) == 2
             assert len(list(client.policies())) == 6
@@ -170,7 +170,7 @@ def test_the_device_lives_in_another_namespace() -> None:
         # The only way out of the box is encrypted: there is no other device in it.
         tell(hosts.moon, "state flush")
         assert ping(box, tunnel.address("sun", 4), 1, timeout=0.1) == []
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
         box.stop(inhabitant)
 
 

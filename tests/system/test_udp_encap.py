@@ -16,7 +16,6 @@ from tests.system.hosts import (
     at,
     eventually,
     give_addresses,
-    plaintext,
     rises,
     strangers,
     tell,
@@ -66,7 +65,7 @@ def carried_in_udp(outer: int) -> None:
             # A run that left in one call (UDP_SEGMENT) carries checksums; over IPv4 a lone packet has none.
             sent = [found for frame in hosts.wire()[before:] if (found := udp(frame)) is not None]
             assert any(check for _, _, check, payload in sent if len(payload) > 1000)
-        assert plaintext(hosts.wire()) == []
+        assert hosts.shown() == []
         assert set(strangers(hosts.wire())) == {f"IPv{outer} protocol 17"}
         seen = datagrams(hosts)
         assert {(sport, dport) for sport, dport, _, _ in seen} == {(4500, 4500)}
