@@ -1,9 +1,12 @@
-"""States that stand for a negotiation: what a larval state looks like (kernel-behaviour 3.1, 3.3, 7.6)."""
+"""What a negotiation starts with: larval states, and acquires that a user asks for (kernel-behaviour 3.1, 3.3, 7.6)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from xfrmi.core.events import Acquire
 from xfrmi.core.state import KM_ACQ, State
 from xfrmi.wire.address import any_address
 from xfrmi.wire.xfrm_const import AF_INET, SaDir
@@ -11,6 +14,7 @@ from xfrmi.wire.xfrm_types import Limits, Selector, StateInfo, Template
 
 if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
+    from xfrmi.wire import xfrm_event_msg
     from xfrmi.wire.flow import Flow
 
 
@@ -74,6 +78,30 @@ def larval_for_flow(
         ),
         now,
     )
+
+
+def acquires_wanted(wanted: xfrm_event_msg.Acquire, next_seq: Callable[[], int]) -> Iterator[Acquire]:
+    """One Acquire for each template of the policy in the request, which overrides the algorithm masks of one after the
+    other. SPI and destination are the templates', the source is the request's (7.2)."""
+    policy = wanted.policy
+    for at, template in enumerate(policy.templates):
+        template = replace(template, aalgos=wanted.aalgos, ealgos=wanted.ealgos, calgos=wanted.calgos)
+        policy = replace(policy, templates=(*policy.templates[:at], template, *policy.templates[at + 1 :]))
+        state = StateInfo(
+            src=wanted.src,
+            dst=template.dst,
+            spi=template.spi,
+            proto=template.proto,
+            family=template.family,
+            mode=template.mode,
+            reqid=template.reqid,
+            if_id=policy.if_id,
+            mark=policy.mark,
+            selector=wanted.selector,
+            seq=next_seq(),
+            pcpu=wanted.pcpu,
+        )
+        yield Acquire(state, template, policy)
 
 
 def _larval(info: StateInfo, now: float) -> State:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xfrmi.core.acquire import larval_for_flow, larval_for_spi
+from xfrmi.core.acquire import acquires_wanted, larval_for_flow, larval_for_spi
 from xfrmi.core.events import (
     Acquire,
     EventSink,
@@ -36,6 +36,7 @@ from xfrmi.core.lifetime import check_times
 from xfrmi.core.replay import make_sequence, make_window
 from xfrmi.core.resolve import ends_of, find
 from xfrmi.core.sad_check import check_esn_update, check_id, check_spi_range, duplicate, no_state
+from xfrmi.core.spd_check import check_policy
 from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
 from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
 from xfrmi.core.timers import FIRST_LOOK, Timers
@@ -47,6 +48,7 @@ from xfrmi.wire.xfrm_types import Current, Replay, ReplayEsn, StateId, StateInfo
 
 if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
+    from xfrmi.wire import xfrm_event_msg
     from xfrmi.wire.flow import Flow
 
 ACQ_EXPIRES = 30
@@ -81,6 +83,9 @@ class Sad:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def __contains__(self, state: State) -> bool:
+        return state in self._index
 
     # Requests ----------------------------------------------------------------------------------------------------
 
@@ -200,6 +205,13 @@ class Sad:
             larval.info = replace(larval.info, dir=info.dir)
         return larval
 
+    def acquire(self, wanted: xfrm_event_msg.Acquire) -> None:
+        """ACQUIRE by request (7.2): announced for every template of its policy, and that is all: no larval state is
+        made, and nobody has to listen. Raises XfrmError EINVAL, as for a policy."""
+        check_policy(wanted.policy)
+        for event in acquires_wanted(wanted, self._next_acquire_seq):
+            self._emit(event)
+
     def flush(self, proto: int, now: float) -> int:
         """FLUSHSA; 0 and 255 mean every protocol. Returns how many went; an empty flush is silent."""
         states = self.dump()
@@ -262,12 +274,16 @@ class Sad:
     def _acquire(
         self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float
     ) -> None:
-        self._acquire_seq = self._acquire_seq % _U32 + 1
+        seq = self._next_acquire_seq()
         larval = larval_for_flow(
-            template, policy, flow, src, dst, ifindex=ifindex, seq=self._acquire_seq, now=now, lifetime=self.acq_expires
+            template, policy, flow, src, dst, ifindex=ifindex, seq=seq, now=now, lifetime=self.acq_expires
         )
         self._insert(larval, now)
         self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
+
+    def _next_acquire_seq(self) -> int:
+        self._acquire_seq = self._acquire_seq % _U32 + 1
+        return self._acquire_seq
 
     # Time and limits ---------------------------------------------------------------------------------------------
 

@@ -64,6 +64,9 @@ class Spd:
     def __len__(self) -> int:
         return len(self._policies)
 
+    def __contains__(self, policy: Policy) -> bool:
+        return self._by_index.get(policy.index) is policy
+
     # Requests ----------------------------------------------------------------------------------------------------
 
     def insert(self, info: PolicyInfo, now: float) -> Policy:

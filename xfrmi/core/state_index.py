@@ -47,6 +47,9 @@ class StateIndex:
     def __len__(self) -> int:
         return len(self._all)
 
+    def __contains__(self, state: State) -> bool:
+        return state in self._all
+
     # Lookups -----------------------------------------------------------------------------------------------------
 
     def at(self, daddr: bytes, spi: int, proto: int, mark: int) -> State | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from xfrmi.daemon.events import Events
 from xfrmi.daemon.loop import Loop
-from xfrmi.daemon.runtime import JSON_SOCKET, LOCK_FILE, ROUTE_SOCKET, XFRM_SOCKET
+from xfrmi.daemon.runtime import JSON_SOCKET, LOCK_FILE, ROUTE_SOCKET, XFRM_SOCKET, create_directory
 from xfrmi.daemon.session import (
     Command,
     DatagramSession,
@@ -31,17 +31,22 @@ MAX_SESSIONS = 256
 """Clients at a time; more are turned away at the door."""
 
 
-def take_directory(directory: str) -> int:
-    """Lock the directory; the returned descriptor holds the lock until it is closed.
-
-    XfrmError EADDRINUSE if another daemon holds it.
+def take_directory() -> tuple[str, int]:
+    """Make and lock the directory of this network namespace: its path, and the descriptor that holds the lock until it
+    is closed. XfrmError EADDRINUSE if another daemon holds it; whatever create_directory raises.
     """
-    path = f"{directory}/{LOCK_FILE}"
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        directory = create_directory()
+        path = f"{directory}/{LOCK_FILE}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:  # a daemon that is ending has just removed the directory
+            continue
+        except OSError as error:
+            raise XfrmError(error.errno or errno.EIO, detail=f"cannot open {path}: {error.strerror}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A daemon that just ended removed the file under our hands? Then this is a lock on nothing.
+            # Has a daemon that was ending removed the file under our hands? Then this is a lock on nothing.
             current = os.stat(path).st_ino == os.fstat(fd).st_ino
         except BlockingIOError:
             holder = os.pread(fd, 16, 0).decode("ascii", "replace").strip()
@@ -54,17 +59,18 @@ def take_directory(directory: str) -> int:
         if current:
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-            return fd
+            return directory, fd
         os.close(fd)
 
 
 class ControlSockets:
     """The listening sockets of one daemon and the sessions they lead to."""
 
-    def __init__(self, loop: Loop, directory: str) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._directory = directory
-        self._lock = take_directory(directory)
+        self._directory, self._lock = take_directory()
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """Given up for a moment to turn somebody away when all other descriptors are in use."""
         self._listeners: list[socket.socket] = []
         self._sessions: set[Session] = set()
 
@@ -94,6 +100,7 @@ class ControlSockets:
                 os.unlink(f"{self._directory}/{name}")
         with contextlib.suppress(OSError):  # somebody keeps notes in there: leave it
             os.rmdir(self._directory)
+        os.close(self._spare)
         os.close(self._lock)
 
     def _listen(self, name: str, kind: int, make: Callable[[socket.socket], Session]) -> None:
@@ -115,9 +122,18 @@ class ControlSockets:
     def _accept(self, listener: socket.socket, make: Callable[[socket.socket], Session]) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:  # gone again, or out of descriptors for the moment
+        except OSError as error:  # most often: gone again
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(listener)
             return
         if peer_credentials(connection).uid not in (0, os.geteuid()) or len(self._sessions) >= MAX_SESSIONS:
             connection.close()
             return
         self._sessions.add(make(connection))
+
+    def _turn_away(self, listener: socket.socket) -> None:
+        """Out of descriptors. Whoever knocks has to go, or the listener would stay readable and the loop spin."""
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            listener.accept()[0].close()
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -44,13 +44,14 @@ class Subscriber:
         self._queue.append(datagram)
         self.wake()
 
-    def peek(self) -> bytes | None:
-        return self._queue[0] if self._queue else None
-
-    def pop(self) -> None:
-        self._queue.popleft()
+    def take(self) -> bytes:
+        """The next notification, to be sent; empty if there is none."""
+        if not self._queue:
+            return b""
+        datagram = self._queue.popleft()
         if not self._queue:
             self._lost = False
+        return datagram
 
 
 class Events:

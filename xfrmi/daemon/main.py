@@ -26,7 +26,6 @@ from xfrmi.daemon.events import Events
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.route_handler import RouteHandler
-from xfrmi.daemon.runtime import create_directory
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
@@ -45,7 +44,7 @@ class Daemon:
         self._started = time.time()
         self._loop = Loop()
         resources.callback(self._loop.close)
-        control = ControlSockets(self._loop, create_directory())
+        control = ControlSockets(self._loop)
         resources.callback(control.close)
         router = KernelRouter()
         resources.callback(router.close)

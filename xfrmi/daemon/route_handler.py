@@ -1,16 +1,18 @@
 """RTM link messages as a function: RTM_NEWLINK, SETLINK, DELLINK and GETLINK for the xfrm devices of this daemon.
 
-As xfrm_handler: bytes and credentials in, bytes out. What a device may be is decided by the engine (1.1) and, for
-names, MTU and namespaces, by the kernel that holds the TUN; a refusal of either comes back with its errno and phrase.
+What a device may be is decided by the engine (1.1) and, for names, MTU and namespaces, by the kernel that holds the
+TUN; a refusal of either comes back with its errno and phrase.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.daemon.credentials import Credentials, may_configure
+from xfrmi.daemon.handler import Handler
 from xfrmi.dev.rtnl import IFF_MULTICAST
 from xfrmi.errors import XfrmError
 from xfrmi.wire import link_msg, netlink
@@ -23,7 +25,7 @@ from xfrmi.wire.link_types import (
     OPER_UNKNOWN,
     LinkInfo,
 )
-from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_MULTI, NLM_F_REQUEST, Message
+from xfrmi.wire.netlink import NLM_F_CREATE, NLM_F_EXCL, Message
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
@@ -51,43 +53,19 @@ def link_info(device: XfrmDevice) -> LinkInfo:
     )
 
 
-class RouteHandler:
+class RouteHandler(Handler):
+    dumps = frozenset({link_msg.RTM_GETLINK})
+
     def __init__(self, devices: Devices) -> None:
         self._devices = devices
 
-    def handle(self, datagram: bytes, credentials: Credentials) -> list[bytes]:
-        """Carry out the requests of `datagram` in order; each is done wholly or not at all."""
-        answers: list[bytes] = []
-        try:
-            for request in netlink.split(datagram):
-                answers += self._answer(request, credentials)
-        except XfrmError:
-            pass  # impossible framing: like the kernel, end here; there is no message to answer
-        return answers
-
-    def _answer(self, request: Message, credentials: Credentials) -> list[bytes]:
-        try:
-            if not request.flags & NLM_F_REQUEST:
-                return []
-            answers = self._carry_out(request, credentials)
-        except XfrmError as failure:
-            return [netlink.refusal(request, failure)]
-        if request.flags & NLM_F_ACK and not self._is_dump(request):
-            answers.append(netlink.ack(request))
-        return answers
-
-    @staticmethod
-    def _is_dump(request: Message) -> bool:
-        return request.is_dump and request.type == link_msg.RTM_GETLINK
-
-    def _carry_out(self, request: Message, credentials: Credentials) -> list[bytes]:
+    def carry_out(self, request: Message, credentials: Credentials) -> Iterable[bytes]:
         self._devices.sync()  # what `ip link` of the kernel has done meanwhile counts
-        if self._is_dump(request):
-            entries = [self._reply(request, device, NLM_F_MULTI) for device in self._devices]
-            return list(netlink.datagrams([*entries, netlink.done(request)]))
+        if self.is_dump(request):
+            return self.dump(request, link_msg.RTM_NEWLINK, map(_body, list(self._devices)))
         if request.type == link_msg.RTM_GETLINK:
-            device = self._devices[self._existing(link_msg.decode_link(request))]
-            return [self._reply(request, device, 0)]
+            body = _body(self._devices[self._existing(link_msg.decode_link(request))])
+            return (netlink.message(link_msg.RTM_NEWLINK, 0, request.seq, request.pid, body),)
         if not may_configure(credentials):
             raise XfrmError(errno.EPERM, detail=f"uid {credentials.uid} may not configure this daemon")
         if request.type == link_msg.RTM_DELLINK:
@@ -96,7 +74,7 @@ class RouteHandler:
             self._new_or_set(request, link_msg.decode_link(request), credentials)
         else:
             raise XfrmError(errno.EOPNOTSUPP, detail=f"message type {request.type} is none of NEW, SET, DEL, GETLINK")
-        return []
+        return ()
 
     def _new_or_set(self, request: Message, info: LinkInfo, credentials: Credentials) -> None:
         # With an ifindex the name is the new one; without it names the device (rtnl_newlink, do_setlink).
@@ -149,10 +127,9 @@ class RouteHandler:
         which = f'"{info.name}"' if info.name else f"with index {info.ifindex}"
         return XfrmError(errno.ENODEV, detail=f"there is no xfrm interface {which} here")
 
-    @staticmethod
-    def _reply(request: Message, device: XfrmDevice, flags: int) -> bytes:
-        body = link_msg.encode_link(link_info(device), reply=True)
-        return netlink.message(link_msg.RTM_NEWLINK, flags, request.seq, request.pid, body)
+
+def _body(device: XfrmDevice) -> bytes:
+    return link_msg.encode_link(link_info(device), reply=True)
 
 
 def _netns_fd(info: LinkInfo, credentials: Credentials) -> int | None:

@@ -2,8 +2,8 @@
 
 Two kinds. A datagram session speaks netlink over SOCK_SEQPACKET: a request goes to the handler, its replies go out in
 order, and once subscribed it also gets event notifications. A line session speaks JSON, one object a line.
-Neither can hurt the daemon: requests are bounded, nothing is read while replies are owed, and events beyond the
-subscriber's queue are lost to it (events.py).
+Neither can hurt the daemon: requests are bounded, nothing is read while replies are owed, long replies are made and
+sent a piece a turn, and events beyond the subscriber's queue are lost to it (events.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import json
 import os
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from xfrmi.daemon.credentials import Credentials
@@ -28,12 +27,14 @@ from xfrmi.wire.xfrm_msg import decode_subscription
 
 MAX_LINE = 1 << 16
 """Longest JSON request, bytes."""
+MESSAGES_A_TURN = 8
+"""What a session may send before it is the others' turn: some 70 states of a dump, a millisecond's work."""
 
 _UCRED = struct.Struct("=iII")
 _FDS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
 """A request needs one descriptor at most: the namespace a link is to move to."""
 
-RequestHandler = Callable[[bytes, Credentials], list[bytes]]
+RequestHandler = Callable[[bytes, Credentials], Iterator[bytes]]
 Command = Callable[[Mapping[str, Any]], object]
 
 
@@ -57,8 +58,10 @@ class Session:
         self._loop = loop
         self._connection = connection
         self._closed = closed
-        self._owed: deque[bytes] = deque()
-        self._blocked = False
+        self._replies: Iterator[bytes] = iter(())
+        self._unsent = b""
+        self._waiting = False
+        """More is to be sent in a later turn; reading pauses until then."""
         self.open = True
         loop.watch(connection.fileno(), self._readable)
 
@@ -67,12 +70,23 @@ class Session:
             self.open = False
             self._loop.unwatch(self._connection.fileno())
             self._connection.close()
+            self._replies = iter(())
             self._closed(self)
 
+    def _receive(self) -> Iterable[bytes]:
+        """Read a request; what answers it, in pieces that are made when they are taken. OSError ends the session."""
+        raise NotImplementedError
+
+    def _unasked(self) -> bytes:
+        """What goes out when no reply is owed; empty if nothing does."""
+        return b""
+
     def _readable(self) -> None:
+        if self._waiting:  # reading pauses, so this is the end: the client has hung up on what it is owed
+            self.close()
+            return
         try:
-            self._receive()
-            self._flush()
+            self._replies = iter(self._receive())
         except BlockingIOError:
             return
         except OSError:
@@ -80,36 +94,32 @@ class Session:
         except Exception:  # ours: the client must not wait for an answer that never comes
             self.close()
             raise
-
-    def _receive(self) -> None:
-        """Read one request and append its replies to `_owed`."""
-        raise NotImplementedError
-
-    def _next(self) -> bytes | None:
-        """What goes out next; None when nothing is owed."""
-        return self._owed[0] if self._owed else None
-
-    def _sent(self, count: int) -> None:
-        """`count` bytes of `_next()` are out."""
-        self._owed.popleft()
+        self._flush()
 
     def _flush(self) -> None:
-        """Send what the client takes; the rest when it takes more."""
-        while self.open and (message := self._next()) is not None:
-            try:
-                count = self._connection.send(message, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                if not self._blocked:
-                    self._blocked = True
-                    self._loop.want_write(self._connection.fileno(), self._flush)
-                return
-            except OSError:
-                self.close()
-                return
-            self._sent(count)
-        if self._blocked and self.open:
-            self._blocked = False
-            self._loop.want_write(self._connection.fileno(), None)
+        """Send a few messages; what is left waits for the next turn, or until the client takes more."""
+        try:
+            for _ in range(MESSAGES_A_TURN):
+                self._unsent = self._unsent or next(self._replies, b"") or self._unasked()
+                if not self._unsent:
+                    self._wait(False)
+                    return
+                sent = self._connection.send(self._unsent, socket.MSG_NOSIGNAL)
+                self._unsent = self._unsent[sent:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        except Exception:
+            self.close()
+            raise
+        self._wait(True)
+
+    def _wait(self, waiting: bool) -> None:
+        if waiting != self._waiting and self.open:
+            self._waiting = waiting
+            self._loop.want_write(self._connection.fileno(), self._flush if waiting else None)
 
 
 class DatagramSession(Session):
@@ -133,49 +143,46 @@ class DatagramSession(Session):
             self._subscriber = None
         super().close()
 
-    def _receive(self) -> None:
+    def _receive(self) -> Iterable[bytes]:
         datagram, ancillary, flags, _ = self._connection.recvmsg(MAX_DATAGRAM, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
         fds = _received_fds(ancillary)
         try:
-            self._take(datagram, flags, self._credentials._replace(fds=fds))
+            return self._answer(datagram, flags, self._credentials._replace(fds=fds))
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _take(self, datagram: bytes, flags: int, credentials: Credentials) -> None:
+    def _answer(self, datagram: bytes, flags: int, credentials: Credentials) -> Iterable[bytes]:
+        if len(datagram) < netlink.NLMSG_HDRLEN:  # the end, or nothing that could be answered
+            self.close()
+            return ()
+        request = netlink.header_of(datagram)
         if flags & socket.MSG_TRUNC:
             too_long = XfrmError(errno.EMSGSIZE, detail=f"a request has at most {MAX_DATAGRAM} bytes")
-            self._owed.append(netlink.refusal(netlink.header_of(datagram), too_long))
-        elif len(datagram) < netlink.NLMSG_HDRLEN:  # the end, or nothing that could be answered
-            self.close()
-        elif netlink.header_of(datagram).type == netlink.NLMSG_SUBSCRIBE:
-            self._subscribe(datagram)
-        else:
-            self._owed.extend(self._handler(datagram, credentials))
+            return (netlink.refusal(request, too_long),)
+        if request.type == netlink.NLMSG_SUBSCRIBE:
+            return (self._subscribe(datagram),)
+        return self._handler(datagram, credentials)
 
-    def _subscribe(self, datagram: bytes) -> None:
+    def _subscribe(self, datagram: bytes) -> bytes:
         """The groups wanted from now on replace those wanted before."""
         try:
             request = next(netlink.split(datagram))
             groups = decode_subscription(request)
         except XfrmError as failure:
-            self._owed.append(netlink.refusal(netlink.header_of(datagram), failure))
-            return
-        self._owed.append(netlink.ack(request))
+            return netlink.refusal(netlink.header_of(datagram), failure)
         if self._subscriber is not None:
             self._events.unsubscribe(self._subscriber)
-        self._subscriber = self._events.subscribe(groups, self._flush)
+        self._subscriber = self._events.subscribe(groups, self._wake)
+        return netlink.ack(request)
 
-    def _next(self) -> bytes | None:
-        if self._owed:
-            return self._owed[0]
-        return self._subscriber.peek() if self._subscriber is not None else None
+    def _unasked(self) -> bytes:
+        return self._subscriber.take() if self._subscriber is not None else b""
 
-    def _sent(self, count: int) -> None:
-        if self._owed:
-            self._owed.popleft()
-        elif self._subscriber is not None:
-            self._subscriber.pop()
+    def _wake(self) -> None:
+        """There is an event. It has to wait if something else is waiting already."""
+        if not self._waiting:
+            self._flush()
 
 
 class LineSession(Session):
@@ -192,17 +199,13 @@ class LineSession(Session):
         self._commands = commands
         self._input = b""
 
-    def _receive(self) -> None:
+    def _receive(self) -> Iterable[bytes]:
         data = self._connection.recv(MAX_LINE)
-        if not data:
-            self.close()
-            return
         *lines, self._input = (self._input + data).split(b"\n")
-        for line in lines:
-            self._owed.append(self._answer(line))
-        if len(self._input) > MAX_LINE:
-            self._flush()
+        if not data or len(self._input) > MAX_LINE:
             self.close()
+            return ()
+        return map(self._answer, lines)
 
     def _answer(self, line: bytes) -> bytes:
         try:
@@ -218,8 +221,3 @@ class LineSession(Session):
             except XfrmError as refused:
                 answer = {"error": str(refused), "errno": refused.errno}
         return json.dumps(answer).encode() + b"\n"
-
-    def _sent(self, count: int) -> None:
-        self._owed[0] = self._owed[0][count:]
-        if not self._owed[0]:
-            self._owed.popleft()

@@ -1,28 +1,23 @@
 """NETLINK_XFRM as a function: a datagram of requests and who sent it -> the datagrams that answer.
 
-It knows bytes and credentials only, so one handler serves every transport: the Unix sockets of our own clients, a
-netlink carrier of supervised tools, a plain call in a test. What a request may say is decided by the codec (form) and
-by the tables (7.4), which refuse before they change anything; here the two are joined, in the order of 7.1:
-
-1. what is no request, and control messages, do nothing (NL-02);
-2. who may not configure the network may not ask either (NL-01);
-3. decode; call the engine; encode the reply;
-4. reply first, then the acknowledgement if one was asked for (NL-06); a refusal is all there is.
+What a request may say is decided by the codec (form) and by the tables (7.4), which refuse before they change
+anything; here the two are joined. Who may not configure the network may not ask either (NL-01).
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from xfrmi.core.selector import prefix_of
 from xfrmi.daemon.credentials import Credentials, may_configure
+from xfrmi.daemon.handler import Handler
 from xfrmi.daemon.notices import aevent
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink, xfrm_msg
-from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_MIN_TYPE, Message
+from xfrmi.wire.netlink import Message
 from xfrmi.wire.xfrm_attr import XfrmMsg
 from xfrmi.wire.xfrm_const import Dir
 from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
@@ -38,7 +33,9 @@ _MAX_TYPE = max(XfrmMsg)
 IPSEC_PROTO_ANY = 255
 
 
-class XfrmHandler:
+class XfrmHandler(Handler):
+    dumps = frozenset({XfrmMsg.GETSA, XfrmMsg.GETPOLICY})
+
     def __init__(self, engine: Engine, events: Events, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._events = events
@@ -67,43 +64,22 @@ class XfrmHandler:
             XfrmMsg.GETDEFAULT: self._get_default,
         }
 
-    def handle(self, datagram: bytes, credentials: Credentials) -> list[bytes]:
-        """Carry out the requests of `datagram` in order; each is done wholly or not at all."""
-        answers: list[bytes] = []
-        try:
-            for request in netlink.split(datagram):
-                answers += self._answer(request, credentials)
-        except XfrmError:
-            pass  # impossible framing: like the kernel, end here; there is no message to answer
-        return answers
-
-    def _answer(self, request: Message, credentials: Credentials) -> list[bytes]:
-        try:
-            answers = self._carry_out(request, credentials)
-        except XfrmError as failure:
-            return [netlink.refusal(request, failure)]
-        if request.flags & NLM_F_ACK and not _is_dump(request):
-            answers.append(netlink.ack(request))
-        return answers
-
-    def _carry_out(self, request: Message, credentials: Credentials) -> list[bytes]:
-        if request.type < NLMSG_MIN_TYPE or not request.flags & NLM_F_REQUEST:
-            return []
+    def carry_out(self, request: Message, credentials: Credentials) -> Iterable[bytes]:
         if request.type > _MAX_TYPE:
             raise XfrmError(errno.EINVAL, detail=f"there is no xfrm message type {request.type:#x}")
         if not may_configure(credentials):
             raise XfrmError(errno.EPERM, detail=f"uid {credentials.uid} may not configure this daemon")
         value = xfrm_msg.decode_request(request)
-        if _is_dump(request):
-            dump = self._dump_states(request, value) if request.type == XfrmMsg.GETSA else self._dump_policies(request)
-            entries = list(dump)
-            return list(netlink.datagrams([*entries, netlink.done(request)]))
+        if self.is_dump(request):
+            if request.type == XfrmMsg.GETSA:
+                return self.dump(request, XfrmMsg.NEWSA, self._state_bodies(value))
+            return self.dump(request, XfrmMsg.NEWPOLICY, self._policy_bodies())
         with self._events.caused_by(request):
             reply = self._actions[request.type](value)
         if reply is None:
-            return []
+            return ()
         kind, body = reply
-        return [netlink.message(kind, 0, request.seq, request.pid, body)]
+        return (netlink.message(kind, 0, request.seq, request.pid, body),)
 
     # States ------------------------------------------------------------------------------------------------------
 
@@ -147,14 +123,15 @@ class XfrmHandler:
     def _count_states(self, flags: int) -> Reply:
         return XfrmMsg.NEWSADINFO, xfrm_msg.encode_sad_info(self._engine.sad.counts(), flags)
 
-    def _dump_states(self, request: Message, wanted: Any) -> Iterator[bytes]:
+    def _state_bodies(self, wanted: Any) -> Iterator[bytes]:
+        """All states of this moment, as they are when their turn comes; those that have gone by then are left out."""
         for state in self._engine.states():
-            if _is_wanted(wanted, state.info):
-                yield _entry(request, XfrmMsg.NEWSA, xfrm_msg.encode_state(state.snapshot(), reply=True))
+            if state in self._engine.sad and _is_wanted(wanted, state.info):
+                yield xfrm_msg.encode_state(state.snapshot(), reply=True)
 
     def _acquire(self, wanted: xfrm_msg.Acquire) -> Reply:
-        """A user's ACQUIRE: a larval state and the event for key managers, as if a packet had wanted one (7.2)."""
-        raise XfrmError(errno.EOPNOTSUPP, detail="acquires are made by packets here, not by request")
+        self._engine.sad.acquire(wanted)
+        return None
 
     # Policies ----------------------------------------------------------------------------------------------------
 
@@ -199,13 +176,10 @@ class XfrmHandler:
         defaults = xfrm_msg.Defaults(now[Dir.IN], now[Dir.FWD], now[Dir.OUT])
         return XfrmMsg.GETDEFAULT, xfrm_msg.encode_defaults(defaults)
 
-    def _dump_policies(self, request: Message) -> Iterator[bytes]:
+    def _policy_bodies(self) -> Iterator[bytes]:
         for policy in self._engine.policies():
-            yield _entry(request, XfrmMsg.NEWPOLICY, xfrm_msg.encode_policy(policy.snapshot()))
-
-
-def _is_dump(request: Message) -> bool:
-    return request.is_dump and request.type in (XfrmMsg.GETSA, XfrmMsg.GETPOLICY)
+            if policy in self._engine.spd:
+                yield xfrm_msg.encode_policy(policy.snapshot())
 
 
 def _is_wanted(wanted: xfrm_msg.StateFilter, info: StateInfo) -> bool:
@@ -221,6 +195,3 @@ def _is_wanted(wanted: xfrm_msg.StateFilter, info: StateInfo) -> bool:
         and prefix_of(info.dst, wanted.prefixlen_d, bits) == prefix_of(wanted.dst, wanted.prefixlen_d, bits)
     )
 
-
-def _entry(request: Message, kind: XfrmMsg, body: bytes) -> bytes:
-    return netlink.message(kind, NLM_F_MULTI, request.seq, request.pid, body)
