@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -194,6 +193,8 @@ class Client:
 
     def command(self, name: str, **arguments: Any) -> Any:
         """One request on the JSON socket."""
+        import json
+
         with _connect(self._netns, runtime.JSON_SOCKET, socket.SOCK_STREAM) as connection:
             connection.sendall(json.dumps({"cmd": name} | arguments).encode() + b"\n")
             with connection.makefile("rb") as lines:
