@@ -413,6 +413,43 @@ def test_esp_that_is_not_ours_to_open_is_delivered_like_any_other() -> None:
     assert right.moved() == {} and devices[1].rx_packets == 0
 
 
+def test_RX_02_several_inner_tunnels_in_one_burst() -> None:
+    right, devices = nested(3)
+    inner = [forge(PACKET, IPPROTO_IPIP, spi=spi, seq=seq) for seq in (1, 2) for spi in (1, 2)]
+    outer = [forge(packet, IPPROTO_IPIP, spi=3, seq=seq) for seq, packet in enumerate(inner, 1)]
+    assert receive(right.engine, outer) == [PACKET] * 4 and right.moved() == {}
+    assert [devices[n].rx_packets for n in (1, 2, 3)] == [2, 2, 4]
+    only_nested = Template(*OUTER[4], reqid=3)
+    for n in (1, 2):
+        policy = PolicyInfo(ANY, Dir.IN, n, (Template(*OUTER[4], reqid=n), only_nested), priority=10)
+        right.engine.update_policy(policy, NOW)
+    again = [forge(PACKET, IPPROTO_IPIP, spi=spi, seq=seq) for seq in (3, 4) for spi in (1, 2)]
+    assert receive(right.engine, again) == [] and right.moved() == {"XfrmInTmplMismatch": 4}
+
+
+def test_a_verdict_is_for_one_way_in() -> None:
+    """What was let in through two tunnels is not let in through the inner one alone."""
+    right, _ = nested(2)
+    for n in (1, 2):
+        right.engine.delete_state(StateId(OUTER[4][1], n), NOW)
+        right.engine.add_state(tunnel_state(*OUTER[4], n, if_id=2, reqid=n), NOW)
+    both = tuple(Template(*OUTER[4], reqid=reqid) for reqid in (1, 2))
+    right.engine.add_policy(PolicyInfo(Selector.parse(*INNER[4]), Dir.IN, 2, both), NOW)
+    assert receive(right.engine, [wrapped(2, 1), wrapped(1, 2), wrapped(2, 3)]) == [PACKET] * 2
+    assert right.moved() == {"XfrmInTmplMismatch": 1}
+
+
+def test_esp_on_its_way_to_another_host_is_not_opened() -> None:
+    """Not even if it looks like what we send there ourselves: what is not local is forwarded."""
+    right, devices = nested(2)
+    right.engine.add_state(tunnel_state(OUTER[4][0], "203.0.113.99", 1, if_id=1, reqid=1), NOW)
+    right.engine.add_policy(PolicyInfo(ANY, Dir.FWD, 2, (Template(*OUTER[4], reqid=2),)), NOW)
+    own = bytearray(wrapped(1))
+    own[16:20] = pack_address("203.0.113.99")
+    assert receive(right.engine, [forge(bytes(own), IPPROTO_IPIP, spi=2)]) == [bytes(own)]
+    assert devices[1].rx_packets == 0 and right.moved() == {}
+
+
 def test_esp_that_goes_to_another_namespace_is_not_ours() -> None:
     right, devices = nested(2)
     devices[2].away = True

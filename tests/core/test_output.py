@@ -334,6 +334,21 @@ def test_packets_of_several_flows_keep_their_order_within_a_flow() -> None:
     assert pair.xfrm_left.tx_bytes == sum(map(len, packets))
 
 
+def test_each_flow_goes_through_its_own_states() -> None:
+    """However they are mixed in a burst: by destination here, over either family."""
+    host = Host()
+    xfrm = host.interface()
+    for version, spi in ((4, 0x1000), (6, 0x2000)):
+        host.engine.add_state(tunnel_state(*OUTER[version], spi), NOW)
+        selector = Selector.parse("", f"10.0.0.{version}/32")
+        host.engine.add_policy(PolicyInfo(selector, Dir.OUT, 42, (Template(*OUTER[version], reqid=1),)), NOW)
+    mixed = [4, 6, 6, 4, 4, 6]
+    outgoing, _ = host.engine.output(xfrm, [udp(INNER[4][0], f"10.0.0.{v}") for v in mixed], NOW)
+    assert [packet[0] >> 4 for packet in wire(outgoing)] == mixed
+    assert [len(group.path.dst) for group in outgoing] == [4, 16, 4, 16]
+    assert [state.packets for state in host.engine.states()] == [3, 3]
+
+
 # Super-packets ----------------------------------------------------------------------------------------------------
 
 
