@@ -419,12 +419,20 @@ def test_RX_02_several_inner_tunnels_in_one_burst() -> None:
     outer = [forge(packet, IPPROTO_IPIP, spi=3, seq=seq) for seq, packet in enumerate(inner, 1)]
     assert receive(right.engine, outer) == [PACKET] * 4 and right.moved() == {}
     assert [devices[n].rx_packets for n in (1, 2, 3)] == [2, 2, 4]
-    only_nested = Template(*OUTER[4], reqid=3)
+
+
+def test_IN_12_several_inner_tunnels_in_one_burst() -> None:
+    """Each of their packets answers for the outer one as well."""
+    right, devices = nested(3)
     for n in (1, 2):
-        policy = PolicyInfo(ANY, Dir.IN, n, (Template(*OUTER[4], reqid=n), only_nested), priority=10)
-        right.engine.update_policy(policy, NOW)
-    again = [forge(PACKET, IPPROTO_IPIP, spi=spi, seq=seq) for seq in (3, 4) for spi in (1, 2)]
-    assert receive(right.engine, again) == [] and right.moved() == {"XfrmInTmplMismatch": 4}
+        right.engine.delete_state(StateId(OUTER[4][1], n), NOW)
+        right.engine.add_state(tunnel_state(*OUTER[4], n, if_id=3, reqid=n), NOW)
+    both = (Template(*OUTER[4], reqid=0), Template(*OUTER[4], reqid=3))
+    right.engine.add_policy(PolicyInfo(Selector.parse(*INNER[4]), Dir.IN, 3, both), NOW)
+    inner = [forge(PACKET, IPPROTO_IPIP, spi=spi, seq=seq) for seq in (1, 2) for spi in (1, 2)]
+    outer = [forge(packet, IPPROTO_IPIP, spi=3, seq=seq) for seq, packet in enumerate(inner, 1)]
+    assert receive(right.engine, outer) == [PACKET] * 4 and right.moved() == {}
+    assert devices[3].rx_packets == 8
 
 
 def test_a_verdict_is_for_one_way_in() -> None:
