@@ -18,6 +18,7 @@ from xfrmi.formats.grammar import parse
 from xfrmi.formats.show import Show
 from xfrmi.formats.tokens import matches
 from xfrmi.wire.link_types import IFF_UP
+from xfrmi.wire.xfrm_info_msg import Defaults, SadInfo, SpdInfo
 
 if TYPE_CHECKING:
     from xfrmi.client import Client
@@ -150,23 +151,35 @@ class Executor:
             sys.stdout.write(print_policy(policy, show))
 
     def _counts(self, request: r.CountStates | r.CountPolicies | r.GetDefaults) -> None:
-        from xfrmi.formats import json_xfrm, print_stat
-
-        client, show, json = self._client, self._show(), self._options.json
+        client, show = self._client, self._show()
+        found: SadInfo | SpdInfo | Defaults
         match request:
             case r.CountStates():
-                sad = client.count_states()
-                text, value = print_stat.print_state_count(sad, show), json_xfrm.state_count_json(sad)
+                found = client.count_states()
             case r.CountPolicies():
-                spd = client.count_policies()
-                text, value = print_stat.print_policy_count(spd, show), json_xfrm.policy_count_json(spd)
+                found = client.count_policies()
             case _:
-                defaults = client.defaults()
-                text, value = print_stat.print_defaults(defaults), dict(json_xfrm.defaults_json(defaults))
-        if json:
-            self._print_json(value)
-        else:
-            sys.stdout.write(text)
+                found = client.defaults()
+        if self._options.json:
+            from xfrmi.formats import json_xfrm
+
+            match found:
+                case SadInfo():
+                    self._print_json(json_xfrm.state_count_json(found))
+                case SpdInfo():
+                    self._print_json(json_xfrm.policy_count_json(found))
+                case _:
+                    self._print_json(dict(json_xfrm.defaults_json(found)))
+            return
+        from xfrmi.formats import print_stat
+
+        match found:
+            case SadInfo():
+                sys.stdout.write(print_stat.print_state_count(found, show))
+            case SpdInfo():
+                sys.stdout.write(print_stat.print_policy_count(found, show))
+            case _:
+                sys.stdout.write(print_stat.print_defaults(found))
 
     def _stat(self) -> int:
         """The counters, in the format of /proc/net/xfrm_stat."""
