@@ -1,7 +1,7 @@
 """`make demo`: two hosts, a router between them, and one question asked in many ways: does only ESP leave?
 
 Every line on the screen is a check that was made just now on real packets; the exit status is 0 only if each held.
-What is typed on the hosts is what one would type with `ip` on a kernel that has all this: see KEYING.
+What the hosts are told is what one would type with `ip` on a kernel that has all this: see demo_hosts.
 """
 
 from __future__ import annotations
@@ -36,22 +36,30 @@ CHECKS: tuple[tuple[str, str, Callable[[Hosts], checks.Result]], ...] = (
 )
 
 
-class _Interrupted(Exception):
-    pass
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Interrupted(BaseException):
+    """Not an Exception: no check may take it for its own failure."""
 
 
 def main() -> int:
     """Run the demo. Exit status: 0 all held, 1 something did not or the machine lacks something, 130 interrupted."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        for again in INTERRUPTS:  # cleaning up is not interrupted
+            signal.signal(again, signal.SIG_IGN)
         raise _Interrupted
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
     screen = Screen()
     try:
         how = prepare()
+        # Held back for the moment in which there is a lab already and nobody yet who would clear it away.
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+        for number in INTERRUPTS:
+            signal.signal(number, interrupt)
         with Lab() as lab:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
             return _show(screen, lab, how)
     except Lacking as lack:
         screen.clear()
@@ -72,14 +80,17 @@ def _show(screen: Screen, lab: Lab, how: str) -> int:
     screen.begin("hosts", "three namespaces, two daemons, keys")
     try:
         hosts = build(lab)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # of sockets, of netlink, of a daemon's start
         screen.end("hosts", False, str(error))
         return 1
     screen.end("hosts", True, f"two daemons, {hosts.objects} interfaces, states and policies in place")
     with hosts.tap:
         for name, doing, check in CHECKS:
             screen.begin(name, doing)
-            held, *evidence = check(hosts)
+            try:
+                held, *evidence = check(hosts)
+            except Exception as error:  # what cannot be shown has not held
+                held, evidence = False, [f"{type(error).__name__}: {error}"]
             screen.end(name, bool(held), *map(str, evidence))
     screen.line()
     if screen.failures:

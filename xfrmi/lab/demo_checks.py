@@ -84,18 +84,20 @@ def rekey(hosts: Hosts) -> Result:
     running = threading.Event()
     running.set()
     hosts.tap.clear()
-    stream = NumberedStream(hosts.moon, hosts.sun, IPSEC0.inner["sun"][1], per_second=500)
     with ThreadPoolExecutor() as pool:
-        transfer = pool.submit(
-            tcp_transfer, hosts.moon, hosts.sun, IPSEC0.inner["sun"][0], TRANSFER, more=running.is_set
-        )
         try:
-            time.sleep(0.2)
-            install(hosts, IPSEC0, generation=1)
-            time.sleep(0.2)
+            transfer = pool.submit(
+                tcp_transfer, hosts.moon, hosts.sun, IPSEC0.inner["sun"][0], TRANSFER, more=running.is_set
+            )
+            stream = NumberedStream(hosts.moon, hosts.sun, IPSEC0.inner["sun"][1], per_second=500)
+            try:
+                time.sleep(0.2)
+                install(hosts, IPSEC0, generation=1)
+                time.sleep(0.2)
+            finally:
+                account = stream.finish()
         finally:
-            running.clear()
-            account = stream.finish()
+            running.clear()  # or the pool would wait for ever
     done = transfer.result()
     time.sleep(0.1)
     counts = Counter(spi_and_sequence(frame)[0] for frame in hosts.tap.esp())

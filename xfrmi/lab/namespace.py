@@ -110,7 +110,12 @@ class Namespace:
     def run(self, command: Sequence[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program in here to its end; output is captured."""
         process = self.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
-        out, err = process.communicate()
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def close(self) -> None:

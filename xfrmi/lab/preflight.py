@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 
-from xfrmi.lab.namespace import Namespace, become_root_in_user_namespace
+from xfrmi.lab.namespace import Namespace, become_root_in_user_namespace, sysctl
 
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 
@@ -32,11 +31,21 @@ def prepare() -> str:
         except OSError as error:
             raise Lacking(_no_user_namespace(error, missing)) from None
     try:
-        Namespace().close()
+        namespace = Namespace()
     except OSError as error:
         raise Lacking(
             f"this machine makes no network namespaces ({error.strerror}); a container needs: --cap-add SYS_ADMIN"
         ) from None
+    try:
+        with namespace:
+            sysctl("net.ipv4.ip_forward", 0)
+    except OSError as error:
+        raise Lacking(
+            f"/proc/sys cannot be written ({error.strerror}), and a lab routes packets; "
+            "in a container: mount -o remount,rw /proc/sys"
+        ) from None
+    finally:
+        namespace.close()
     return how
 
 
@@ -82,8 +91,3 @@ def _no_user_namespace(error: OSError, missing: list[str]) -> str:
         except OSError:
             continue
     return f"{lack}; run it as root instead: sudo make demo"
-
-
-def die_with_parent() -> None:
-    """If whoever started us goes, so do we (and with us every namespace and program of the lab)."""
-    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM

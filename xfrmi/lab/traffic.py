@@ -106,7 +106,7 @@ def tcp_transfer(
         except OSError as error:
             problems.append(f"receiver: {error}")
 
-    thread = threading.Thread(target=receive)
+    thread = threading.Thread(target=receive, daemon=True)
     thread.start()
     block = os.urandom(1 << 16) + filler(1 << 16)
     sent = hashlib.sha256()
@@ -161,7 +161,7 @@ class NumberedStream:
         self._payload = filler(size)
         self._stop = threading.Event()
         self.stream = Stream()
-        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+        self._threads = [threading.Thread(target=turn, daemon=True) for turn in (self._send, self._receive)]
         for thread in self._threads:
             thread.start()
 

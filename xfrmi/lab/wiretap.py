@@ -30,7 +30,7 @@ class Wiretap:
         self._socket.settimeout(0.1)
         self._stop = threading.Event()
         self.frames: list[bytes] = []
-        self._thread = threading.Thread(target=self._listen)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:

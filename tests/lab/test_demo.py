@@ -1,0 +1,191 @@
+"""`xfrmi lab demo`, the program: it holds, it says what is missing, and whatever ends it, it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import xfrmi
+from xfrmi.lab.demo import CHECKS
+from xfrmi.lab.preflight import Lacking, prepare
+
+ROOT = Path(xfrmi.__file__).parents[1]
+
+
+def unusable() -> str:
+    """Why the demo cannot run here, '' if it can. Asked in a child: it may have to enter a user namespace."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare()
+        except Lacking as lack:
+            os.write(write, str(lack).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as pipe:
+        return pipe.read()
+
+
+@pytest.fixture(scope="module")
+def demo_runs() -> None:
+    if why := unusable():
+        pytest.skip(f"NO DEMO ON THIS MACHINE, NOT TESTED: {why}")
+
+
+class Demo:
+    """The demo as a process, in a folder for temporary files of its own, and all its descendants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.before = surroundings()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "xfrmi", "lab", "demo"],
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=open(folder.with_suffix(".out"), "w"),  # noqa: SIM115
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.family: dict[int, str] = {}
+        """pid -> start time, which tells it from a later process with the same pid."""
+
+    @property
+    def out(self) -> str:
+        return self.folder.with_suffix(".out").read_text()
+
+    def look(self) -> None:
+        """Note who belongs to it. Children of children count."""
+        parents = {pid: stat for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (stat := stat_of(pid))}
+        known = {self.process.pid} | set(self.family)
+        while new := {pid for pid, (parent, _) in parents.items() if parent in known} - known:
+            known |= new
+        for pid in known & set(parents):
+            self.family[pid] = parents[pid][1]
+
+    def wait_for(self, text: str) -> None:
+        """Until `text` is on its screen."""
+        deadline = time.monotonic() + 60
+        while text not in self.out:
+            assert time.monotonic() < deadline, self.out
+            assert self.process.poll() is None, f"{self.out}\n{self.process.stderr and self.process.stderr.read()}"
+            self.look()
+            time.sleep(0.02)
+        self.look()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it. Exit status and what it wrote to stderr."""
+        while self.process.poll() is None:
+            self.look()
+            time.sleep(0.05)
+        assert self.process.stderr is not None
+        return self.process.returncode, self.process.stderr.read()
+
+    def alive(self) -> list[int]:
+        return [pid for pid, start in self.family.items() if (stat := stat_of(pid)) and stat[1] == start]
+
+    def left_behind(self) -> dict[str, object]:
+        """What is still there of it."""
+        deadline = time.monotonic() + 5
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        remains: dict[str, object] = {"processes": self.alive(), "files": list(self.folder.iterdir())}
+        remains |= {what: found - self.before[what] for what, found in surroundings().items()}
+        return {what: found for what, found in remains.items() if found}
+
+
+def surroundings() -> dict[str, set[str]]:
+    """What a lab could leave behind beside its own processes and files. A namespace without a process needs a mount."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {
+        "links": set(os.listdir("/sys/class/net")),
+        "runtime directories": set(map(str, Path("/run").glob("xfrmi/*"))),
+        "namespaces": {line for line in mounts if " - nsfs " in line},
+    }
+
+
+def stat_of(pid: int) -> tuple[int, str] | None:
+    """(parent, start time) of a process that runs; None for one that is gone or only waits to be buried."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (int(fields[1]), fields[19])
+
+
+@pytest.fixture
+def demo(demo_runs: None, tmp_path: Path) -> Iterator[Demo]:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    running = Demo(folder)
+    yield running
+    if running.process.poll() is None:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_every_check_holds(demo: Demo) -> None:
+    status, errors = demo.end()
+    assert (status, errors) == (0, ""), demo.out
+    ticked = [line.split("✓")[1].strip() for line in demo.out.splitlines() if "✓" in line]
+    assert len(ticked) == 1 + len(CHECKS)
+    for (name, _, _), line in zip(CHECKS, ticked[1:], strict=True):
+        assert line.startswith(name)
+    assert "✗" not in demo.out
+    assert "All held" in demo.out
+    assert max(map(len, demo.out.splitlines())) <= 120
+    assert len(demo.out.splitlines()) <= 24, "one screen"
+    assert "\x1b" not in demo.out, "no colours into a file"
+    assert demo.left_behind() == {}
+
+
+@pytest.mark.parametrize(
+    ("seen", "delay", "number"),
+    [
+        ("moon", 0, signal.SIGINT),
+        ("moon", 0.3, signal.SIGTERM),
+        ("✓ hosts", 0, signal.SIGTERM),
+        ("✓ ping", 0.3, signal.SIGINT),
+        ("✓ if_id 43", 0.3, signal.SIGTERM),
+        ("✓ rekey", 0, signal.SIGHUP),
+    ],
+    ids=["begins", "hosts come up", "first packets", "in a transfer", "in the rekey", "near the end"],
+)
+def test_interrupted(demo: Demo, seen: str, delay: float, number: signal.Signals) -> None:
+    """130, one sentence, and nothing left, once `seen` is on the screen and `delay` seconds later."""
+    demo.wait_for(seen)
+    time.sleep(delay)
+    demo.process.send_signal(number)
+    status, errors = demo.end()
+    assert (status, errors) == (130, "xfrmi: interrupted; everything is cleaned up\n")
+    assert demo.left_behind() == {}
+
+
+def test_impatience_changes_nothing(demo: Demo) -> None:
+    """A second and a third Ctrl-C while it clears away."""
+    demo.wait_for("✓ ping")
+    for _ in range(3):
+        demo.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    status, errors = demo.end()
+    assert (status, errors) == (130, "xfrmi: interrupted; everything is cleaned up\n")
+    assert demo.left_behind() == {}
+
+
+def test_killed(demo: Demo) -> None:
+    """SIGKILL leaves no time to remove files; programs and namespaces go with it all the same."""
+    demo.wait_for("✓ ping")
+    assert len(demo.alive()) >= 3, "the demo and two daemons at least"
+    demo.process.kill()
+    demo.process.wait()
+    assert set(demo.left_behind()) <= {"files"}
