@@ -199,7 +199,7 @@ def test_OUT_09_without_a_route_there_is_no_source() -> None:
     assert host.moved() == {"XfrmOutPolError": 1}
 
 
-def test_TX_03_dev_of_a_policy_is_the_link_and_binds_no_route() -> None:
+def test_TX_03_dev_of_a_policy_is_the_link_and_binds_the_outer_packet() -> None:
     asked: list[int] = []
 
     class Asked(StaticRouter):
@@ -214,8 +214,29 @@ def test_TX_03_dev_of_a_policy_is_the_link_and_binds_no_route() -> None:
         selector = Selector.parse("0.0.0.0/0", ifindex=2)
         engine.add_policy(PolicyInfo(selector, Dir.OUT, if_id, (Template(*OUTER[4], reqid=1),)), NOW)
     (outgoing,), _ = engine.output(on_2, [PACKET], NOW)
-    assert outgoing.path.ifindex == 0 and asked == [0]
+    assert outgoing.path.ifindex == 2 and asked == [0, 2]
     assert engine.output(on_3, [PACKET], NOW)[0] == []
+
+
+@pytest.mark.parametrize(("link", "routes", "way_out"), [(0, (0,), 0), (1, (0,), 0), (9, (0,), 0), (2, (0, 2), 2)])
+def test_dev_binds_unless_it_is_lo_or_gone(link: int, routes: tuple[int, ...], way_out: int) -> None:
+    class Some(StaticRouter):
+        def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+            return super().route(dst, src, ifindex, mark) if ifindex in routes else None
+
+    pair = Pair()
+    pair.left.engine.router = Some(ifindex=3)
+    pair.xfrm_left.link = link
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET], NOW)
+    assert outgoing.path.ifindex == way_out
+
+
+def test_TX_10_a_tunnel_whose_peer_is_behind_itself_loops_whatever_dev_says() -> None:
+    pair = Pair()
+    pair.left.engine.router = StaticRouter(ifindex=9)
+    pair.xfrm_left.ifindex, pair.xfrm_left.link = 9, 2
+    assert pair.left.engine.output(pair.xfrm_left, [PACKET], NOW)[0] == []
+    assert raised(pair.xfrm_left) == {"tx_errors": 1, "tx_dropped": 1, "collisions": 1}
 
 
 @pytest.mark.parametrize("away", [False, True])

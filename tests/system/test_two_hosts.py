@@ -63,18 +63,36 @@ MARK = 7
 
 
 @in_netns
-def test_transport_mode() -> None:
-    """5.2: the packet keeps its addresses, so it has the same route before and after: into the xfrm device.
+def test_transport_mode_with_dev() -> None:
+    """5.2: the packet keeps its addresses, so the routing tables lead it into the device again: `dev` leads out."""
+    with two_hosts() as hosts:
+        tunnels = [
+            Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), dev="eth0") for v in (4, 6)
+        ]
+        hosts.set_up(*tunnels)
+        for host in hosts.ends:
+            peer = PEER[host.name]
+            with host:
+                for family, tunnel in zip((4, 6), tunnels, strict=True):
+                    source = OUTER[host.name, family]
+                    ip(f"route add {OUTER[peer, family]}/{32 if family == 4 else 128} dev {tunnel.name} src {source}")
+        for tunnel in tunnels:
+            carries(hosts, tunnel)
+        nothing_was_lost_or_shown(hosts)
 
-    That is a loop (TX-10), and `dev eth0` does not prevent it: for the outer route a kernel takes only a VRF from it.
-    What does is a mark that the states put on what they have sealed (set-mark, 3.8) and a rule that sends marked
-    packets by a table that knows eth0 only. What arrives at eth0 from the peer does not come by the way back to him,
-    so eth0 must not check that (rp_filter; two_hosts turns it off).
+
+@in_netns
+def test_transport_mode_with_a_mark() -> None:
+    """Without `dev` it is a mark that leads out: the states put it on what they have sealed (set-mark, 3.8), and a
+    rule sends marked packets by a table that knows eth0 only.
+
+    What arrives at eth0 from the peer does not come by the way back to him, so eth0 must not check that (rp_filter;
+    two_hosts turns it off).
     """
     with two_hosts() as hosts:
         marked = f"output-mark {MARK}"
         tunnels = [
-            Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), dev="eth0", state=marked)
+            Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), state=marked)
             for v in (4, 6)
         ]
         hosts.set_up(*tunnels)
@@ -95,7 +113,7 @@ def test_transport_mode() -> None:
 def test_transport_mode_without_a_way_out_is_a_loop() -> None:
     """TX-10: the outer packet would come back into the device it came from: collisions, and nothing on the wire."""
     with two_hosts() as hosts:
-        tunnel = Tunnel("xfrm0", 1, mode="transport", inner=(4,), dev="eth0")
+        tunnel = Tunnel("xfrm0", 1, mode="transport", inner=(4,))
         hosts.set_up(tunnel)
         with hosts.moon:
             ip(f"route add {OUTER['sun', 4]}/32 dev xfrm0 src {OUTER['moon', 4]}")

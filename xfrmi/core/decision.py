@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xfrmi.core.resolve import OWN_ENDS
+from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.errors import Drop
 from xfrmi.wire.flow import Flow
-from xfrmi.wire.xfrm_const import Action, Dir, XfrmStat
+from xfrmi.wire.xfrm_const import Action, Dir, Mode, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
     from xfrmi.core.path import Path
     from xfrmi.core.policy import Policy
+    from xfrmi.core.router import Route
     from xfrmi.core.state import State
     from xfrmi.wire.xfrm_types import Template
 
@@ -72,13 +74,7 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         policy, states = _resolve(engine, interface, flow, now)
     except Drop as drop:
         raise Refused(drop.stat, drop.reason) from None
-    # Not bound to the link: a kernel takes only a VRF from it, so `dev lo`, or a `dev` long gone, does no harm.
-    path = states[-1].path
-    route = engine.router.route(path.dst, path.src, path.ifindex, path.mark)
-    if route is None:
-        raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the peer")
-    if route.ifindex and route.ifindex == interface.ifindex and not interface.away:
-        raise Loop
+    path, route = _way_out(engine, interface, states[-1])
     mtu = route.mtu
     for state in reversed(states):
         state.path_mtu = mtu
@@ -115,6 +111,28 @@ def _resolve(engine: Engine, interface: Interface, flow: Flow, now: float) -> tu
     if states[0].if_id != interface.if_id:
         raise Refused(None, "the state belongs to another if_id")  # TX-08
     return policies[0], tuple(states)
+
+
+def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Path, Route]:
+    """Path and route of the outer packet: by the `dev` of the interface where it has one, else by the routing tables.
+
+    A peer that is reached through this very interface is a loop even so, as in the kernel; except in transport mode,
+    where the peer always is, and `dev` is what leads out (docs/deviations.md). `dev lo` leads nowhere and a `dev` that
+    is gone leads no more: both count as none (DEV-06).
+    """
+    path = outermost.path
+    route = engine.router.route(path.dst, path.src, 0, path.mark)
+    loops = route is not None and route.ifindex != 0 and route.ifindex == interface.ifindex and not interface.away
+    if interface.link not in (0, LOOPBACK_IFINDEX) and not (loops and outermost.mode != Mode.TRANSPORT):
+        bound = outermost.path_to(interface.link)
+        by_link = engine.router.route(bound.dst, bound.src, bound.ifindex, bound.mark)
+        if by_link is not None:
+            return bound, by_link
+    if route is None:
+        raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the peer")
+    if loops:
+        raise Loop
+    return path, route
 
 
 def _source(engine: Engine, template: Template) -> bytes:

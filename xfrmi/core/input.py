@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import open_burst
 from xfrmi.core.policy_check import check_input, is_icmp_error, quoted_flow
+from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.core.state import KM_DEAD
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
 
-LOOPBACK_IFINDEX = 1
 
 
 class Verdict:

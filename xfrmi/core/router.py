@@ -11,6 +11,9 @@ from typing import NamedTuple, Protocol
 
 from xfrmi.wire.address import any_address, family_of
 
+LOOPBACK_IFINDEX = 1
+"""`lo` has this number in every network namespace."""
+
 _BROADCAST = b"\xff\xff\xff\xff"
 
 

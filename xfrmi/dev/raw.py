@@ -3,8 +3,7 @@
 Out, header bytes are exactly the core's (IP_HDRINCL, IPV6_HDRINCL; kernel-behaviour section 0): the kernel fills an
 IPv4 identification of 0 where DF is clear, and nothing else. It never fragments what it is handed with a header, so
 that is done here, after ESP as it should be; what is too big and may not be fragmented is refused with EMSGSIZE.
-Mark and output device go along with each message (SO_MARK, PKTINFO), so one socket serves every path. The device binds
-an IPv4 route; of IPv6 routes from a given source the kernel only prefers those of the device, here as in the router.
+Mark and output device go along with each message (SO_MARK, PKTINFO), so one socket serves every path.
 
 In, the two families differ: an IPv4 raw socket gives the IP header, an IPv6 one the payload only, and the header is
 put together again from control messages (RAW-03). A raw socket sees what is addressed to this host, reassembled
@@ -208,7 +207,8 @@ class RawEsp:
         else:
             sockaddr = struct.pack("=HHI16sI", AF_INET6, 0, 0, path.dst, 0)
             if path.ifindex:
-                control = cmsg(IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16si", path.src, path.ifindex))
+                # Without a source: with one the kernel only prefers the device (the header keeps its own).
+                control = cmsg(IPPROTO_IPV6, IPV6_PKTINFO, struct.pack("=16xi", path.ifindex))
         if path.mark:
             control += cmsg(socket.SOL_SOCKET, SO_MARK, struct.pack("=I", path.mark))
         made = self._destinations[path] = Destination(sockaddr, control)

@@ -101,8 +101,10 @@ class KernelRouter:
         self.generation += 1
 
     def _ask(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+        # From a given source the kernel only prefers the IPv6 routes of a device; without one it keeps to them.
+        bound = ifindex and len(dst) == 16
         try:
-            answer = self._rtnl.route(dst, src if any(src) else b"", ifindex, mark)
+            answer = self._rtnl.route(dst, src if any(src) and not bound else b"", ifindex, mark)
         except XfrmError:
             return None
         mtu = answer.mtu or self._mtu_of(answer.ifindex)
