@@ -10,6 +10,7 @@ import pytest
 
 from tests.netns import Namespace, in_netns, need_tun
 from xfrmi.dev import netns
+from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.dev.tun import Tun
 from xfrmi.errors import XfrmError
@@ -72,3 +73,58 @@ def test_a_tun_tells_where_it_is() -> None:
     with netns.inside(there.fd):
         Rtnl().delete_link(link.ifindex)
     assert netns.netns_of_tun(tun.fileno()) is None
+
+
+@in_netns
+def test_a_namespace_has_a_number_here() -> None:
+    """The same whenever it is asked for; links in there are found by it, until it ends."""
+    there, rtnl = Namespace(), Rtnl()
+    nsid = rtnl.netns_id(there.fd)
+    assert rtnl.netns_id(there.fd) == nsid != rtnl.netns_id(Namespace().fd)
+    with there:
+        Tun("inside0", persist=True).close()
+    assert rtnl.link("inside0") is None
+    found = rtnl.link("inside0", nsid)
+    assert found is not None
+    assert rtnl.link(found.ifindex, nsid) == found
+    assert rtnl.link("inside0", 4711) is None
+    with open(os.devnull) as nothing, pytest.raises(XfrmError):
+        rtnl.netns_id(nothing.fileno())
+    rtnl.close()
+
+
+@in_netns
+def test_changes_are_heard_from_there_too() -> None:
+    need_tun()
+    there, rtnl, monitor = Namespace(), Rtnl(), LinkMonitor()
+    nsid = rtnl.netns_id(there.fd)
+    assert monitor.changed() == set()
+    tun = Tun("here0")
+    with there:
+        inner = Rtnl()
+        lo = inner.link("lo")
+        assert lo is not None
+        inner.set_link(lo.ifindex, mtu=5000)
+        inner.close()
+    changed = monitor.changed()
+    assert changed is not None
+    link = rtnl.link("here0")
+    assert link is not None
+    assert {(None, link.ifindex), (nsid, lo.ifindex)} <= changed
+    tun.close()
+    assert (None, link.ifindex) in (monitor.changed() or ())
+    monitor.close()
+    rtnl.close()
+
+
+@in_netns
+def test_announcements_that_were_lost_mean_anything_may_have_changed() -> None:
+    rtnl, monitor = Rtnl(), LinkMonitor()
+    lo = rtnl.link("lo")
+    assert lo is not None
+    for size in range(2000):
+        rtnl.set_link(lo.ifindex, mtu=1300 + size)
+    assert monitor.changed() is None
+    assert monitor.changed() == set()
+    monitor.close()
+    rtnl.close()

@@ -37,27 +37,17 @@ def alias_of(interface: Interface) -> str:
     return f"xfrmi {key} link {interface.link}"
 
 
-class Place:
-    """A network namespace with devices of ours in it: how to ask and order its kernel, how to hear of changes."""
-
-    def __init__(self) -> None:
-        self.rtnl = Rtnl()
-        self.monitor = LinkMonitor()
-
-    def close(self) -> None:
-        self.rtnl.close()
-        self.monitor.close()
-
-
 class XfrmDevice:
-    """One interface and its TUN. `place` is where the TUN is now; its home is where the daemon is (NS-01)."""
+    """One interface and its TUN."""
 
-    __slots__ = ("interface", "multicast", "place", "tun", "txqlen")
+    __slots__ = ("interface", "multicast", "nsid", "tun", "txqlen")
 
-    def __init__(self, interface: Interface, tun: Tun, place: Place) -> None:
+    def __init__(self, interface: Interface, tun: Tun) -> None:
         self.interface = interface
         self.tun = tun
-        self.place = place
+        self.nsid: int | None = None
+        """Our number for the namespace where the TUN is, None for home, which is where the daemon is (NS-01). A number
+        keeps that namespace from nothing: it ends when its inhabitants do, and the TUN with it."""
         self.multicast = False
         """IFF_MULTICAST: an xfrm device has it only when somebody switched it on, as routing daemons ask for."""
         self.txqlen = XFRM_LINK_QLEN
@@ -75,8 +65,9 @@ class Devices:
         self._log = log
         self._devices: dict[Interface, XfrmDevice] = {}
         self._home_fd = open_netns()
-        self._home = Place()
-        loop.watch(self._home.monitor.fileno(), lambda: self._follow(self._home))
+        self._rtnl = Rtnl()
+        self._monitor = LinkMonitor()
+        loop.watch(self._monitor.fileno(), self.sync)
 
     def __getitem__(self, interface: Interface) -> XfrmDevice:
         return self._devices[interface]
@@ -97,11 +88,11 @@ class Devices:
         """RTM_NEWLINK: rules DEV-01..05, then the TUN. Leaves nothing behind if anything is refused."""
         name = info.name or "xfrm%d"
         self._engine.interfaces.check_add(name, info.if_id or 0, info.link or 0, info.external)
-        if self._home.rtnl.link(name) is not None:
+        if self._rtnl.link(name) is not None:
             raise XfrmError(errno.EEXIST, detail=f'a device "{name}" exists already')
         tun = Tun(name, persist=True)
         try:
-            shape_like_xfrm(self._home.rtnl, tun.name, XFRM_LINK_MTU if info.mtu is None else info.mtu)
+            shape_like_xfrm(self._rtnl, tun.name, XFRM_LINK_MTU if info.mtu is None else info.mtu)
             interface = self._engine.add_interface(tun.name, info.if_id or 0, info.link or 0, info.external)
             try:
                 self._attach(interface, tun)
@@ -131,17 +122,19 @@ class Devices:
             raise XfrmError(
                 errno.EOPNOTSUPP, detail=f'the alias "{alias_of(interface)}" is how the next daemon knows the device'
             )
-        self._devices[interface].place.rtnl.set_link(
-            interface.ifindex,
-            up=bool(info.flags & IFF_UP) if info.change & IFF_UP else None,
-            multicast=bool(info.flags & IFF_MULTICAST) if info.change & IFF_MULTICAST else None,
-            mtu=info.mtu,
-            name=info.name or None,
-            txqlen=info.txqlen,
-            netns_fd=netns_fd,
-            netns_pid=info.netns_pid,
-        )
-        self._refresh(interface)
+        device = self._devices[interface]
+        with self._rtnl_at(device) as rtnl:
+            rtnl.set_link(
+                interface.ifindex,
+                up=bool(info.flags & IFF_UP) if info.change & IFF_UP else None,
+                multicast=bool(info.flags & IFF_MULTICAST) if info.change & IFF_MULTICAST else None,
+                mtu=info.mtu,
+                name=info.name or None,
+                txqlen=info.txqlen,
+                netns_fd=netns_fd,
+                netns_pid=info.netns_pid,
+            )
+        self._refresh(device)
 
     def remove(self, interface: Interface) -> None:
         """RTM_DELLINK: the device goes, its states and policies stay (DEV-14)."""
@@ -153,14 +146,16 @@ class Devices:
 
     def sync(self) -> None:
         """Take in what the kernel has announced up to now."""
-        for place in {device.place for device in self._devices.values()} | {self._home}:
-            self._follow(place)
+        changed = self._monitor.changed()
+        for device in list(self._devices.values()):
+            if changed is None or (device.nsid, device.interface.ifindex) in changed:
+                self._refresh(device)
 
     # Start and end -----------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
         """Adopt the TUNs that an earlier daemon of this namespace left behind."""
-        for link in self._home.rtnl.links():
+        for link in self._rtnl.links():
             match = _ALIAS.fullmatch(link.alias) if link.kind == "tun" else None
             if match is None:
                 continue
@@ -185,8 +180,9 @@ class Devices:
                 self.remove(interface)
             else:
                 self._detach(interface).tun.close()
-        self._loop.unwatch(self._home.monitor.fileno())
-        self._home.close()
+        self._loop.unwatch(self._monitor.fileno())
+        self._monitor.close()
+        self._rtnl.close()
         os.close(self._home_fd)
 
     # Following the kernel ----------------------------------------------------------------------------------------
@@ -200,16 +196,10 @@ class Devices:
         os.close(netns_fd)
         return False
 
-    def _follow(self, place: Place) -> None:
-        changed = place.monitor.changed()
-        for device in list(self._devices.values()):
-            if device.place is place and (changed is None or device.interface.ifindex in changed):
-                self._refresh(device.interface)
-
-    def _refresh(self, interface: Interface) -> None:
+    def _refresh(self, device: XfrmDevice) -> None:
         """Make the interface what its TUN is."""
-        device = self._devices[interface]
-        link = device.place.rtnl.link(interface.ifindex) if interface.ifindex else None
+        interface = device.interface
+        link = self._rtnl.link(interface.ifindex, device.nsid) if interface.ifindex else None
         if link is not None and link.kind == "tun":
             self._mirror(device, link)
         elif not self.gone(device):
@@ -234,16 +224,12 @@ class Devices:
         netns_fd = netns_of_tun(device.tun.fileno())
         if netns_fd is None:
             return
-        self._leave(device)
         interface.verdicts.clear()
         interface.away = not same_netns(netns_fd, self._home_fd)
         name = fcntl.ioctl(device.tun.fileno(), TUNGETIFF, bytes(40))[:IFNAMSIZ].rstrip(b"\0").decode()
         try:
-            if interface.away:
-                with inside(netns_fd):
-                    place = device.place = Place()
-                self._loop.watch(place.monitor.fileno(), lambda: self._follow(place))
-            if (link := device.place.rtnl.link(name)) is not None:
+            device.nsid = self._rtnl.netns_id(netns_fd) if interface.away else None
+            if (link := self._rtnl.link(name, device.nsid)) is not None:
                 self._mirror(device, link)
         except XfrmError as error:
             # It works on, but nobody tells us any more what becomes of it.
@@ -253,11 +239,26 @@ class Devices:
         finally:
             os.close(netns_fd)
 
+    @contextlib.contextmanager
+    def _rtnl_at(self, device: XfrmDevice) -> Iterator[Rtnl]:
+        """Where orders for the device are given: only somebody inside a namespace can give orders there."""
+        netns_fd = netns_of_tun(device.tun.fileno()) if device.interface.away else None
+        if netns_fd is None:
+            yield self._rtnl
+            return
+        try:
+            with inside(netns_fd):
+                rtnl = Rtnl()
+        finally:
+            os.close(netns_fd)
+        with contextlib.closing(rtnl):
+            yield rtnl
+
     # The two halves ----------------------------------------------------------------------------------------------
 
     def _attach(self, interface: Interface, tun: Tun) -> None:
-        device = self._devices[interface] = XfrmDevice(interface, tun, self._home)
-        link = self._home.rtnl.link(tun.name)
+        device = self._devices[interface] = XfrmDevice(interface, tun)
+        link = self._rtnl.link(tun.name)
         if link is None:
             raise XfrmError(errno.ENODEV, detail=f'the TUN "{tun.name}" vanished')
         self._mirror(device, link)
@@ -266,18 +267,12 @@ class Devices:
     def _detach(self, interface: Interface) -> XfrmDevice:
         device = self._devices.pop(interface)
         self._loop.unwatch(device.tun.fileno())
-        self._leave(device)
         self._engine.delete_interface(interface.name)
         return device
 
-    def _leave(self, device: XfrmDevice) -> None:
-        if device.place is not self._home:
-            self._loop.unwatch(device.place.monitor.fileno())
-            device.place.close()
-            device.place = self._home
-
     def _remember(self, interface: Interface) -> None:
-        self._devices[interface].place.rtnl.set_link(interface.ifindex, alias=alias_of(interface))
+        with self._rtnl_at(self._devices[interface]) as rtnl:
+            rtnl.set_link(interface.ifindex, alias=alias_of(interface))
 
 
 def _title(interface: Interface) -> str:

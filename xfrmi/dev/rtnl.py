@@ -7,6 +7,7 @@ made in, wherever the process goes afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import socket
@@ -24,6 +25,7 @@ NETLINK_ROUTE = 0
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWNSID, RTM_GETNSID = 88, 90
 
 IFF_MULTICAST = 0x1000
 
@@ -35,16 +37,21 @@ _NLM_F_DUMP_INTR = 0x10
 
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_TXQLEN, _IFLA_OPERSTATE = 3, 4, 5, 13, 16
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 18, 19, 20, 23, 28
+_IFLA_TARGET_NETNSID = 46
 _IFLA_INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_PREFSRC, _RTA_METRICS, _RTA_MARK = 1, 2, 4, 7, 8, 16
 _RTAX_MTU = 2
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_ANY_NSID = 0xFFFFFFFF
 
+_RTGENMSG = bytes(4)
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _BUFFER = 1 << 17
 _ZERO = memoryview(bytes(4))
+_ALL_ONES = memoryview(b"\xff" * 4)
 _NOTHING = memoryview(b"")
 
 
@@ -95,13 +102,16 @@ class Rtnl:
 
     # Links
 
-    def link(self, which: str | int) -> Link | None:
-        """The device of that name or ifindex, None if there is none."""
+    def link(self, which: str | int, nsid: int | None = None) -> Link | None:
+        """The device of that name or ifindex, None if there is none. With `nsid` (netns_id) in another namespace,
+        and None, too, if that is no more.
+        """
         index, attributes = (which, b"") if isinstance(which, int) else (0, attr_string(_IFLA_IFNAME, which))
+        attributes += b"" if nsid is None else attr_u32(_IFLA_TARGET_NETNSID, nsid)
         try:
             answers = self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)
         except XfrmError as error:
-            if error.errno == errno.ENODEV:
+            if error.errno == errno.ENODEV or (error.errno == errno.EINVAL and nsid is not None):
                 return None
             raise
         return _link(answers[0])
@@ -136,6 +146,26 @@ class Rtnl:
 
     def delete_link(self, ifindex: int) -> None:
         self._request(RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))
+
+    def netns_id(self, netns_fd: int) -> int:
+        """The number under which our namespace knows another, given now if it has none. It keeps nothing alive.
+
+        The kernel takes it back when that namespace ends. XfrmError EINVAL if the descriptor is of no namespace.
+        """
+        which = _RTGENMSG + attr_u32(_NETNSA_FD, netns_fd)
+        known = self._netns_id(which)
+        if known is None:
+            with contextlib.suppress(XfrmError):  # EEXIST: somebody was faster
+                self._request(RTM_NEWNSID, which + attr_u32(_NETNSA_NSID, _ANY_NSID))
+            known = self._netns_id(which)
+        if known is None:
+            raise XfrmError(errno.ENOENT, detail="the network namespace gets no number here")
+        return known
+
+    def _netns_id(self, which: bytes) -> int | None:
+        (answer,) = self._request(RTM_GETNSID, which)
+        number = get_u32(parse_attrs(answer, len(_RTGENMSG)).get(_NETNSA_NSID, _ALL_ONES))
+        return None if number == _ANY_NSID else number
 
     # Addresses and routes
 
