@@ -19,7 +19,7 @@ class Monitor:
         self._host = host
         self._objects = objects
         self._log = f"monitor{len(host.programs)}"
-        self._program: subprocess.Popen[str]
+        self.program: subprocess.Popen[str]
 
     def text(self) -> str:
         return (self._host.folder / self._log).read_text()
@@ -33,7 +33,7 @@ class Monitor:
         return self.text()
 
     def __enter__(self) -> Monitor:
-        self._program = self._host.start(xfrmi_command("monitor", *self._objects), self._log)
+        self.program = self._host.start(xfrmi_command("monitor", *self._objects), self._log)
         if not self._objects or "SA" in self._objects:
             eventually(self._hears, "monitor hears nothing")
         return self
@@ -45,4 +45,4 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._host.stop(self._program)
+        self._host.stop(self.program)
