@@ -74,7 +74,7 @@ def test_exit_statuses_and_first_lines() -> None:
             ),
             ("state get dst 198.51.100.1 proto esp spi 0x9", 2, "RTNETLINK answers: No such process", "xfrmi: "),
             ("state add src x", 1, 'Error: any valid prefix is expected rather than "x".', "xfrmi: Word 4: "),
-            ("policy add dir up", 255, 'Error: argument "up" is wrong: "DIR" is invalid', "xfrmi: Word 4: "),
+            ("policy add dir up", 255, 'Error: argument "up" is wrong: DIR value is invalid', "xfrmi: Word 4: "),
             ("stat", 0, "", ""),
         ):
             done = hosts.moon.xfrmi(*words.split())
