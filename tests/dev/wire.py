@@ -6,10 +6,12 @@ Addresses on it: 192.0.2.1/24 and 2001:db8::1/64; everything else of these netwo
 from __future__ import annotations
 
 import struct
+import time
 
 from tests.netns import ip, need_tun, sysctl
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
+from xfrmi.dev.rtnl import Rtnl
 from xfrmi.dev.tun import Tun
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.ip import checksum, ipv4_header_checksum
@@ -20,6 +22,8 @@ FAR = {4: pack_address("198.51.100.2"), 6: pack_address("2001:db8:9::2")}
 OWN = {4: OWN4, 6: OWN6}
 PEER = {4: PEER4, 6: PEER6}
 FAMILY = {4: 2, 6: 10}
+
+RTN_LOCAL = 2
 
 ESP = bytes.fromhex("00001000 00000001") + bytes(range(64))
 
@@ -38,6 +42,7 @@ class Wire:
         if addresses:
             ip(f"addr add 192.0.2.1/24 dev {name}")
             ip(f"addr add 2001:db8::1/64 dev {name} nodad")
+            _wait_until_own(OWN6)
 
     def sent(self) -> list[bytes]:
         """What has gone out since the last call, without the host's own ICMPv6 multicast noise."""
@@ -48,6 +53,16 @@ class Wire:
 
     def inject(self, *packets: bytes) -> None:
         assert self.tun.send_burst(list(packets)) == len(packets)
+
+
+def _wait_until_own(address: bytes) -> None:
+    """An IPv6 address is ours only when the kernel has got around to its local route, even without DAD."""
+    rtnl = Rtnl()
+    deadline = time.monotonic() + 5
+    while rtnl.route(address).type != RTN_LOCAL:
+        assert time.monotonic() < deadline, "the wire's own address does not come up"
+        time.sleep(0.002)
+    rtnl.close()
 
 
 def two_ways() -> tuple[Wire, Wire]:

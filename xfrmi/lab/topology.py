@@ -25,6 +25,7 @@ from typing import Any
 
 from xfrmi.lab.namespace import Namespace, sysctl, xfrmi_command
 
+RTN_LOCAL = 2
 STOP_SECONDS = 5.0
 """A program has this long to end by itself after SIGTERM."""
 
@@ -59,6 +60,17 @@ class Node(Namespace):
                 prefixlen=interface.network.prefixlen,
                 **({"flags": 0x02} if interface.version == 6 else {}),  # IFA_F_NODAD
             )
+            if interface.version == 6:
+                self._await_own(str(interface.ip))
+
+    def _await_own(self, address: str, timeout: float = 2.0) -> None:
+        """An IPv6 address works only when the kernel has got around to its local route, a moment after it was added."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            (answer,) = self._netlink.route("get", dst=address, family=socket.AF_INET6)
+            if answer["type"] == RTN_LOCAL:
+                return
+            time.sleep(0.002)
 
     def route(self, destination: str, *, via: str | None = None, device: str | None = None) -> None:
         family = socket.AF_INET6 if ":" in (via or destination) else socket.AF_INET
