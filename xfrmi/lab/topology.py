@@ -65,11 +65,14 @@ class Node(Namespace):
 
     def _await_own(self, address: str, timeout: float = 2.0) -> None:
         """An IPv6 address works only when the kernel has got around to its local route, a moment after it was added."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            (answer,) = self._netlink.route("get", dst=address, family=socket.AF_INET6)
-            if answer["type"] == RTN_LOCAL:
-                return
+            with contextlib.suppress(NetlinkError):  # no route at all yet
+                (answer,) = self._netlink.route("get", dst=address, family=socket.AF_INET6)
+                if answer["type"] == RTN_LOCAL:
+                    return
             time.sleep(0.002)
 
     def route(self, destination: str, *, via: str | None = None, device: str | None = None) -> None:
