@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,14 +125,15 @@ def stat_of(pid: int) -> tuple[int, str] | None:
 
 
 @pytest.fixture
-def demo(demo_runs: None, tmp_path: Path) -> Iterator[Demo]:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    running = Demo(folder)
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-        running.process.wait()
+def demo(demo_runs: None) -> Iterator[Demo]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # not tmp_path: a lab avoids folders as deep as that
+        folder = Path(name, "tmp")
+        folder.mkdir()
+        running = Demo(folder)
+        yield running
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
 
 
 def test_every_check_holds(demo: Demo) -> None:

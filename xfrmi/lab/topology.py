@@ -28,6 +28,8 @@ from xfrmi.lab.namespace import Namespace, sysctl, xfrmi_command
 RTN_LOCAL = 2
 STOP_SECONDS = 5.0
 """A program has this long to end by itself after SIGTERM."""
+LONGEST_TMPDIR = 56
+"""Control sockets lie below it, and the path of a socket has at most 107 bytes."""
 
 
 class Node(Namespace):
@@ -170,7 +172,8 @@ class Lab:
     """A set of nodes that come and go together."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="xfrmi-lab-"))
+        deep = len(tempfile.gettempdir()) > LONGEST_TMPDIR
+        self.folder = Path(tempfile.mkdtemp(prefix="xfrmi-lab-", dir="/tmp" if deep else None))
         self.nodes: list[Node] = []
 
     def node(self, name: str) -> Node:
