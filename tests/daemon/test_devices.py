@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ import pytest
 from tests.iproute import ip
 from tests.netns import Namespace, in_netns, need_tun
 from xfrmi.core.engine import Engine
-from xfrmi.daemon.devices import Devices, XfrmDevice, alias_of
+from xfrmi.daemon.devices import Devices, XfrmDevice
+from xfrmi.daemon.left_behind import alias_of
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.route_handler import link_info
+from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
 from xfrmi.dev.tun import Tun
 from xfrmi.errors import XfrmError
@@ -79,7 +82,7 @@ def test_a_device_looks_like_an_xfrm_device() -> None:
         link = kernel_link("ipsec0")
         assert link is not None
         assert (link.mtu, link.qlen, link.kind, link.flags & IFF_MULTICAST) == (1500, 1000, "tun", 0)
-        assert link.alias == alias_of(interface) == "xfrmi if_id 0x2a link 1"
+        assert link.alias == alias_of(interface, netns_inode()) == f"xfrmi if_id 0x2a link 1 home {netns_inode()}"
         assert (interface.ifindex, interface.mtu, interface.up) == (link.ifindex, 1500, False)
         shown = link_info(made.devices[interface])
         assert (shown.if_id, shown.link, shown.flags) == (42, 1, IFF_NOARP)
@@ -100,7 +103,8 @@ def test_names_are_given_where_none_is_asked_for() -> None:
 @in_netns
 def test_an_external_device_says_so() -> None:
     with daemon() as made:
-        assert alias_of(made.devices.add(LinkInfo(name="ext0", external=True))) == "xfrmi external link 0"
+        interface = made.devices.add(LinkInfo(name="ext0", external=True))
+        assert alias_of(interface, 7) == "xfrmi external link 0 home 7"
 
 
 @in_netns
@@ -146,7 +150,7 @@ def test_the_alias_is_ours() -> None:
         made.devices.change(interface, LinkInfo(if_id=43))
         link = kernel_link("ipsec0")
         assert link is not None
-        assert link.alias == "xfrmi if_id 0x2b link 0"
+        assert link.alias == f"xfrmi if_id 0x2b link 0 home {netns_inode()}"
 
 
 @in_netns
@@ -234,13 +238,65 @@ def test_two_that_claim_one_if_id() -> None:
         rtnl = Rtnl()
         link = rtnl.link(name)
         assert link is not None
-        rtnl.set_link(link.ifindex, alias="xfrmi if_id 0x2a link 0")
+        rtnl.set_link(link.ifindex, alias=f"xfrmi if_id 0x2a link 0 home {netns_inode()}")
         rtnl.close()
     with daemon() as made:
         made.devices.take_over()
         assert made.names() == ["one0"]
         assert sum("two0" in line and "left alone" in line for line in made.lines) == 1
     ip("link del two0")
+
+
+@contextmanager
+def inhabited(namespace: Namespace) -> Iterator[None]:
+    """Some process lives in it, so that it can be found."""
+    with namespace:
+        pid = os.fork()
+        if not pid:
+            signal.pause()
+            os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@in_netns
+def test_devices_are_found_where_they_were_moved_to() -> None:
+    """Two containers, each with its `eth0` encrypted outside: they work again when the daemon is back."""
+    here, there = Namespace(), Namespace()
+    with daemon(remove=False) as made:
+        for namespace, if_id in ((here, 42), (there, 43)):
+            interface = made.devices.add(LinkInfo(name=f"ipsec{if_id}", if_id=if_id))
+            made.devices.set(interface, LinkInfo(name="eth0", flags=IFF_UP, change=IFF_UP), namespace.fd)
+    with inhabited(here), inhabited(there), daemon() as made:
+        made.devices.take_over()
+        assert {interface.if_id for interface in made.engine.interfaces} == {42, 43}
+        assert all(interface.away for interface in made.engine.interfaces)
+        assert len(set(made.names())) == 2
+        for namespace, if_id in ((here, 42), (there, 43)):
+            with namespace:
+                link = kernel_link("eth0")
+                assert link is not None
+                assert link.flags & IFF_LOWER_UP
+                assert f"if_id {if_id:#x}" in link.alias
+                ip(f"link set eth0 mtu {1000 + if_id} up")
+        made.turn()
+        assert all(interface.mtu == 1000 + interface.if_id for interface in made.engine.interfaces)
+
+
+@in_netns
+def test_what_was_made_elsewhere_is_left_alone() -> None:
+    """The daemon of the namespace a device was moved to does not mistake it for its own."""
+    there = Namespace()
+    with daemon(remove=False) as made:
+        made.devices.set(made.devices.add(LinkInfo(name="ipsec0", if_id=42)), LinkInfo(), there.fd)
+    with there:
+        with daemon() as other:
+            other.devices.take_over()
+            assert other.names() == []
+        assert kernel_link("ipsec0") is not None
 
 
 # Other namespaces ----------------------------------------------------------------------------------------------------

@@ -80,9 +80,6 @@ class Interfaces:
         except KeyError:
             raise XfrmError(errno.ENODEV, detail=f'there is no xfrm interface "{name}"') from None
 
-    def by_ifindex(self, ifindex: int) -> Interface | None:
-        return next((i for i in self._by_name.values() if i.ifindex == ifindex), None)
-
     def for_state(self, if_id: int) -> Interface | None:
         """RX-04: the UP device with the state's if_id, else the UP external device, else None."""
         found = self._by_if_id.get(if_id) if if_id else None

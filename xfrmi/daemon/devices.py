@@ -12,14 +12,14 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 from collections.abc import Callable, Iterator
 
 from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
+from xfrmi.daemon.left_behind import alias_of, left_behind
 from xfrmi.daemon.loop import Loop
 from xfrmi.dev.link_monitor import LinkMonitor
-from xfrmi.dev.netns import inside, netns_of_tun, open_netns, same_netns
+from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_netns
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
 from xfrmi.dev.tun import Tun, shape_like_xfrm
 from xfrmi.errors import XfrmError
@@ -27,14 +27,6 @@ from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInf
 
 TUNGETIFF = 0x800454D2
 IFNAMSIZ = 16
-
-_ALIAS = re.compile(r"xfrmi (?:if_id (?P<if_id>0x[0-9a-f]{1,8})|(?P<external>external)) link (?P<link>\d{1,10})")
-
-
-def alias_of(interface: Interface) -> str:
-    """What the TUN remembers of its interface when nobody holds it: 'xfrmi if_id 0x2a link 2'."""
-    key = "external" if interface.external else f"if_id {interface.if_id:#x}"
-    return f"xfrmi {key} link {interface.link}"
 
 
 class XfrmDevice:
@@ -100,7 +92,7 @@ class Devices:
                 if info.change or info.txqlen is not None:
                     self.set(interface, LinkInfo(flags=info.flags, change=info.change, txqlen=info.txqlen))
             except XfrmError:
-                self._detach(interface)
+                self._forget(interface)
                 raise
         except XfrmError:
             tun.set_persist(False)
@@ -120,7 +112,7 @@ class Devices:
             raise XfrmError(errno.EOPNOTSUPP, detail="of the flags only up, down and multicast can be switched")
         if info.alias:
             raise XfrmError(
-                errno.EOPNOTSUPP, detail=f'the alias "{alias_of(interface)}" is how the next daemon knows the device'
+                errno.EOPNOTSUPP, detail=f'the alias of "{interface.name}" is how the next daemon knows the device'
             )
         device = self._devices[interface]
         with self._rtnl_at(device) as rtnl:
@@ -154,24 +146,34 @@ class Devices:
     # Start and end -----------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
-        """Adopt the TUNs that an earlier daemon of this namespace left behind."""
-        for link in self._rtnl.links():
-            match = _ALIAS.fullmatch(link.alias) if link.kind == "tun" else None
-            if match is None:
-                continue
+        """Adopt the TUNs that an earlier daemon of this namespace left behind, wherever they are now."""
+        for path, left in list(left_behind()):
             try:
-                interface = self._engine.add_interface(
-                    link.name, int(match["if_id"] or "0", 16), int(match["link"]), bool(match["external"])
-                )
+                # Names are unique in a namespace, and these may be of several.
+                name = left.name if path is None or self.find(left.name) is None else f"{left.name}.{left.if_id:x}"
+                interface = self._engine.add_interface(name, left.if_id, left.link, left.external)
                 try:
-                    self._attach(interface, Tun(link.name, persist=True))
+                    self._take(interface, left.name, path)
                 except XfrmError:
-                    self._engine.delete_interface(link.name)
+                    self._forget(interface)
                     raise
             except XfrmError as error:
-                self._log(f"{link.name} ({link.alias}) left alone: {error}")
+                self._log(f"{left.name} ({left.alias}) left alone: {error}")
             else:
                 self._log(f"{_title(interface)} taken over")
+
+    def _take(self, interface: Interface, name: str, path: str | None) -> None:
+        with contextlib.ExitStack() as cleanup:
+            nsid = None
+            if path is None:
+                tun = Tun(name, persist=True)
+            else:
+                netns_fd = open_netns(path)
+                cleanup.callback(os.close, netns_fd)
+                with inside(netns_fd):
+                    tun = Tun(name, persist=True)
+                nsid = self._rtnl.netns_id(netns_fd)
+            self._attach(interface, tun, nsid)
 
     def close(self, remove: bool) -> None:
         """Let go of all TUNs: they stay, without carrier, or are removed."""
@@ -256,23 +258,30 @@ class Devices:
 
     # The two halves ----------------------------------------------------------------------------------------------
 
-    def _attach(self, interface: Interface, tun: Tun) -> None:
-        device = self._devices[interface] = XfrmDevice(interface, tun)
-        link = self._rtnl.link(tun.name)
+    def _attach(self, interface: Interface, tun: Tun, nsid: int | None = None) -> None:
+        link = self._rtnl.link(tun.name, nsid)
         if link is None:
             raise XfrmError(errno.ENODEV, detail=f'the TUN "{tun.name}" vanished')
+        device = self._devices[interface] = XfrmDevice(interface, tun)
+        device.nsid = nsid
+        interface.away = nsid is not None
         self._mirror(device, link)
         self._loop.watch(tun.fileno(), lambda: self._readable(device))
 
     def _detach(self, interface: Interface) -> XfrmDevice:
-        device = self._devices.pop(interface)
-        self._loop.unwatch(device.tun.fileno())
-        self._engine.delete_interface(interface.name)
+        device = self._devices[interface]
+        self._forget(interface)
         return device
+
+    def _forget(self, interface: Interface) -> None:
+        device = self._devices.pop(interface, None)
+        if device is not None:
+            self._loop.unwatch(device.tun.fileno())
+        self._engine.delete_interface(interface.name)
 
     def _remember(self, interface: Interface) -> None:
         with self._rtnl_at(self._devices[interface]) as rtnl:
-            rtnl.set_link(interface.ifindex, alias=alias_of(interface))
+            rtnl.set_link(interface.ifindex, alias=alias_of(interface, netns_inode()))
 
 
 def _title(interface: Interface) -> str:

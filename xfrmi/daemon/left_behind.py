@@ -1,0 +1,81 @@
+"""How a TUN remembers what it is when no daemon holds it, and how the next daemon finds it again.
+
+The memory is the device's alias: `xfrmi if_id 0x2a link 2 home 4026531840`. Home is the inode number of the network
+namespace whose daemon made it; a device goes where it is moved to, and a daemon over there must leave it alone.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from xfrmi.core.interface import Interface
+from xfrmi.dev.netns import inside, netns_inode
+from xfrmi.dev.rtnl import Rtnl
+from xfrmi.errors import XfrmError
+
+_ALIAS = re.compile(
+    r"xfrmi (?:if_id (?P<if_id>0x[0-9a-f]{1,8})|external) link (?P<link>\d{1,10}) home (?P<home>\d{1,20})"
+)
+_NAMESPACES = ("/run/netns/*", "/proc/[0-9]*/ns/net")
+"""Where others' namespaces are found: those with a name, and those of processes we may look at."""
+
+
+class Left(NamedTuple):
+    """A TUN without its daemon."""
+
+    name: str
+    if_id: int
+    link: int
+    external: bool
+    alias: str
+
+
+def alias_of(interface: Interface, home: int) -> str:
+    key = "external" if interface.external else f"if_id {interface.if_id:#x}"
+    return f"xfrmi {key} link {interface.link} home {home}"
+
+
+def left_behind() -> Iterator[tuple[str | None, Left]]:
+    """All that an earlier daemon of this namespace made: (path of the namespace, device), None for our own.
+
+    Elsewhere is looked only as far as we may: it takes CAP_SYS_ADMIN to enter, and CAP_SYS_PTRACE to see the
+    namespaces of processes.
+    """
+    home = netns_inode()
+    yield from ((None, left) for left in _devices_here(home))
+    seen = {home}
+    for path in (path for pattern in _NAMESPACES for path in glob.iglob(pattern)):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # gone, or not ours to see
+            continue
+        try:
+            inode = os.fstat(fd).st_ino
+            if inode in seen:
+                continue
+            seen.add(inode)
+            with inside(fd):
+                found = _devices_here(home)
+        except XfrmError:  # not ours to enter
+            continue
+        finally:
+            os.close(fd)
+        yield from ((path, left) for left in found)
+
+
+def _devices_here(home: int) -> list[Left]:
+    rtnl = Rtnl()
+    try:
+        links = rtnl.links()
+    finally:
+        rtnl.close()
+    matches = [(link, _ALIAS.fullmatch(link.alias)) for link in links if link.kind == "tun"]
+    return [
+        Left(link.name, int(match["if_id"] or "0", 16), int(match["link"]), match["if_id"] is None, link.alias)
+        for link, match in matches
+        if match is not None and int(match["home"]) == home
+    ]
