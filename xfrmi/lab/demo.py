@@ -74,8 +74,7 @@ def main() -> int:
 def _show(screen: Screen, lab: Lab, how: str) -> int:
     screen.title("xfrmi: xfrm interfaces in userspace. Real packets, own namespaces, nothing of yours touched.")
     screen.line(PICTURE)
-    where = f"{how}; kernel {os.uname().release}"
-    screen.dim(f"   {where}; one `xfrmi daemon` on moon, one on sun; tunnel mode, AES-GCM-128")
+    screen.dim(f"   {how}; kernel {os.uname().release}; tunnel mode, AES-GCM-128")
     screen.line()
     screen.begin("hosts", "three namespaces, two daemons, keys")
     try:
