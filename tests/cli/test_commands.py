@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.server import Server, runtime_directory, serving
-from xfrmi.cli.main import main
+from xfrmi.cli.main import main, run_line
+from xfrmi.cli.options import Options
+from xfrmi.client import Client
 from xfrmi.formats.grammar import split_line
 
 KEY = "0x01080f161d242b323940474e555c636a71787f86"
@@ -181,6 +185,41 @@ def test_stat(server: Server, shell: Shell) -> None:
     assert lines[3] == "XfrmInNoStates          \t12"
     assert len(lines) == 32
     assert json.loads(shell("-j stat")[1])["XfrmInNoStates"] == 12
+
+
+def then_stop(server: Server, *lines: str) -> threading.Thread:
+    """When somebody listens, run these lines, then end the daemon."""
+
+    def act() -> None:
+        while not server.events._subscribers:
+            time.sleep(0.01)
+        with Client() as client:
+            for line in lines:
+                run_line(client, Options(), split_line(line))
+        server.stop()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_monitor(server: Server, shell: Shell) -> None:
+    """What happens, as `ip xfrm monitor` prints it; the end of the daemon is the end of the monitor."""
+    actor = then_stop(server, f"state add {STATE}", f"policy add {POLICY}", "state flush", "policy flush")
+    status, out, err = shell("monitor SA policy nokeys")
+    actor.join()
+    assert status == 2
+    assert err == "xfrmi: the xfrmi daemon closed the connection\n"
+    assert out.startswith(LISTED.replace(KEY, "<<Keys hidden>>"))
+    assert out.endswith("\tif_id 0x2a\nFlushed state proto 0\nFlushed policy ptype main \n")
+
+
+def test_monitor_as_json(server: Server, shell: Shell) -> None:
+    """One object a line."""
+    actor = then_stop(server, f"state add {STATE}", "state flush")
+    out = shell("-j monitor")[1]
+    actor.join()
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["new", "flushed"]
 
 
 # Links ---------------------------------------------------------------------------------------------------------------
