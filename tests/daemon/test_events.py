@@ -75,7 +75,7 @@ NOTICES: list[tuple[list[Request], Group, XfrmMsg, int, int]] = [
     ([NEW_POLICY, (XfrmMsg.POLEXPIRE, xfrm_msg.encode_policy_expiry(PolicyExpiry(POLICY, False)), NLM_F_ACK)],
      Group.EXPIRE, XfrmMsg.POLEXPIRE, 0, 77),
     ([(XfrmMsg.SETDEFAULT, xfrm_msg.encode_defaults(Defaults(Default.BLOCK)), NLM_F_ACK)],
-     Group.POLICY, XfrmMsg.GETDEFAULT, 0, 77),
+     Group.POLICY, XfrmMsg.GETDEFAULT, 0, 0),
 ]  # fmt: skip
 
 

@@ -104,7 +104,10 @@ policies = st.builds(
     priority=u32, mark=marks, index=u32, flags=u8, share=u8, type=u8, limits=limits, current=currents,
     sec_ctx=maybe(contexts),
 )  # fmt: skip
-policy_ids = st.builds(PolicyId, selectors, u8, u32, u32, marks, u8, maybe(contexts))
+policy_ids = st.builds(PolicyId, selectors, u8, u32, u32, marks, u8) | st.builds(
+    PolicyId, selectors, u8, u32, st.just(0), marks, u8, maybe(contexts)
+)
+"""A context matters only where there is no index."""
 spi_requests = st.builds(SpiRequest, states, u32, u32)
 filters = st.builds(StateFilter, u8) | families.flatmap(
     lambda family: st.builds(

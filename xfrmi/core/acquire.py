@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from xfrmi.core.events import Acquire
 from xfrmi.core.state import KM_ACQ, State
 from xfrmi.wire.address import any_address
-from xfrmi.wire.xfrm_const import AF_INET, SaDir
-from xfrmi.wire.xfrm_types import Limits, Selector, StateInfo, Template
+from xfrmi.wire.xfrm_const import AF_INET, Dir, SaDir
+from xfrmi.wire.xfrm_types import Current, Limits, Selector, StateInfo, Template
 
 if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
@@ -82,8 +82,9 @@ def larval_for_flow(
 
 def acquires_wanted(wanted: xfrm_event_msg.Acquire, next_seq: Callable[[], int]) -> Iterator[Acquire]:
     """One Acquire for each template of the policy in the request, which overrides the algorithm masks of one after the
-    other. SPI and destination are the templates', the source is the request's (7.2)."""
-    policy = wanted.policy
+    other. SPI and destination are the templates', the source is the request's, the policy is told as an unused
+    outbound one (7.2)."""
+    policy = replace(wanted.policy, dir=Dir.OUT, share=0, current=Current())
     for at, template in enumerate(policy.templates):
         template = replace(template, aalgos=wanted.aalgos, ealgos=wanted.ealgos, calgos=wanted.calgos)
         policy = replace(policy, templates=(*policy.templates[:at], template, *policy.templates[at + 1 :]))

@@ -35,7 +35,7 @@ from xfrmi.core.events import (
 from xfrmi.core.lifetime import check_times
 from xfrmi.core.replay import make_sequence, make_window
 from xfrmi.core.resolve import ends_of, find
-from xfrmi.core.sad_check import check_esn_update, check_id, check_spi_range, duplicate, no_state
+from xfrmi.core.sad_check import IPSEC_PROTO_ANY, check_esn_update, check_id, check_spi_request, duplicate, no_state
 from xfrmi.core.spd_check import check_policy
 from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
 from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
@@ -55,7 +55,6 @@ ACQ_EXPIRES = 30
 """Seconds a larval state waits to be completed (sysctl net.core.xfrm_acq_expires)."""
 HASH_BUCKETS = 8
 HASH_MAX = 1 << 20
-IPSEC_PROTO_ANY = 255
 _U32 = 0xFFFFFFFF
 
 
@@ -133,7 +132,15 @@ class Sad:
     def get(self, state_id: StateId) -> State:
         """GETSA. Raises XfrmError ESRCH; EINVAL for a protocol without SPIs if no source is named."""
         check_id(state_id)
-        return self._named(state_id, errno.ESRCH)
+        return self.find(state_id)
+
+    def find(self, state_id: StateId, missing: int = errno.ESRCH) -> State:
+        """The state with this key, whatever the protocol: what GETAE and EXPIRE look up. Raises XfrmError `missing`."""
+        mark = state_id.mark
+        state = self._index.at(state_id.dst, state_id.spi, state_id.proto, mark.value & mark.mask)
+        if state is None:
+            raise no_state(missing, state_id.dst, state_id.spi, state_id.proto, mark)
+        return state
 
     def delete(self, state_id: StateId, now: float) -> State:
         """DELSA, also of larval states. Raises XfrmError as get does."""
@@ -183,7 +190,7 @@ class Sad:
         has an SPI already keeps it. Raises XfrmError: EINVAL; ENOENT when no SPI is free, and then the larval state
         stays behind without one.
         """
-        check_spi_range(info.proto, low, high)
+        check_spi_request(info, low, high)
         info = replace(info, src=info.src or any_address(info.family))
         mark = info.mark.value & info.mark.mask
         larval = self._larval_numbered(info.seq, mark, info.pcpu)
@@ -326,7 +333,7 @@ class Sad:
         state.on_limit = self._on_limit
         state.on_mapping = self._on_mapping
         self._index.insert(state)
-        if self._hash_buckets < len(self._index) and self._hash_buckets < HASH_MAX:
+        if self._hash_buckets <= len(self._index) and self._hash_buckets < HASH_MAX:
             self._hash_buckets *= 2
         self._arm(state, now)
         self.generation += 1
@@ -338,15 +345,8 @@ class Sad:
         state.on_limit = state.on_mapping = None
         self.generation += 1
 
-    def _named(self, state_id: StateId, missing: int) -> State:
-        mark = state_id.mark
-        state = self._index.at(state_id.dst, state_id.spi, state_id.proto, mark.value & mark.mask)
-        if state is None:
-            raise no_state(missing, state_id.dst, state_id.spi, state_id.proto, mark)
-        return state
-
     def _valid(self, state_id: StateId, missing: int) -> State:
-        state = self._named(state_id, missing)
+        state = self.find(state_id, missing)
         if state.km != KM_VALID:
             raise XfrmError(errno.EINVAL, "SA must be in VALID state")
         return state

@@ -7,16 +7,17 @@ import errno
 from xfrmi.core.state import KM_ACQ, State
 from xfrmi.errors import XfrmError
 from xfrmi.wire.address import format_address
-from xfrmi.wire.xfrm_const import IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP
-from xfrmi.wire.xfrm_types import Mark, ReplayEsn, StateId
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP
+from xfrmi.wire.xfrm_types import Mark, ReplayEsn, StateId, StateInfo
 
 IPSEC_PROTOCOLS = (IPPROTO_AH, IPPROTO_ESP, IPPROTO_COMP)
+IPSEC_PROTO_ANY = 255
 COMP_SPI_MAX = 0xFFFF
 
 
 def duplicate(old: State) -> XfrmError:
     """EEXIST: `old` has the key already (3.1)."""
-    where = f"spi {old.spi:#010x} towards {format_address(old.dst)}"
+    where = _key(old.dst, old.spi)
     if old.km == KM_ACQ:
         return XfrmError(
             errno.EEXIST, detail=f"a larval SA with {where} waits to be completed: after allocspi comes update, not add"
@@ -28,9 +29,14 @@ def duplicate(old: State) -> XfrmError:
     )
 
 
+def _key(daddr: bytes, spi: int) -> str:
+    """Requests may name a family of addresses that nobody has."""
+    return f"spi {spi:#010x} towards {format_address(daddr) if daddr else 'no IP address'}"
+
+
 def no_state(number: int, daddr: bytes, spi: int, proto: int, mark: Mark) -> XfrmError:
     """ESRCH or, where the kernel says so, ENOENT: nothing has the key."""
-    detail = f"no SA of protocol {proto} with spi {spi:#010x} towards {format_address(daddr)}"
+    detail = f"no SA of protocol {proto} with {_key(daddr, spi)}"
     if mark.mask:
         detail += f" and mark {mark.value:#x} mask {mark.mask:#x}"
     return XfrmError(number, detail=detail)
@@ -38,19 +44,23 @@ def no_state(number: int, daddr: bytes, spi: int, proto: int, mark: Mark) -> Xfr
 
 def check_id(state_id: StateId) -> None:
     """A protocol without SPIs would be looked up by its source address, which then has to be there (3.1)."""
-    if state_id.proto not in IPSEC_PROTOCOLS and not state_id.src:
+    if state_id.proto not in (*IPSEC_PROTOCOLS, IPSEC_PROTO_ANY) and not state_id.src:
         detail = f"protocol {state_id.proto} has no spi: its SAs are named by their source address"
         raise XfrmError(errno.EINVAL, detail=detail)
 
 
-def check_spi_range(proto: int, low: int, high: int) -> None:
-    """ALLOCSPI; raises XfrmError EINVAL."""
+def check_spi_request(info: StateInfo, low: int, high: int) -> None:
+    """ALLOCSPI; raises XfrmError EINVAL. (The kernel takes families without addresses, too, for states that nobody
+    can name again.)"""
+    proto = info.proto
     if proto not in IPSEC_PROTOCOLS:
         raise XfrmError(errno.EINVAL, "Invalid protocol, must be one of AH, ESP, IPCOMP", f"it is {proto}")
     if proto == IPPROTO_COMP and high > COMP_SPI_MAX:
         raise XfrmError(errno.EINVAL, "IPCOMP SPI must be <= 65535", f"the range ends at {high:#x}")
     if low > high:
         raise XfrmError(errno.EINVAL, "Invalid SPI range: min > max", f"{low:#x} > {high:#x}")
+    if info.family not in (AF_INET, AF_INET6):
+        raise XfrmError(errno.EINVAL, "Invalid address family", f"it is {info.family}")
 
 
 def check_esn_update(old: ReplayEsn, new: ReplayEsn) -> None:

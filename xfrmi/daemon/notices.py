@@ -29,7 +29,9 @@ _GROUPS: dict[type, Group] = {
 }
 
 _WITHOUT_SEQUENCE = (core.StateExpired, core.PolicyExpired, core.Acquire, core.Mapping, core.DefaultChanged)
-"""NL-11: their sequence number is 0 even where a request caused them."""
+"""NL-11: their sequence number is 0 even where a request caused them..."""
+_WITHOUT_PORT = (core.Acquire, core.Mapping, core.DefaultChanged)
+"""...and for these the port, too."""
 
 
 def group_of(event: core.Event) -> Group:
@@ -40,17 +42,21 @@ def notice(event: core.Event, cause: Message) -> bytes:
     """The notification. `cause` is the request at work, NO_REQUEST if time or traffic brought it about."""
     kind, body = _encode(event)
     seq = 0 if isinstance(event, _WITHOUT_SEQUENCE) else cause.seq
-    return message(kind, 0, seq, cause.pid, body)
+    pid = 0 if isinstance(event, _WITHOUT_PORT) else cause.pid
+    return message(kind, 0, seq, pid, body)
 
 
 def state_id(info: StateInfo) -> StateId:
     return StateId(info.dst, info.spi, info.proto, info.family, info.mark)
 
 
-def aevent(info: StateInfo, flags: int) -> event_msg.Aevent:
-    """The replay counters and the current lifetime of a state, as NEWAE carries them."""
+def aevent(info: StateInfo, flags: int, thresholds: tuple[int, int] = (0, 0)) -> event_msg.Aevent:
+    """The replay counters and the current lifetime of a state, as NEWAE carries them. `thresholds` (packets, tenths of
+    a second) are part of it where `flags` ask for them."""
     return event_msg.Aevent(
         state_id(info), info.src, info.reqid, flags, info.replay, info.replay_esn, info.current,
+        thresholds[0] if flags & event_msg.AE_REPLAY_THRESH else None,
+        thresholds[1] if flags & event_msg.AE_ETIMER_THRESH else None,
         if_id=info.if_id, pcpu=info.pcpu, dir=info.dir,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from xfrmi.core.selector import prefix_of
+from xfrmi.core.state import KM_VALID
 from xfrmi.daemon.credentials import Credentials, may_configure
 from xfrmi.daemon.handler import Handler
 from xfrmi.daemon.notices import aevent
@@ -31,6 +32,9 @@ Reply = tuple[XfrmMsg, bytes] | None
 
 _MAX_TYPE = max(XfrmMsg)
 IPSEC_PROTO_ANY = 255
+AEVENT_THRESHOLDS = 2, 10
+"""Packets and tenths of a second, those of every valid state (sysctl net.core.xfrm_aevent_rseqth, xfrm_aevent_etime):
+NEWAE cannot change them, since no aevents are sent because of them."""
 
 
 class XfrmHandler(Handler):
@@ -69,17 +73,25 @@ class XfrmHandler(Handler):
             raise XfrmError(errno.EINVAL, detail=f"there is no xfrm message type {request.type:#x}")
         if not may_configure(credentials):
             raise XfrmError(errno.EPERM, detail=f"uid {credentials.uid} may not configure this daemon")
-        value = xfrm_msg.decode_request(request)
         if self.is_dump(request):
-            if request.type == XfrmMsg.GETSA:
-                return self.dump(request, XfrmMsg.NEWSA, self._state_bodies(value))
-            return self.dump(request, XfrmMsg.NEWPOLICY, self._policy_bodies())
+            return self._dump(request)
+        value = xfrm_msg.decode_request(request)
         with self._events.caused_by(request):
             reply = self._actions[request.type](value)
         if reply is None:
             return ()
         kind, body = reply
         return (netlink.message(kind, 0, request.seq, request.pid, body),)
+
+    def _dump(self, request: Message) -> Iterable[bytes]:
+        """NL-07, NL-08. A filter that is wrong is told at the end of the dump."""
+        if request.type == XfrmMsg.GETPOLICY:
+            return self.dump(request, XfrmMsg.NEWPOLICY, self._policy_bodies())
+        try:
+            wanted = xfrm_msg.decode_state_filter(request)
+        except XfrmError as failure:
+            return (netlink.done(request, failure),)
+        return self.dump(request, XfrmMsg.NEWSA, self._state_bodies(wanted))
 
     # States ------------------------------------------------------------------------------------------------------
 
@@ -117,13 +129,14 @@ class XfrmHandler(Handler):
         return None
 
     def _get_replay(self, wanted: xfrm_msg.Aevent) -> Reply:
-        info = self._engine.get_state(wanted.id).snapshot()
-        return XfrmMsg.NEWAE, xfrm_msg.encode_aevent(aevent(info, wanted.flags), reply=True)
+        state = self._engine.sad.find(wanted.id)
+        thresholds = AEVENT_THRESHOLDS if state.km == KM_VALID else (0, 0)
+        return XfrmMsg.NEWAE, xfrm_msg.encode_aevent(aevent(state.snapshot(), wanted.flags, thresholds), reply=True)
 
     def _count_states(self, flags: int) -> Reply:
         return XfrmMsg.NEWSADINFO, xfrm_msg.encode_sad_info(self._engine.sad.counts(), flags)
 
-    def _state_bodies(self, wanted: Any) -> Iterator[bytes]:
+    def _state_bodies(self, wanted: xfrm_msg.StateFilter) -> Iterator[bytes]:
         """All states of this moment, as they are when their turn comes; those that have gone by then are left out."""
         for state in self._engine.states():
             if state in self._engine.sad and _is_wanted(wanted, state.info):

@@ -232,11 +232,12 @@ def parse_attrs(body: memoryview, offset: int = 0, policy: Policy = _NO_POLICY) 
         length, kind = _ATTR.unpack_from(body, offset)
         if not NLA_HDRLEN <= length <= end - offset:
             break
-        kind &= _NLA_TYPE_MASK
         value = body[offset + NLA_HDRLEN : offset + length]
-        if (rule := policy.get(kind)) is not None:
+        if (rule := policy.get(kind & _NLA_TYPE_MASK)) is not None:
+            if rule.strict and kind & NLA_F_NESTED:
+                raise XfrmError(EINVAL, "NLA_F_NESTED not expected", f"{rule.name} holds no attributes")
             _check(rule, value)
-        attrs[kind] = value
+        attrs[kind & _NLA_TYPE_MASK] = value
         offset += (length + 3) & ~3
     return attrs
 

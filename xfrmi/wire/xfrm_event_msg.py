@@ -23,7 +23,7 @@ from xfrmi.wire.xfrm_alg import NO_REPLAY, get_replay, get_replay_esn, replay_at
 from xfrmi.wire.xfrm_attr import Xfrma, message_attrs, request_attrs
 from xfrmi.wire.xfrm_const import IPPROTO_ESP
 from xfrmi.wire.xfrm_policy_msg import POLICY, policy_attrs, policy_of, policy_struct
-from xfrmi.wire.xfrm_sa_msg import STATE, state_of, state_struct
+from xfrmi.wire.xfrm_sa_msg import STATE, naming_attrs, state_of, state_struct
 from xfrmi.wire.xfrm_struct import (
     SELECTOR_FORMAT,
     STATE_ID_FORMAT,
@@ -143,7 +143,7 @@ def decode_state_expiry_notice(message: Message) -> StateExpiry:
 
 
 def _state_expiry_of(message: Message, attrs: Attrs) -> StateExpiry:
-    return StateExpiry(state_of(STATE.unpack_from(message.body), attrs), bool(message.body[STATE.size]))
+    return StateExpiry(state_of(STATE.unpack_from(message.body), naming_attrs(attrs)), bool(message.body[STATE.size]))
 
 
 def _cpu_and_dir(pcpu: int | None, direction: int) -> bytes:
@@ -239,8 +239,8 @@ def _aevent(aevent: Aevent, reply: bool) -> bytes:
 
 
 def decode_get_aevent(message: Message) -> Aevent:
-    """A GETAE request: the id and the flags."""
-    return _aevent_of(message, request_attrs(message))
+    """A GETAE request: the id and the flags; other attributes are not even looked at."""
+    return _aevent_of(message, naming_attrs(request_attrs(message)))
 
 
 def decode_new_aevent(message: Message) -> Aevent:

@@ -37,11 +37,13 @@ _SAD_POLICY: Final = {
     _SAD_COUNT: AttrRule("XFRMA_SAD_CNT", 4),
     _SAD_HASH: AttrRule("XFRMA_SAD_HINFO", 8),
 }
-_SPD_POLICY: Final = {
-    _SPD_COUNTS: AttrRule("XFRMA_SPD_INFO", 24),
-    _SPD_HASH: AttrRule("XFRMA_SPD_HINFO", 8),
+_THRESHOLD_POLICY: Final = {
     _SPD_IPV4_THRESHOLD: AttrRule("XFRMA_SPD_IPV4_HTHRESH", 2),
     _SPD_IPV6_THRESHOLD: AttrRule("XFRMA_SPD_IPV6_HTHRESH", 2),
+}
+_SPD_POLICY: Final = _THRESHOLD_POLICY | {
+    _SPD_COUNTS: AttrRule("XFRMA_SPD_INFO", 24),
+    _SPD_HASH: AttrRule("XFRMA_SPD_HINFO", 8),
 }
 
 _FLAGS: Final = Struct("=I")
@@ -156,7 +158,7 @@ def encode_thresholds(thresholds: Thresholds) -> bytes:
 
 def decode_thresholds(message: Message) -> Thresholds:
     """A NEWSPDINFO request."""
-    attrs = request_attrs(message, _SPD_POLICY)
+    attrs = request_attrs(message, _THRESHOLD_POLICY)
     thresholds = Thresholds(_pair(attrs, _SPD_IPV4_THRESHOLD), _pair(attrs, _SPD_IPV6_THRESHOLD))
     for pair, bits, name in ((thresholds.ipv4, 32, "IPv4"), (thresholds.ipv6, 128, "IPv6")):
         if pair is not None and max(pair) > bits:
@@ -173,7 +175,7 @@ def _pair(attrs: Attrs, kind: int) -> tuple[int, int] | None:
 
 def encode_defaults(defaults: Defaults) -> bytes:
     try:
-        return _DEFAULTS.pack(defaults.input, defaults.fwd, defaults.output)
+        return _DEFAULTS.pack(defaults.input, defaults.fwd, defaults.output) + b"\0"  # padded, as the kernel sends it
     except struct.error:
         raise unfit(defaults) from None
 

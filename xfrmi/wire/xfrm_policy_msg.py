@@ -179,12 +179,13 @@ def _policy_id_struct(policy: PolicyId) -> bytes:
 
 
 def decode_policy_id(message: Message) -> PolicyId:
-    """A DELPOLICY or GETPOLICY request."""
+    """A DELPOLICY or GETPOLICY request. Where an index names the policy a context is not even looked at."""
     attrs = request_attrs(message)
     wire = _POLICY_ID.unpack_from(message.body)
+    index = wire[9]
     return PolicyId(
-        selector_of(wire[:9]), wire[10], get_number(attrs, Xfrma.IF_ID), wire[9], get_mark(attrs), get_type(attrs),
-        get_sec_ctx(attrs),
+        selector_of(wire[:9]), wire[10], get_number(attrs, Xfrma.IF_ID), index, get_mark(attrs), get_type(attrs),
+        None if index else get_sec_ctx(attrs),
     )  # fmt: skip
 
 

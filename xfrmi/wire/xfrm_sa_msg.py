@@ -71,8 +71,10 @@ _STATE_ID: Final = Struct("=" + STATE_ID_FORMAT)
 _SPI_RANGE: Final = Struct("=II")
 _FILTER: Final = Struct("=16s16sHBB")
 _OFFLOAD: Final = Struct("=iB3x")
+_NAMING_ATTRS: Final = frozenset({Xfrma.MARK, Xfrma.IF_ID, Xfrma.SA_PCPU, Xfrma.SA_DIR})
 _NO_STATS: Final = StateStats()
-_IPSEC_PROTOS: Final = frozenset({0, IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP})
+_IPSEC_PROTO_ANY: Final = 255
+_IPSEC_PROTOS: Final = frozenset({IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP, _IPSEC_PROTO_ANY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,11 @@ def decode_state_notice(message: Message) -> StateInfo:
     return state_of(STATE.unpack_from(message.body), attrs)
 
 
+def naming_attrs(attrs: Attrs) -> Attrs:
+    """Those that name a state or the negotiation of one: all that many requests look at."""
+    return {kind: value for kind, value in attrs.items() if kind in _NAMING_ATTRS}
+
+
 def state_of(wire: Fields, attrs: Attrs) -> StateInfo:
     """A StateInfo from the 35 fields of STATE and its attributes."""
     daddr, spi, proto, saddr = wire[9:13]
@@ -285,7 +292,8 @@ def encode_alloc_spi(request: SpiRequest) -> bytes:
 
 
 def decode_alloc_spi(message: Message) -> SpiRequest:
-    attrs = request_attrs(message)
+    """An ALLOCSPI request: algorithms and all else a larval state does not have are not even looked at (3.3)."""
+    attrs = naming_attrs(request_attrs(message))
     info = state_of(STATE.unpack_from(message.body), attrs)
     return SpiRequest(info, *_SPI_RANGE.unpack_from(message.body, STATE.size))
 
@@ -314,8 +322,8 @@ def decode_state_filter(message: Message) -> StateFilter:
 
 
 def encode_flush_states(proto: int) -> bytes:
-    """A protocol number, 0..255."""
-    return proto.to_bytes(1, "little")
+    """A protocol number, 0..255, padded as the kernel sends it."""
+    return proto.to_bytes(1, "little") + bytes(3)
 
 
 def decode_flush_states(message: Message) -> int:
