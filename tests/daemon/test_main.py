@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.server import runtime_directory
-from tests.netns import in_netns, need_tun
+from tests.netns import Namespace, in_netns, need_tun
 from xfrmi.client import Client
 from xfrmi.dev.rtnl import Rtnl
+from xfrmi.dev.tun import Tun
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import IFF_LOWER_UP, IFF_UP, LinkInfo
 
@@ -46,10 +47,12 @@ def limited_to(numbers: set[int]) -> None:
 
 
 class Process:
-    def __init__(self, notices: socket.socket, *options: str, capabilities: set[int] | None = None) -> None:
+    def __init__(
+        self, notices: socket.socket, *options: str, capabilities: set[int] | None = None, front: tuple[str, ...] = ()
+    ) -> None:
         self._notices = notices
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "xfrmi", "daemon", *options], stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "xfrmi", *front, "daemon", *options], stderr=subprocess.PIPE, text=True,
             preexec_fn=None if capabilities is None else lambda: limited_to(capabilities),
         )  # fmt: skip
 
@@ -142,6 +145,32 @@ def test_a_refused_start_says_what_is_missing_and_leaves_nothing() -> None:
         (sentence,) = said
         assert sentence.startswith("xfrmi: ")
         assert "takes CAP_NET_RAW" in sentence
+
+
+@in_netns
+def test_from_outside() -> None:
+    """`xfrmi -n NETNS ...`, the daemon included; devices are named as they are called in there."""
+    with somewhere() as notices:
+        there = Namespace()
+        with there:
+            Tun("only-there", persist=True).close()
+        option = ("-n", f"/proc/{os.getpid()}/fd/{there.fd}")
+        daemon = Process(notices, "--remove-on-exit", front=option)
+        assert daemon.notice() == "READY=1"
+
+        def xfrmi(line: str) -> str:
+            command = [sys.executable, "-m", "xfrmi", *option, *line.split()]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        xfrmi("link add ipsec0 type xfrm dev only-there if_id 42")
+        assert "ipsec0@only-there: <NOARP" in xfrmi("link show")
+        assert lower_up("ipsec0") is None, "nothing of it is here"
+        with there:
+            assert lower_up("ipsec0") is False
+            assert [link.name for link in Client().links()] == ["ipsec0"]
+        with pytest.raises(XfrmError):
+            Client().links()
+        assert daemon.stop()[0] == 0
 
 
 @in_netns
