@@ -30,6 +30,7 @@ from tests.system.hosts import (
     two_hosts,
 )
 from xfrmi.dev.rtnl import Rtnl
+from xfrmi.lab.namespace import sysctl
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import family_of, filler, ping
 from xfrmi.wire.address import pack_address
@@ -246,3 +247,36 @@ def test_a_device_that_goes_takes_its_routes_along() -> None:
             tell(hosts.moon, "".join(f"link del {name}\n" for name in names[2:]))
             time.sleep(0.1)
         assert hosts.shown() == []
+
+
+@in_netns
+def test_where_new_devices_ignore_routes_without_carrier() -> None:
+    """ignore_routes_with_linkdown, on routers often on: the way past a device without carrier would be in the clear."""
+    with two_hosts() as hosts:
+        with hosts.moon:
+            for family in ("ipv4", "ipv6"):
+                sysctl(f"net.{family}.conf.default.ignore_routes_with_linkdown", 1)
+        hosts.set_up(*TUNNELS)
+        with load(hosts):
+            time.sleep(0.1)
+            kill(hosts.daemons["moon"])
+            time.sleep(1.2)  # the kernel looks for links that went down once a second
+        for tunnel, family in PAIRS:
+            link = device(hosts.moon, tunnel.name)
+            assert link is not None
+            assert routed(hosts.moon, tunnel.address("sun", family)) == link.ifindex
+        assert hosts.shown() == []
+
+
+@in_netns
+def test_where_all_devices_do_the_daemon_says_so() -> None:
+    """What is set for all IPv4 devices cannot be switched off for one."""
+    with two_hosts(daemons=False) as hosts:
+        with hosts.moon:
+            sysctl("net.ipv4.conf.all.ignore_routes_with_linkdown", 1)
+        hosts.moon.start_daemon()
+        tell(hosts.moon, TUNNELS[0].link_lines())
+        assert (
+            "interface tun4 (if_id 0x4): without a daemon, routes into it will be passed over: "
+            "net.ipv4.conf.all.ignore_routes_with_linkdown is on, and stronger"
+        ) in hosts.moon.last_words()

@@ -21,7 +21,7 @@ from xfrmi.daemon.loop import Loop
 from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_netns
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
-from xfrmi.dev.tun import Tun, shape_like_xfrm
+from xfrmi.dev.tun import Tun, keep_routes, shape_like_xfrm
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
 
@@ -233,6 +233,7 @@ class Devices:
             device.nsid = self._rtnl.netns_id(netns_fd) if interface.away else None
             if (link := self._rtnl.link(name, device.nsid)) is not None:
                 self._mirror(device, link)
+                self._keep_routes(device, name)
         except XfrmError as error:
             # It works on, but nobody tells us any more what becomes of it.
             interface.ifindex = 0
@@ -241,18 +242,34 @@ class Devices:
         finally:
             os.close(netns_fd)
 
+    def _keep_routes(self, device: XfrmDevice, name: str) -> None:
+        try:
+            with self._inside(device):
+                keep_routes(name)
+        except (OSError, XfrmError) as error:
+            why = error.strerror or error
+            self._log(f"{_title(device.interface)}: without a daemon, routes into it will be passed over: {why}")
+
     @contextlib.contextmanager
-    def _rtnl_at(self, device: XfrmDevice) -> Iterator[Rtnl]:
-        """Where orders for the device are given: only somebody inside a namespace can give orders there."""
+    def _inside(self, device: XfrmDevice) -> Iterator[None]:
+        """Where the device is: only somebody inside a namespace can give orders there."""
         netns_fd = netns_of_tun(device.tun.fileno()) if device.interface.away else None
         if netns_fd is None:
-            yield self._rtnl
+            yield
             return
         try:
             with inside(netns_fd):
-                rtnl = Rtnl()
+                yield
         finally:
             os.close(netns_fd)
+
+    @contextlib.contextmanager
+    def _rtnl_at(self, device: XfrmDevice) -> Iterator[Rtnl]:
+        if not device.interface.away:
+            yield self._rtnl
+            return
+        with self._inside(device):
+            rtnl = Rtnl()
         with contextlib.closing(rtnl):
             yield rtnl
 
@@ -266,6 +283,7 @@ class Devices:
         device.nsid = nsid
         interface.away = nsid is not None
         self._mirror(device, link)
+        self._keep_routes(device, tun.name)
         self._loop.watch(tun.fileno(), lambda: self._readable(device))
 
     def _detach(self, interface: Interface) -> XfrmDevice:

@@ -160,6 +160,28 @@ def shape_like_xfrm(rtnl: Rtnl, name: str, mtu: int = XFRM_LINK_MTU) -> None:
     rtnl.set_link(link.ifindex, multicast=False, txqlen=XFRM_LINK_QLEN, mtu=mtu)
 
 
+def keep_routes(name: str) -> None:
+    """Routes into the device count while it has no carrier, whatever is the rule for new devices here.
+
+    Passed over, they would leave packets to a less specific route, and that leads into the clear. OSError where it
+    cannot be helped: /proc/sys is read-only, or the rule is one for all devices.
+    """
+    for family in ("ipv4", "ipv6"):
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            if _sysctl(family, name) != "0":
+                _sysctl(family, name, "0")
+    if _sysctl("ipv4", "all") != "0":  # in IPv6 that only sets those of each device
+        raise OSError(errno.EPERM, "net.ipv4.conf.all.ignore_routes_with_linkdown is on, and stronger")
+
+
+def _sysctl(family: str, name: str, value: str = "") -> str:
+    """Read ignore_routes_with_linkdown of a device, or write it."""
+    with open(f"/proc/sys/net/{family}/conf/{name}/ignore_routes_with_linkdown", "r+" if value else "r") as knob:
+        if value:
+            knob.write(value)
+        return value or knob.read().strip()
+
+
 def _explain(error: OSError, name: str) -> XfrmError:
     """The same errno, with what is missing and the line that mends it."""
     number = error.errno
