@@ -144,7 +144,8 @@ def test_a_burst_is_bounded_by_packets_and_by_bytes() -> None:
             sender.sendto(bytes(39000), (address(4, 1), 9))
     assert sizes[0] == BURST_PACKETS
     assert sizes[1] >= 10
-    assert len(tun.recv_burst()) == 2
+    # The host may have something to say of its own (router solicitations).
+    assert sum(len(packet) > 39000 for packet in tun.recv_burst() if not isinstance(packet, SuperPacket)) == 2
 
 
 @in_netns

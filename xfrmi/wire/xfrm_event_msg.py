@@ -135,7 +135,7 @@ def encode_state_expiry(expiry: StateExpiry, *, reply: bool = False) -> bytes:
 
 def decode_state_expiry(message: Message) -> StateExpiry:
     """A request: the state is looked up by id and mark of `info`."""
-    return _state_expiry_of(message, request_attrs(message))
+    return _state_expiry_of(message, naming_attrs(request_attrs(message)))
 
 
 def decode_state_expiry_notice(message: Message) -> StateExpiry:
@@ -143,7 +143,7 @@ def decode_state_expiry_notice(message: Message) -> StateExpiry:
 
 
 def _state_expiry_of(message: Message, attrs: Attrs) -> StateExpiry:
-    return StateExpiry(state_of(STATE.unpack_from(message.body), naming_attrs(attrs)), bool(message.body[STATE.size]))
+    return StateExpiry(state_of(STATE.unpack_from(message.body), attrs), bool(message.body[STATE.size]))
 
 
 def _cpu_and_dir(pcpu: int | None, direction: int) -> bytes:
