@@ -43,6 +43,8 @@ class Node(Namespace):
         self.programs: list[subprocess.Popen[str]] = []
         with self:
             self._netlink = _netlink()
+            # No host here has a router that advertises; asking for one would be traffic that nobody made.
+            sysctl("net.ipv6.conf.default.router_solicitations", 0)
         self._netlink.link("set", index=1, state="up")
 
     @property
