@@ -6,8 +6,6 @@ Set-up is the capture's own `ip xfrm` commands. ICMP errors are compared byte fo
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from tests.core import walk_vectors
@@ -188,7 +186,7 @@ def test_in(case: Received) -> None:
         return
     (state,) = states
     stats = state.snapshot().stats
-    assert [state.bytes, state.packets, *dataclasses.astuple(stats)] == case.after
+    assert [state.bytes, state.packets, *stats] == case.after
 
 
 def replay_arrival(machine: Machine, arrival: Arrival) -> None:

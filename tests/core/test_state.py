@@ -95,7 +95,7 @@ def test_a_snapshot_makes_the_same_state_again() -> None:
 
 
 def test_neither_repr_nor_errors_show_keys() -> None:
-    state = make(aead=replace(GCM, key=b"\xca\xfe" * 10))
+    state = make(aead=GCM._replace(key=b"\xca\xfe" * 10))
     assert "cafe" not in repr(state).lower() and "\\xca" not in repr(state) + repr(state.info)
 
 
@@ -117,7 +117,7 @@ def test_an_update_changes_this_and_nothing_else() -> None:
     path = state.path
     other = request(
         encap=Encap(sport=1, dport=2), if_id=2, coaddr=bytes(3) + b"\1", limits=Limits(hard_bytes=9),
-        set_mark=Mark(3, 0xF), aead=replace(GCM, key=bytes(36)), reqid=77, replay_window=0, flags=STATE_AF_UNSPEC,
+        set_mark=Mark(3, 0xF), aead=GCM._replace(key=bytes(36)), reqid=77, replay_window=0, flags=STATE_AF_UNSPEC,
     )  # fmt: skip
     state.update(other)
     assert state.info == replace(
@@ -227,7 +227,7 @@ BEET6 = {"mode": Mode.BEET, "selector": Selector.parse("2001:db8:1::1/128", "200
     [
         ({}, 1446),
         ({"encap": Encap()}, 1438),
-        ({"aead": replace(GCM, bits=64)}, 1454),
+        ({"aead": GCM._replace(bits=64)}, 1454),
         (V6, 1426),
         ({**V6, "encap": Encap()}, 1418),
         ({"mode": Mode.TRANSPORT}, 1466),

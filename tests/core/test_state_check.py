@@ -149,7 +149,7 @@ REFUSED = [
     ),
     (request(pcpu=0), INVAL, "SA_PCPU only supported with SA_DIR"),
     # 6 algorithms
-    (request(aead=replace(AEAD, bits=120)), NOSYS, "Requested AEAD algorithm not found"),
+    (request(aead=AEAD._replace(bits=120)), NOSYS, "Requested AEAD algorithm not found"),
     (request(aead=None, auth=AUTH, crypt=CRYPT), NOSYS, "Requested AUTH algorithm not found"),
     (request(proto=51, aead=None, auth=AUTH), NOSYS, "Requested AUTH algorithm not found"),
     # 7 init
@@ -167,7 +167,7 @@ REFUSED = [
     ),
     (request(proto=43, aead=None, coaddr=bytes(16)), NOPROTO, "Requested type not found"),
     (
-        request(aead=replace(AEAD, key=bytes(21))),
+        request(aead=AEAD._replace(key=bytes(21))),
         INVAL,
         "Kernel was unable to initialize cryptographic operations",
     ),
@@ -235,8 +235,8 @@ def test_the_first_of_several_faults_is_told() -> None:
         ({"replay_window": 32}, "ESN not compatible with legacy replay_window"),
         ({"mode": 9}, "Unsupported mode"),
         ({"mtimer_thresh": 3}, "MTIMER_THRESH attribute can only be set on ENCAP states"),
-        ({"aead": replace(AEAD, name="nosuch", key=b"")}, "Requested AEAD algorithm not found"),
-        ({"aead": replace(AEAD, key=b"")}, "Kernel was unable to initialize cryptographic operations"),
+        ({"aead": AEAD._replace(name="nosuch", key=b"")}, "Requested AEAD algorithm not found"),
+        ({"aead": AEAD._replace(key=b"")}, "Kernel was unable to initialize cryptographic operations"),
         (esn(33), "ESN replay window is too large for the chosen bitmap size"),
     ]
     for first in range(len(faults)):

@@ -285,7 +285,7 @@ def steps(rng: random.Random, count: int) -> Iterator[Request]:
         elif what < 0.9:
             kind, argument = next(states)
             if kind == XfrmMsg.ALLOCSPI:
-                argument = replace(argument, max=argument.min)  # which of several is free is a matter of chance
+                argument = argument._replace(max=argument.min)  # which of several is free is a matter of chance
             yield kind, STATE_BODIES[kind](argument), NLM_F_ACK
             if kind == XfrmMsg.GETSA:
                 yield XfrmMsg.GETAE, xfrm_msg.encode_aevent(Aevent(argument, flags=rng.choice([0, 0, 4]))), NLM_F_ACK

@@ -62,7 +62,7 @@ def as_dumped(info: StateInfo) -> StateInfo:
         info = replace(info, auth_trunc=Algorithm(info.auth.name, info.auth.key, 96))
     if info.replay is None and info.replay_esn is None:
         info = replace(info, replay=Replay())
-    return replace(info, mark=replace(info.mark, value=info.mark.value & info.mark.mask))
+    return replace(info, mark=info.mark._replace(value=info.mark.value & info.mark.mask))
 
 
 @pytest.mark.parametrize("vector", sorted({step.vector for step in listings("state")}))

@@ -42,7 +42,7 @@ NAMES = {0: "*", 2: "eth0", 3: "eth1"}
 u32 = values.u32
 ports = st.one_of(st.just((0, 0)), st.tuples(values.u16, st.just(0xFFFF)))
 times = st.just(0) | st.integers(1, 4_000_000_000)
-algorithms = st.builds(Algorithm, values.names, st.binary(max_size=40))
+algorithms = st.builds(Algorithm, values.names, st.binary(max_size=40), st.just(0))
 algorithms_bits = st.builds(Algorithm, values.names, st.binary(max_size=40), u32)
 marks = st.just(NO_MARK) | st.builds(Mark, st.integers(1, 2**32 - 1), u32)
 sizes = st.just(XFRM_INF) | st.integers(0, XFRM_INF - 1)

@@ -122,7 +122,7 @@ def test_spi_requests(wanted: SpiRequest) -> None:
         family=info.family, selector=info.selector, flags=info.flags, replay_window=info.replay_window, mark=info.mark,
         limits=info.limits, current=info.current, stats=info.stats, seq=info.seq, dir=info.dir, pcpu=info.pcpu,
     )  # fmt: skip
-    assert request(XfrmMsg.ALLOCSPI, xfrm_msg.encode_alloc_spi(wanted)) == replace(wanted, info=told)
+    assert request(XfrmMsg.ALLOCSPI, xfrm_msg.encode_alloc_spi(wanted)) == wanted._replace(info=told)
 
 
 @few
@@ -318,7 +318,7 @@ def test_numbers_without_room_are_named() -> None:
         (xfrm_msg.encode_state, StateInfo(SRC, DST, encap=Encap(sport=65536)), "sport"),
         (xfrm_msg.encode_state_id, StateId(DST, -5), "spi"),
         (xfrm_msg.encode_policy, PolicyInfo(templates=(Template(), Template(reqid=2**32))), "reqid"),
-        (xfrm_msg.encode_policy, PolicyInfo(limits=replace(NO_LIMITS, soft_add=2**64)), "soft_add"),
+        (xfrm_msg.encode_policy, PolicyInfo(limits=NO_LIMITS._replace(soft_add=2**64)), "soft_add"),
         (xfrm_msg.encode_defaults, Defaults(fwd=300), "fwd"),
     ):
         with pytest.raises(XfrmError) as caught:

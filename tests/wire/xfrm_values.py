@@ -42,7 +42,7 @@ limits = st.builds(Limits, u64, u64, u64, u64, u64, u64, u64, u64)
 currents = st.builds(Current, u64, u64, u64, u64)
 keys = st.binary(max_size=64)
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789()-", min_size=1, max_size=63)
-algorithms = st.builds(Algorithm, names, keys)
+algorithms = st.builds(Algorithm, names, keys, st.just(0))
 algorithms_bits = st.builds(Algorithm, names, keys, u32)
 replays = st.builds(Replay, u32, u32, u32)
 replays_esn = st.builds(ReplayEsn, st.lists(u32, max_size=128).map(tuple), u32, u32, u32, u32, u32)
@@ -109,7 +109,7 @@ policy_ids = st.builds(PolicyId, selectors, u8, u32, u32, marks, u8) | st.builds
 )
 """A context matters only where there is no index."""
 spi_requests = st.builds(SpiRequest, states, u32, u32)
-filters = st.builds(StateFilter, u8) | families.flatmap(
+filters = u8.map(StateFilter) | families.flatmap(
     lambda family: st.builds(
         StateFilter, u8, st.just(family), addresses(family), st.integers(0, 128), addresses(family), st.integers(0, 128)
     )

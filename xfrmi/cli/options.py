@@ -6,14 +6,13 @@ argparse, which would also cost the better part of the time `xfrmi state list` t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from xfrmi.formats.tokens import USAGE, GrammarError
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, AF_UNSPEC
 
 
-@dataclass
-class Options:
+class Options(NamedTuple):
     """What was asked for in front of the object."""
 
     family: int = AF_UNSPEC
@@ -55,7 +54,7 @@ def read_options(words: list[str]) -> tuple[Options, list[str]]:
                 )
             argument = words[at]
             at += 1
-        _set(options, name, argument, at - 1)
+        options = _with(options, name, argument, at - 1)
     return options, words[at:]
 
 
@@ -72,33 +71,23 @@ def _full_name(word: str, position: int) -> str:
     return found[0]
 
 
-def _set(options: Options, name: str, argument: str, position: int) -> None:
+def _with(options: Options, name: str, argument: str, position: int) -> Options:
     match name:
-        case "4" | "6":
-            options.family = AF_INET if name == "4" else AF_INET6
+        case "4":
+            return options._replace(family=AF_INET)
+        case "6":
+            return options._replace(family=AF_INET6)
         case "family":
             families = {"inet": AF_INET, "inet6": AF_INET6}
             if argument not in families:
                 text = f'Error: argument "{argument}" is wrong: invalid protocol family'
                 raise GrammarError(text, USAGE, position=position, hint="inet or inet6 goes here.")
-            options.family = families[argument]
+            return options._replace(family=families[argument])
         case "stats" | "statistics":
-            options.stats += 1
-        case "details":
-            options.details = True
-        case "json":
-            options.json = True
-        case "pretty":
-            options.pretty = True
-        case "oneline":
-            options.oneline = True
+            return options._replace(stats=options.stats + 1)
         case "netns":
-            options.netns = argument
+            return options._replace(netns=argument)
         case "batch":
-            options.batch = argument
-        case "force":
-            options.force = True
-        case "Version" | "version":
-            options.version = True
-        case "help":
-            options.help = True
+            return options._replace(batch=argument)
+    name = name.lower()
+    return options._replace(**dict[str, Any]({name: True})) if name in Options._fields else options

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from xfrmi.formats.tokens import USAGE, Tokens, matches, suggestion
 from xfrmi.formats.usage import MONITOR_USAGE
@@ -13,8 +12,7 @@ GROUPS: Final = {"acquire": 1, "expire": 2, "SA": 3, "aevent": 5, "policy": 4, "
 ALL_GROUPS: Final = tuple(range(1, 9))
 
 
-@dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(NamedTuple):
     groups: tuple[int, ...]
     """Multicast groups (7.5) to join."""
     nokeys: bool = False

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from xfrmi.wire.link_types import LinkInfo
 
 
-@dataclass(frozen=True, slots=True)
-class AddLink:
+class AddLink(NamedTuple):
     info: LinkInfo
     netns: str = ""
     """Name or process id of the network namespace where the device shall live; empty for here."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetLink:
+class SetLink(NamedTuple):
     device: str
     info: LinkInfo
     """Only what changes: `name` is the new name, flags under `change`, `kind` is empty without `type`."""
     netns: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteLink:
+class DeleteLink(NamedTuple):
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShowLinks:
+class ShowLinks(NamedTuple):
     device: str = ""
     """Empty for all."""
     up: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from xfrmi.formats.numbers import lies_in
 from xfrmi.wire.xfrm_const import AF_UNSPEC, PolicyType
@@ -52,61 +53,51 @@ class PolicyFilter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AddPolicy:
+class AddPolicy(NamedTuple):
     info: PolicyInfo
     update: bool = False
     """UPDPOLICY instead of NEWPOLICY."""
 
 
-@dataclass(frozen=True, slots=True)
-class GetPolicy:
+class GetPolicy(NamedTuple):
     id: PolicyId
 
 
-@dataclass(frozen=True, slots=True)
-class DeletePolicy:
+class DeletePolicy(NamedTuple):
     id: PolicyId
 
 
-@dataclass(frozen=True, slots=True)
-class ListPolicies:
+class ListPolicies(NamedTuple):
     filter: PolicyFilter
     nosock: bool = False
     """Leave out policies of sockets (direction 3 and up)."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeletePolicies:
+class DeletePolicies(NamedTuple):
     filter: PolicyFilter
 
 
-@dataclass(frozen=True, slots=True)
-class FlushPolicies:
+class FlushPolicies(NamedTuple):
     type: int = PolicyType.MAIN
 
 
-@dataclass(frozen=True, slots=True)
-class CountPolicies:
+class CountPolicies(NamedTuple):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class SetThresholds:
+class SetThresholds(NamedTuple):
     """`policy set`."""
 
     thresholds: Thresholds
 
 
-@dataclass(frozen=True, slots=True)
-class SetDefaults:
+class SetDefaults(NamedTuple):
     """`policy setdefault`; a direction that was not named is UNSPEC (2.7)."""
 
     defaults: Defaults
 
 
-@dataclass(frozen=True, slots=True)
-class GetDefaults:
+class GetDefaults(NamedTuple):
     pass
 
 

@@ -5,7 +5,7 @@ The filter of `list` and `deleteall` is applied by the client, as ip(8) does it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from xfrmi.formats.numbers import lies_in
 from xfrmi.wire.xfrm_const import AF_UNSPEC
@@ -13,8 +13,7 @@ from xfrmi.wire.xfrm_sa_msg import SpiRequest
 from xfrmi.wire.xfrm_types import StateId, StateInfo
 
 
-@dataclass(frozen=True, slots=True)
-class StateFilter:
+class StateFilter(NamedTuple):
     """Of `state list` and `state deleteall`: None, an empty address or 0 flags filter nothing."""
 
     family: int = AF_UNSPEC
@@ -43,47 +42,39 @@ class StateFilter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AddState:
+class AddState(NamedTuple):
     info: StateInfo
     update: bool = False
     """UPDSA instead of NEWSA."""
 
 
-@dataclass(frozen=True, slots=True)
-class AllocSpi:
+class AllocSpi(NamedTuple):
     request: SpiRequest
 
 
-@dataclass(frozen=True, slots=True)
-class GetState:
+class GetState(NamedTuple):
     id: StateId
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteState:
+class DeleteState(NamedTuple):
     id: StateId
 
 
-@dataclass(frozen=True, slots=True)
-class ListStates:
+class ListStates(NamedTuple):
     filter: StateFilter
     nokeys: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteStates:
+class DeleteStates(NamedTuple):
     filter: StateFilter
 
 
-@dataclass(frozen=True, slots=True)
-class FlushStates:
+class FlushStates(NamedTuple):
     proto: int = 0
     """0: all of AH, ESP and IPcomp."""
 
 
-@dataclass(frozen=True, slots=True)
-class CountStates:
+class CountStates(NamedTuple):
     pass
 
 

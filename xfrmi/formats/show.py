@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 
 def local_time(seconds: int) -> str:
@@ -22,8 +21,7 @@ def assumed_up(ifindex: int) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Show:
+class Show(NamedTuple):
     stats: int = 0
     """How many -s."""
     details: bool = False

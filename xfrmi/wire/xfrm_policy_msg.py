@@ -30,12 +30,10 @@ from xfrmi.wire.xfrm_struct import (
     SELECTOR_FORMAT,
     Fields,
     address,
-    current_fields,
     current_of,
     get_mark,
     get_number,
     if_id_attr,
-    limits_fields,
     limits_of,
     mark_attr,
     selector_fields,
@@ -66,7 +64,7 @@ class PolicyExpiry:
 def policy_struct(info: PolicyInfo) -> bytes:
     """xfrm_userpolicy_info."""
     return POLICY.pack(
-        *selector_fields(info.selector), *limits_fields(info.limits), *current_fields(info.current),
+        *selector_fields(info.selector), *info.limits, *info.current,
         info.priority, info.index, info.dir, info.action, info.flags, info.share,
     )  # fmt: skip
 

@@ -15,10 +15,9 @@ and raises XfrmError where the kernel would refuse its form. What a state may sa
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from errno import EINVAL
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import Attrs, Message, attr, attr_u8, attr_u32, attr_u64, get_u8, get_u32, get_u64
@@ -46,13 +45,11 @@ from xfrmi.wire.xfrm_struct import (
     Fields,
     address,
     address_attr,
-    current_fields,
     current_of,
     get_mark,
     get_number,
     get_optional_u32,
     if_id_attr,
-    limits_fields,
     limits_of,
     mark_attr,
     selector_fields,
@@ -62,7 +59,7 @@ from xfrmi.wire.xfrm_struct import (
     state_id_of,
     unfit,
 )
-from xfrmi.wire.xfrm_types import Mark, StateId, StateInfo, StateStats
+from xfrmi.wire.xfrm_types import NO_STATS, Mark, StateId, StateInfo, StateStats
 
 STATE: Final = Struct(f"={SELECTOR_FORMAT}16s4sB3x16s{LIMITS_FORMAT}{CURRENT_FORMAT}5IHBBB7x")
 """xfrm_usersa_info, 224 bytes: sel, id (daddr, spi, proto), saddr, lft, curlft, stats, seq, reqid, family, mode,
@@ -72,13 +69,11 @@ _SPI_RANGE: Final = Struct("=II")
 _FILTER: Final = Struct("=16s16sHBB")
 _OFFLOAD: Final = Struct("=iB3x")
 _NAMING_ATTRS: Final = frozenset({Xfrma.MARK, Xfrma.IF_ID, Xfrma.SA_PCPU, Xfrma.SA_DIR})
-_NO_STATS: Final = StateStats()
 _IPSEC_PROTO_ANY: Final = 255
 _IPSEC_PROTOS: Final = frozenset({IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP, _IPSEC_PROTO_ANY})
 
 
-@dataclass(frozen=True, slots=True)
-class SpiRequest:
+class SpiRequest(NamedTuple):
     """ALLOCSPI: an SPI between `min` and `max` for the larval state `info`."""
 
     info: StateInfo
@@ -86,8 +81,7 @@ class SpiRequest:
     max: int
 
 
-@dataclass(frozen=True, slots=True)
-class StateFilter:
+class StateFilter(NamedTuple):
     """Which states a dump shows (NL-08): of one protocol (0: all), with addresses in two prefixes of one family."""
 
     proto: int = 0
@@ -107,7 +101,7 @@ def state_struct(info: StateInfo) -> bytes:
     stats = info.stats
     return STATE.pack(
         *selector_fields(info.selector), info.dst, spi_bytes(info.spi), info.proto, info.src,
-        *limits_fields(info.limits), *current_fields(info.current),
+        *info.limits, *info.current,
         stats.replay_window, stats.replay, stats.integrity_failed,
         info.seq, info.reqid, info.family, info.mode, info.replay_window, info.flags,
     )  # fmt: skip
@@ -226,7 +220,7 @@ def state_of(wire: Fields, attrs: Attrs) -> StateInfo:
         replay_esn=get_replay_esn(attrs),
         limits=limits_of(wire[13:21]),
         current=current_of(wire[21:25]),
-        stats=StateStats(replay_lost, replayed, integrity) if replay_lost | replayed | integrity else _NO_STATS,
+        stats=StateStats(replay_lost, replayed, integrity) if replay_lost | replayed | integrity else NO_STATS,
         seq=seq,
         dir=0 if direction is None else get_u8(direction),
         coaddr=None if coaddr is None else address(bytes(coaddr[:16]), family),

@@ -17,7 +17,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import Attrs, attr, attr_u32, get_u32
 from xfrmi.wire.xfrm_attr import Xfrma
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, AF_UNSPEC
-from xfrmi.wire.xfrm_types import ANY_SELECTOR, NO_LIMITS, NO_MARK, Current, Limits, Mark, Selector, StateId
+from xfrmi.wire.xfrm_types import ANY_SELECTOR, NO_LIMITS, NO_MARK, UNUSED, Current, Limits, Mark, Selector, StateId
 
 Fields = Sequence[Any]
 """What Struct.unpack gives."""
@@ -32,8 +32,6 @@ STATE_ID_FORMAT: Final = "16s4sHBx"
 _PORTS: Final = Struct(">4H")
 _MARK: Final = Struct("=II")
 _CURRENT: Final = Struct("=" + CURRENT_FORMAT)
-_NO_LIMITS: Final = tuple(getattr(NO_LIMITS, item.name) for item in fields(Limits))
-_NO_CURRENT: Final = Current()
 _NO_SELECTOR: Final = (bytes(16), bytes(16), bytes(8), 0, 0, 0, 0, 0, 0)
 
 
@@ -69,28 +67,17 @@ def selector_of(wire: Fields, family: int = AF_UNSPEC) -> Selector:
     )  # fmt: skip
 
 
-def limits_fields(limits: Limits) -> tuple[int, ...]:
-    return (
-        limits.soft_bytes, limits.hard_bytes, limits.soft_packets, limits.hard_packets,
-        limits.soft_add, limits.hard_add, limits.soft_use, limits.hard_use,
-    )  # fmt: skip
-
-
 def limits_of(wire: Fields) -> Limits:
-    return NO_LIMITS if wire == _NO_LIMITS else Limits(*wire)
-
-
-def current_fields(current: Current) -> tuple[int, int, int, int]:
-    return current.bytes, current.packets, current.add_time, current.use_time
+    return NO_LIMITS if wire == NO_LIMITS else Limits(*wire)
 
 
 def current_of(wire: Fields) -> Current:
-    return Current(*wire) if any(wire) else _NO_CURRENT
+    return Current(*wire) if any(wire) else UNUSED
 
 
 def current_attr(current: Current) -> bytes:
     """XFRMA_LTIME_VAL."""
-    return attr(Xfrma.LTIME_VAL, _CURRENT.pack(*current_fields(current)))
+    return attr(Xfrma.LTIME_VAL, _CURRENT.pack(*current))
 
 
 def get_current(attrs: Attrs) -> Current | None:
@@ -157,16 +144,13 @@ def unfit(value: object) -> XfrmError:
 
 
 def _unfit(value: object) -> XfrmError | None:
-    if isinstance(value, tuple):
-        return next((found for item in value if (found := _unfit(item))), None)
-    if not is_dataclass(value):
-        return None
-    for item in fields(value):
-        number = getattr(value, item.name)
-        bits = _BITS.get(item.name, 32)
-        if not isinstance(number, int):
-            if found := _unfit(number):
-                return found
-        elif not 0 <= number < 1 << bits:
-            return XfrmError(ERANGE, "", f"{item.name} {number} is not a number of {bits} bits")
-    return None
+    inside: Sequence[object] = value if isinstance(value, tuple) else ()
+    names: Sequence[str] = getattr(value, "_fields", ())
+    if is_dataclass(value):
+        names = [item.name for item in fields(value)]
+        inside = [getattr(value, name) for name in names]
+    for name, number in zip(names, inside, strict=False):
+        bits = _BITS.get(name, 32)
+        if isinstance(number, int) and not 0 <= number < 1 << bits:
+            return XfrmError(ERANGE, "", f"{name} {number} is not a number of {bits} bits")
+    return next((found for item in inside if (found := _unfit(item))), None)

@@ -8,8 +8,8 @@ others, bits for key and ICV lengths. Sources: linux/xfrm.h, kernel-behaviour 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from xfrmi.wire.address import any_address, family_of, pack_address, parse_prefix
 from xfrmi.wire.xfrm_const import (
@@ -78,8 +78,7 @@ class Selector:
 ANY_SELECTOR: Final = Selector()
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     value: int = 0
     mask: int = 0
 
@@ -87,8 +86,7 @@ class Mark:
 NO_MARK: Final = Mark()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """xfrm_lifetime_cfg. Bytes and packets: XFRM_INF is no limit. Seconds: 0 is no limit."""
 
     soft_bytes: int = XFRM_INF
@@ -104,8 +102,7 @@ class Limits:
 NO_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(NamedTuple):
     """xfrm_lifetime_cur: what has been used up. Times are Unix seconds, use_time 0 means never."""
 
     bytes: int = 0
@@ -114,8 +111,10 @@ class Current:
     use_time: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StateStats:
+UNUSED: Final = Current()
+
+
+class StateStats(NamedTuple):
     """xfrm_stats, one state's drops."""
 
     replay_window: int = 0
@@ -123,17 +122,21 @@ class StateStats:
     integrity_failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Algorithm:
+NO_STATS: Final = StateStats()
+
+
+class Algorithm(NamedTuple):
     """A transform as the kernel names it. `bits` is the ICV (aead) or truncation (auth-trunc) length, 0 elsewhere."""
 
     name: str
-    key: bytes = field(repr=False)
+    key: bytes
     bits: int = 0
 
+    def __repr__(self) -> str:
+        return f"Algorithm({self.name!r}, {len(self.key)} bytes of key, {self.bits})"
 
-@dataclass(frozen=True, slots=True)
-class Encap:
+
+class Encap(NamedTuple):
     """xfrm_encap_tmpl."""
 
     type: int = UDP_ENCAP_ESPINUDP
@@ -142,8 +145,7 @@ class Encap:
     oa: bytes = bytes(4)
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(NamedTuple):
     """xfrm_replay_state: 32-bit counters and window bitmap, bit 0 = seq."""
 
     oseq: int = 0
@@ -151,8 +153,7 @@ class Replay:
     bitmap: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayEsn:
+class ReplayEsn(NamedTuple):
     """xfrm_replay_state_esn; `bitmap` is a tuple of 32-bit words, bmp_len of them."""
 
     bitmap: tuple[int, ...] = ()
@@ -202,8 +203,8 @@ class StateInfo:
     replay: Replay | None = None
     replay_esn: ReplayEsn | None = None
     limits: Limits = NO_LIMITS
-    current: Current = Current()
-    stats: StateStats = StateStats()
+    current: Current = UNUSED
+    stats: StateStats = NO_STATS
     seq: int = 0
     """km sequence: ties an SA to its acquire, not an ESP sequence number."""
     dir: int = SaDir.NONE
@@ -294,7 +295,7 @@ class PolicyInfo:
     share: int = 0
     type: int = PolicyType.MAIN
     limits: Limits = NO_LIMITS
-    current: Current = Current()
+    current: Current = UNUSED
     sec_ctx: bytes | None = None
 
 
