@@ -26,12 +26,10 @@ def run_batch(options: Options, path: str) -> int:
     with Client() as client:
         for number, line in enumerate(_joined(text), 1):
             try:
-                words = split_line(line)
-                failed = bool(words) and run_line(client, options, words) != 0
+                if words := split_line(line):
+                    run_line(client, options, words)
             except (GrammarError, XfrmError) as error:
                 complain(error)
-                failed = True
-            if failed:
                 print(f"Command failed {path}:{number}", file=sys.stderr)
                 status = FAILED
                 if not options.force:

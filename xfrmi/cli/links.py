@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from xfrmi.formats import requests as r
-from xfrmi.formats.show import Show
+from xfrmi.formats import requests_link as requests
+from xfrmi.formats.grammar_link import parse_link
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
 
 if TYPE_CHECKING:
+    from xfrmi.cli.output import Output
     from xfrmi.client import Client
+    from xfrmi.formats.tokens import Tokens
 
-PrintJson = Callable[[Any], None]
 
-
-def carry_out(client: Client, request: r.LinkRequest, show: Show, print_json: PrintJson | None) -> None:
-    """Do one link request. `print_json` is given where --json was asked for. Raises XfrmError."""
-    match request:
-        case r.AddLink(info, netns):
+def run(client: Client, tokens: Tokens, output: Output) -> None:
+    """The words after `link`. Raises GrammarError, XfrmError."""
+    match parse_link(tokens):
+        case requests.AddLink(info, netns):
             client.add_link(info, netns or None)
-        case r.SetLink(device, info, netns):
+        case requests.SetLink(device, info, netns):
             client.set_link(replace(info, ifindex=client.link(device).ifindex), netns or None)
-        case r.DeleteLink(device):
+        case requests.DeleteLink(device):
             client.delete_link(device)
-        case r.ShowLinks():
-            _print_links(_wanted(client, request), show, print_json)
+        case requests.ShowLinks() as request:
+            _print(_wanted(client, request), output)
 
 
-def _wanted(client: Client, request: r.ShowLinks) -> list[LinkInfo]:
+def _wanted(client: Client, request: requests.ShowLinks) -> list[LinkInfo]:
     if request.device:
         return [client.link(request.device)]
     return [
@@ -40,13 +38,12 @@ def _wanted(client: Client, request: r.ShowLinks) -> list[LinkInfo]:
     ]
 
 
-def _print_links(links: list[LinkInfo], show: Show, print_json: PrintJson | None) -> None:
-    if print_json is not None:
+def _print(links: list[LinkInfo], output: Output) -> None:
+    if output.json:
         from xfrmi.formats.json_link import link_json
 
-        print_json([link_json(link, show) for link in links])
-        return
-    from xfrmi.formats.print_link import print_link
+        output.list_json(links, link_json)
+    else:
+        from xfrmi.formats.print_link import print_link
 
-    for link in links:
-        sys.stdout.write(print_link(link, show))
+        output.texts(links, print_link)

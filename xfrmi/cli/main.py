@@ -71,14 +71,15 @@ def _run(options: Options, words: list[str]) -> int:
     from xfrmi.client import Client
 
     with Client() as client:
-        return run_line(client, options, words)
+        run_line(client, options, words)
+    return 0
 
 
-def run_line(client: Client, options: Options, words: list[str]) -> int:
+def run_line(client: Client, options: Options, words: list[str]) -> None:
     """One command for the daemon. Raises GrammarError or XfrmError."""
-    from xfrmi.cli.execute import Executor
+    from xfrmi.cli.execute import execute
 
-    return Executor(client, options).run(words)
+    execute(client, options, words)
 
 
 def complain(error: GrammarError | XfrmError) -> int:

@@ -30,26 +30,35 @@ def parse(
     device; without it no device exists.
     """
     tokens = Tokens(words, family=family, ifindex_of=ifindex_of)
+    match take_object(tokens):
+        case "state":
+            from xfrmi.formats.grammar_state import parse_state
+
+            return parse_state(tokens)
+        case "policy":
+            from xfrmi.formats.grammar_policy import parse_policy
+
+            return parse_policy(tokens)
+        case "link":
+            from xfrmi.formats.grammar_link import parse_link
+
+            return parse_link(tokens)
+    from xfrmi.formats.grammar_monitor import parse_monitor
+
+    return parse_monitor(tokens)
+
+
+def take_object(tokens: Tokens) -> str:
+    """Take the words up to the object, which is returned under its full name. Raises GrammarError."""
     tokens.accept("ip", "xfrmi")
     if (first := tokens.peek()) is not None and matches(first, "xfrm"):
         tokens.at += 1
     word = tokens.take(f"one of {', '.join(OBJECTS)}")
-    if matches(word, "state") or word == "sa":
-        from xfrmi.formats.grammar_state import parse_state
-
-        return parse_state(tokens)
-    if matches(word, "policy"):
-        from xfrmi.formats.grammar_policy import parse_policy
-
-        return parse_policy(tokens)
-    if matches(word, "link"):
-        from xfrmi.formats.grammar_link import parse_link
-
-        return parse_link(tokens)
-    if matches(word, "monitor"):
-        from xfrmi.formats.grammar_monitor import parse_monitor
-
-        return parse_monitor(tokens)
+    for name in ("state", "policy", "link", "monitor"):
+        if matches(word, name):
+            return name
+    if word == "sa":
+        return "state"
     text = f'Object "{word}" is unknown, try "xfrmi help".'
     raise tokens.error(text, USAGE, f"one of {', '.join(OBJECTS)} goes here.")
 
