@@ -28,7 +28,7 @@ from xfrmi.formats.grammar import split_line
 from xfrmi.lab.namespace import sysctl
 from xfrmi.lab.topology import Lab, Node
 from xfrmi.lab.traffic import PATTERN
-from xfrmi.lab.wiretap import ETH_HEADER_LEN, Wiretap, kind
+from xfrmi.lab.wiretap import ETH_HEADER_LEN, IPPROTO_ESP, Wiretap, kind
 from xfrmi.wire.address import format_address, pack_address
 from xfrmi.wire.link_types import LinkStats
 from xfrmi.wire.xfrm_types import StateId, StateInfo
@@ -301,6 +301,8 @@ def strangers(frames: list[bytes]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for frame in frames:
         name = kind(frame)
+        if name == "IPv6 protocol 44" and frame[ETH_HEADER_LEN + 40] == IPPROTO_ESP:
+            name = "ESP"  # a fragment of it
         if name not in ("ESP", "neighbour"):
             counts[name] = counts.get(name, 0) + 1
     return counts

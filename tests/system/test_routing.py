@@ -7,7 +7,6 @@ import sys
 from tests.iproute import ip
 from tests.netns import in_netns
 from tests.system.hosts import (
-    OUTER,
     PEER,
     Hosts,
     Tunnel,
@@ -74,31 +73,49 @@ def test_output_mark_chooses_the_route() -> None:
 
 
 @in_netns
-def test_dev_of_the_interface_is_what_policies_see() -> None:
-    """TX-03: a policy's `dev` means the link of the interface, and each of two links may have its own.
-
-    It binds no packet: outside, routes decide (here one host route for each peer address).
-    """
+def test_dev_of_the_interface_leads_out() -> None:
+    """Between the same endpoints, over the same links, each interface leaves by its own `dev`, in both families."""
     with two_hosts() as hosts:
         second_cable(hosts)
-        tunnels = [Tunnel("left", 1, dev="eth0"), Tunnel("right", 2, dev="eth1")]
+        left, *right = tunnels = [
+            Tunnel("left", 1, dev="eth0"),
+            Tunnel("right4", 24, outer=4, dev="eth1"),
+            Tunnel("right6", 26, outer=6, dev="eth1"),
+        ]
         for host in hosts.ends:
             with host:
-                ip(f"route add {OUTER[PEER[host.name], 6]}/128 via {NEXT_HOP[host.name, 6]}")
+                for family in (4, 6):  # a second choice: without `dev` everything would go by eth0
+                    ip(f"-{family} route add default via {NEXT_HOP[host.name, family]} metric 2000")
+        hosts.set_up(*tunnels)
+        with Wiretap(hosts.sun, "eth1") as other:
             for tunnel in tunnels:
-                outwards = f"dir out if_id {tunnel.if_id}"
-                tell(host, tunnel.lines(host.name).replace(outwards, f"dev {tunnel.dev} {outwards}"))
-                give_addresses(host, tunnel)
-        for tunnel in tunnels:
-            for family in (4, 6):
-                assert len(ping(hosts.moon, tunnel.address("sun", family), 2)) == 2
-        with rises(hosts.moon):  # with the other link's name in the policy there is no policy, which nothing counts
-            left = tunnels[0]
-            tell(hosts.moon, left.policy_line("moon", "out", 4, "delete").replace("dir", "dev eth0 dir", 1))
-            tell(hosts.moon, left.policy_line("moon", "out", 4).replace("dir", "dev eth1 dir", 1))
-            before = counters(hosts.moon, "left").tx_carrier_errors
-            assert ping(hosts.moon, left.address("sun", 4), 2, timeout=0.1) == []
-            assert counters(hosts.moon, "left").tx_carrier_errors == before + 2
+                for family in (4, 6):
+                    assert len(ping(hosts.moon, tunnel.address("sun", family), 2)) == 2
+                    assert tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", family), 500_000).intact
+            assert spis(hosts.esp()) == {left.spi(name) for name in PEER}
+            assert spis(other.esp()) == {tunnel.spi(name) for tunnel in right for name in PEER}
+            assert plaintext(other.frames) == []
+
+
+@in_netns
+def test_dev_of_a_policy_is_the_link_of_the_interface() -> None:
+    """TX-03: a policy's `dev` means the link, not the xfrm device; another link's name matches nothing."""
+    with two_hosts() as hosts:
+        tunnel = Tunnel("ipsec0", 1, dev="eth0")
+        for host in hosts.ends:
+            tell(host, tunnel.lines(host.name).replace("dir out", "dev eth0 dir out"))
+            give_addresses(host, tunnel)
+        target = tunnel.address("sun", 4)
+        assert len(ping(hosts.moon, target, 2)) == 2
+        outward = tunnel.policy_line("moon", "out", 4)
+        for wrong in ("lo", "ipsec0"):
+            tell(hosts.moon, "policy deleteall dir out\n" + outward.replace("dir", f"dev {wrong} dir", 1))
+            before = counters(hosts.moon, "ipsec0").tx_carrier_errors
+            with rises(hosts.moon):  # no policy: nothing counts that but the device
+                assert ping(hosts.moon, target, 2, timeout=0.1) == []
+            assert counters(hosts.moon, "ipsec0").tx_carrier_errors == before + 2
+        tell(hosts.moon, "policy deleteall dir out\n" + outward)
+        assert len(ping(hosts.moon, target, 2)) == 2
 
 
 def lan(hosts: Hosts) -> Node:

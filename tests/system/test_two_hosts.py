@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+
 from tests.iproute import ip
 from tests.netns import in_netns
-from tests.system.hosts import OUTER, PEER, ROUTER, Hosts, Tunnel, counters, stat, strangers, two_hosts
-from xfrmi.lab.traffic import ping, tcp_transfer
+from tests.system.hosts import OUTER, PEER, ROUTER, Hosts, Tunnel, counters, eventually, stat, strangers, two_hosts
+from xfrmi.lab.traffic import family_of, filler, ping, tcp_transfer
 
 SIZE = 2_000_000
+UDP_SEGMENT = 103
 
 
 def carries(hosts: Hosts, tunnel: Tunnel) -> None:
-    """Echoes both ways and a TCP stream, in each of the tunnel's families, under the tunnel's SPIs and no others."""
+    """Echoes both ways, in one packet and in fragments, datagrams, and a TCP stream, in each of its families."""
     for family in tunnel.inner:
         for source, sink in (hosts.ends, hosts.ends[::-1]):
             address = tunnel.address(sink.name, family)
             assert len(ping(source, address, 3)) == 3, f"{tunnel.name}: IPv{family} {source.name} -> {sink.name}"
+        if tunnel.mode == "tunnel":  # the others carry no fragments; the first ones teach both ends the MTU
+            target = tunnel.address("sun", family)
+            eventually(lambda target=target: ping(hosts.moon, target, 1, timeout=0.3, size=8000), "no fragments")
+        assert datagrams_arrive(hosts, tunnel.address("sun", family)) == 40, "cut from one by the device (USO)"
         transfer = tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", family), SIZE)
         assert transfer.intact, f"{tunnel.name}: IPv{family} {transfer}"
     for host in hosts.ends:
@@ -23,6 +31,25 @@ def carries(hosts: Hosts, tunnel: Tunnel) -> None:
         assert stats.tx_packets > 0
         assert stats.rx_packets > 0
         assert (stats.rx_errors, stats.rx_dropped, stats.tx_aborted_errors, stats.collisions) == (0, 0, 0, 0)
+
+
+def datagrams_arrive(hosts: Hosts, address: str) -> int:
+    """Hand the kernel 40 datagrams in one; how many reach sun whole and in order."""
+    with hosts.sun:
+        far = socket.socket(family_of(address), socket.SOCK_DGRAM)
+    with hosts.moon:
+        near = socket.socket(family_of(address), socket.SOCK_DGRAM)
+    with far, near:
+        far.bind((address, 0))
+        far.settimeout(2)
+        near.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+        pieces = [bytes([number]) + filler(999) for number in range(40)]
+        near.sendto(b"".join(pieces), far.getsockname()[:2])
+        arrived = 0
+        with contextlib.suppress(TimeoutError):
+            while arrived < len(pieces) and far.recv(65535) == pieces[arrived]:
+                arrived += 1
+        return arrived
 
 
 def nothing_was_lost_or_shown(hosts: Hosts) -> None:
@@ -66,9 +93,7 @@ MARK = 7
 def test_transport_mode_with_dev() -> None:
     """5.2: the packet keeps its addresses, so the routing tables lead it into the device again: `dev` leads out."""
     with two_hosts() as hosts:
-        tunnels = [
-            Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), dev="eth0") for v in (4, 6)
-        ]
+        tunnels = [Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), dev="eth0") for v in (4, 6)]
         hosts.set_up(*tunnels)
         for host in hosts.ends:
             peer = PEER[host.name]
@@ -91,10 +116,7 @@ def test_transport_mode_with_a_mark() -> None:
     """
     with two_hosts() as hosts:
         marked = f"output-mark {MARK}"
-        tunnels = [
-            Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), state=marked)
-            for v in (4, 6)
-        ]
+        tunnels = [Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), state=marked) for v in (4, 6)]
         hosts.set_up(*tunnels)
         for host in hosts.ends:
             peer = PEER[host.name]
