@@ -12,7 +12,7 @@ from xfrmi.wire.xfrm_const import Dir, Mode
 from xfrmi.wire.xfrm_types import Algorithm, PolicyInfo, Selector, StateInfo, Template
 
 ROOT = Credentials(1, 0, 0)
-STRANGER = Credentials(2, 65534, 65534)
+STRANGER = Credentials(2, 65533, 65533)
 KEY = bytes(range(20))
 STATE = StateInfo(
     src="192.0.2.1", dst="192.0.2.2", spi=0x1001, mode=Mode.TUNNEL, reqid=7, if_id=42,
