@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.daemon.messages import STATE
-from tests.daemon.server import serving
+from tests.daemon.server import runtime_directory, serving
 from xfrmi.client import Client
 from xfrmi.wire.link_types import LinkInfo
 
@@ -18,16 +18,27 @@ HEAVY = {
     "xfrmi.formats.grammar_policy", "xfrmi.formats.json_xfrm",
 }  # fmt: skip
 
+OF_OTHERS = {
+    f"xfrmi.{name}"
+    for name in (
+        "formats.requests", "formats.requests_link", "formats.requests_policy", "formats.print_link",
+        "formats.print_policy", "wire.link_msg", "wire.link_types", "wire.xfrm_msg", "wire.xfrm_event_msg",
+        "wire.xfrm_policy_msg",
+    )
+}  # fmt: skip
+"""What is about links, policies and events."""
+OF_ADD = {f"xfrmi.formats.{name}" for name in ("grammar_algo", "grammar_parts", "grammar_state_words")}
+
 MODULES = "import sys; from xfrmi.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
 
 
 @pytest.mark.parametrize(
     ("line", "unneeded"),
     [
-        ("state list", HEAVY | {"xfrmi.formats.print_policy", "xfrmi.formats.print_link"}),
-        ("-s state list nokeys", HEAVY),
+        ("state list", HEAVY | OF_OTHERS | OF_ADD | {"xfrmi.wire.xfrm_info_msg"}),
+        ("-s state list nokeys", HEAVY | OF_OTHERS),
         ("link show", HEAVY | {"xfrmi.formats.print_state", "xfrmi.formats.grammar_state"}),
-        ("state count", HEAVY | {"xfrmi.formats.print_state"}),
+        ("state count", HEAVY | OF_OTHERS | OF_ADD | {"xfrmi.formats.print_state"}),
     ],
 )
 def test_what_is_loaded(line: str, unneeded: set[str]) -> None:
@@ -42,3 +53,11 @@ def test_what_is_loaded(line: str, unneeded: set[str]) -> None:
     assert printed, "it did its work"
     loaded = set(modules.split())
     assert loaded & unneeded == set()
+
+
+def test_what_is_loaded_to_find_nobody() -> None:
+    with runtime_directory():
+        command = [sys.executable, "-c", MODULES, "state", "list"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "no xfrmi daemon" in done.stderr
+    assert set(done.stdout.split()) & (HEAVY | OF_OTHERS | OF_ADD) == set()

@@ -3,6 +3,8 @@
 Deliberately not ip's: `set-mark` is accepted for `output-mark`, `pcpu` for `pcpu-num`; `nat-keepalive-interval` and
 `mtimer-thresh` (seconds) give access to attributes that ip has no words for; ID addresses need not have the family of
 a selector before them; `get` and `delete` without an ID say so instead of asking the kernel.
+
+The words that describe a state are loaded by the verbs that need them: a bare `list` has none.
 """
 
 from __future__ import annotations
@@ -12,9 +14,6 @@ from typing import Final
 
 from xfrmi.formats import requests_state as requests
 from xfrmi.formats import words
-from xfrmi.formats.grammar_algo import check_algorithms
-from xfrmi.formats.grammar_parts import ID_WORDS, Id, parse_id
-from xfrmi.formats.grammar_state_words import ALLOCSPI_KEYWORDS, STATE_KEYWORDS, Draft, finish_replay, read_keyword
 from xfrmi.formats.tokens import INCOMPLETE, Tokens, take_verb
 from xfrmi.formats.usage import STATE_USAGE
 from xfrmi.wire import xfrm_const as k
@@ -43,6 +42,9 @@ def _update(tokens: Tokens) -> requests.AddState:
 
 
 def _modify(tokens: Tokens) -> StateInfo:
+    from xfrmi.formats.grammar_algo import check_algorithms
+    from xfrmi.formats.grammar_state_words import STATE_KEYWORDS, Draft, finish_replay, read_keyword
+
     draft = Draft()
     while tokens.more:
         read_keyword(tokens, draft, STATE_KEYWORDS)
@@ -53,6 +55,8 @@ def _modify(tokens: Tokens) -> StateInfo:
 
 
 def _allocspi(tokens: Tokens) -> requests.AllocSpi:
+    from xfrmi.formats.grammar_state_words import ALLOCSPI_KEYWORDS, Draft, read_keyword
+
     draft = Draft()
     limits: dict[str, int] = {}
     while tokens.more:
@@ -85,6 +89,8 @@ def _delete(tokens: Tokens) -> requests.DeleteState:
 
 
 def _state_id(tokens: Tokens) -> StateId:
+    from xfrmi.formats.grammar_state_words import STATE_KEYWORDS, Draft, read_keyword
+
     draft = Draft()
     while tokens.more:
         read_keyword(tokens, draft, {"mark": STATE_KEYWORDS["mark"]})
@@ -102,6 +108,11 @@ def _deleteall(tokens: Tokens) -> requests.DeleteStates:
 
 def _filter(tokens: Tokens) -> tuple[requests.StateFilter, bool]:
     """[ nokeys ] [ ID ] [ mode MODE ] [ reqid REQID ] [ flag FLAG-LIST ] -> filter, nokeys."""
+    if not tokens.more:
+        return requests.StateFilter(tokens.family), False
+    from xfrmi.formats.grammar_parts import ID_WORDS, Id, parse_id
+    from xfrmi.formats.grammar_state_words import STATE_KEYWORDS, Draft
+
     draft = Draft()
     nokeys = False
     keywords = {word: STATE_KEYWORDS[word] for word in ("mode", "reqid", "flag")}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from xfrmi.wire.address import any_address
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, AF_UNSPEC
 
-_NUMBER = re.compile(r"[ \t-\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_NUMBER = r"[ \t-\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
 _WILD = ("any", "all", "default")
 
 
@@ -27,7 +27,7 @@ class Prefix(NamedTuple):
 
 def parse_number(text: str, bits: int) -> int | None:
     """An unsigned number of `bits` bits, or None."""
-    match = _NUMBER.fullmatch(text)
+    match = re.fullmatch(_NUMBER, text)
     if match is None:
         return None
     sign, digits = match.groups()
