@@ -49,6 +49,28 @@ def test_a_directory_that_others_may_enter_is_refused(base: Path, spoil: str) ->
     assert "XFRMI_RUNTIME_DIR" in refused.value.detail
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
+def test_a_base_that_others_may_write_is_refused(base: Path, mode: int) -> None:
+    """Whoever can rename what is in there could put a socket of his own between a look and a connection."""
+    directory = Path(runtime.create_directory())
+    (directory / runtime.XFRM_SOCKET).touch()
+    base.chmod(mode)
+    assert runtime.find_directory() is None
+    with pytest.raises(XfrmError):
+        runtime.create_directory()
+
+
+def test_a_base_that_is_a_link_is_refused(base: Path) -> None:
+    """Somebody else may have made /tmp/xfrmi-UID first."""
+    directory = Path(runtime.create_directory())
+    (directory / runtime.XFRM_SOCKET).touch()
+    base.rename(base.with_name("elsewhere"))
+    base.symlink_to(base.with_name("elsewhere"))
+    assert runtime.find_directory() is None
+    with pytest.raises(XfrmError):
+        runtime.create_directory()
+
+
 def test_candidates_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XFRMI_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")

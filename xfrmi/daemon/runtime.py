@@ -27,6 +27,9 @@ JSON_SOCKET = "json"
 LOCK_FILE = "lock"
 """flock()ed while a daemon runs; its text is the daemon's pid."""
 
+OTHERS_MAY = 0o055
+"""Look into a base directory, where the sockets of all namespaces are, each in a directory of its own."""
+
 MAX_DATAGRAM = 1 << 16
 """Largest request or reply, bytes: more than any xfrm message can need."""
 
@@ -57,7 +60,7 @@ def create_directory(netns: str = OWN_NETNS) -> str:
             os.makedirs(path, 0o700, exist_ok=True)
         except OSError as error:
             raise XfrmError(error.errno or errno.EPERM, detail=f"cannot make the runtime directory {path}") from None
-    if not _trusted(base, others_may=0o055) or not _trusted(directory):
+    if not _trusted(base, OTHERS_MAY) or not _trusted(directory):
         raise XfrmError(
             errno.EPERM,
             detail=f"{directory} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is",
@@ -70,7 +73,8 @@ def find_directory(netns: str = OWN_NETNS) -> str | None:
     inode = netns_inode(netns)
     for base in base_directories():
         directory = f"{base}/{inode}"
-        if _trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
+        # Also the base: who can rename directories in it could exchange one between this look and the connection.
+        if _trusted(base, OTHERS_MAY) and _trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
             return directory
     return None
 
