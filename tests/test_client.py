@@ -159,6 +159,16 @@ def test_a_dump_left_half_read_disturbs_nothing(client: Client) -> None:
     assert len(list(client.states())) == 100
 
 
+def test_requests_while_a_dump_is_being_read(client: Client) -> None:
+    for spi in range(1, 501):
+        client.add_state(replace(STATE, spi=spi))
+    for state in client.states():
+        client.delete_state(state)
+    assert client.count_states().count == 0
+    client.add_state(STATE)
+    assert [(one.spi, other.spi) for one in client.states() for other in client.states()] == [(STATE.spi, STATE.spi)]
+
+
 def test_monitor(client: Client) -> None:
     everything, policies = client.monitor(), client.monitor([Group.POLICY])
     client.add_state(STATE)
