@@ -71,10 +71,12 @@ class Devices:
 
     def find(self, which: str | int) -> Interface | None:
         """By name or ifindex. Namespaces count on their own: of two devices with one number, the one at home."""
-        interfaces = sorted(self._engine.interfaces, key=lambda interface: interface.away)
-        if isinstance(which, int):
-            return next((interface for interface in interfaces if interface.ifindex == which), None)
-        return next((interface for interface in interfaces if interface.name == which), None)
+        if isinstance(which, str):
+            with contextlib.suppress(XfrmError):
+                return self._engine.interfaces[which]
+            return None
+        numbered = (interface for interface in self._engine.interfaces if interface.ifindex == which)
+        return min(numbered, key=lambda interface: interface.away, default=None)
 
     def add(self, info: LinkInfo) -> Interface:
         """RTM_NEWLINK: rules DEV-01..05, then the TUN. Leaves nothing behind if anything is refused."""
@@ -139,6 +141,8 @@ class Devices:
     def sync(self) -> None:
         """Take in what the kernel has announced up to now."""
         changed = self._monitor.changed()
+        if changed is not None and not changed:  # the usual case, also with thousands of devices
+            return
         for device in list(self._devices.values()):
             if changed is None or (device.nsid, device.interface.ifindex) in changed:
                 self._refresh(device)
