@@ -135,6 +135,51 @@ def test_reading_pauses_while_writing_is_owed(loop: Loop, pair: tuple[socket.soc
     assert order == ["write", "read"]
 
 
+def test_who_has_to_wait_to_write_is_not_asked_to_read(loop: Loop) -> None:
+    """Both are readable in one turn; the first makes the second one wait, as an event does that does not fit."""
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    ends = [end for end, _ in pairs]
+    calls: list[str] = []
+
+    def first_come(own: socket.socket, other: socket.socket) -> None:
+        calls.append("read")
+        own.recv(1)
+        loop.want_write(other.fileno(), lambda: calls.append("write"))
+        loop.stop()
+
+    for own, other in (ends, ends[::-1]):
+        loop.watch(own.fileno(), lambda own=own, other=other: first_come(own, other))  # type: ignore[misc]
+    for _, far in pairs:
+        far.send(b"x")
+    loop.run(lambda now: None, never)
+    assert calls == ["read", "write"]
+    for sockets in pairs:
+        for each in sockets:
+            each.close()
+
+
+def test_who_waits_to_write_learns_of_the_end(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    """Also while the socket is full."""
+    a, b = pair
+    with pytest.raises(BlockingIOError):
+        while True:
+            a.send(bytes(1000))
+    ended: list[type[Exception]] = []
+
+    def write() -> None:
+        try:
+            a.send(b"x")
+        except OSError as error:
+            ended.append(type(error))
+            loop.stop()
+
+    loop.watch(a.fileno(), never)
+    loop.want_write(a.fileno(), write)
+    b.shutdown(socket.SHUT_RDWR)
+    loop.run(lambda now: None, never)
+    assert ended == [BrokenPipeError]
+
+
 def test_stop_from_another_thread_wakes_the_loop(loop: Loop) -> None:
     timer = threading.Timer(0.05, loop.stop)
     timer.start()

@@ -40,9 +40,9 @@ class Loop:
         self._readers[fd] = on_readable
 
     def want_write(self, fd: int, on_writable: Callback | None) -> None:
-        """Call `on_writable` when the watched `fd` takes data again; None to stop.
+        """Call `on_writable` when the watched `fd` takes data again, is hung up or in error; None to stop.
 
-        Reading pauses meanwhile: nobody can ask faster than he listens.
+        Reading pauses meanwhile: nobody can ask faster than he listens. Either callback may come once too often.
         """
         if on_writable is None:
             self._writers.pop(fd, None)
@@ -69,9 +69,10 @@ class Loop:
         while self._running:
             deadline = next_deadline()
             pause = MAX_SLEEP if deadline is None else min(max(deadline - self.clock(), 0.0), MAX_SLEEP)
-            for fd, mask in self._epoll.poll(pause):
-                callback = self._writers.get(fd) if mask & select.EPOLLOUT else self._readers.get(fd)
-                if callback is not None:  # else an earlier callback of this turn has removed it
+            for fd, _ in self._epoll.poll(pause):
+                # An earlier callback of this turn may have removed it, or made it wait to write.
+                callback = self._writers.get(fd) or self._readers.get(fd)
+                if callback is not None:
                     self._guard(callback)
             if deadline is not None and deadline <= self.clock():
                 self._guard(lambda: tick(self.clock()))

@@ -82,9 +82,6 @@ class Session:
         return b""
 
     def _readable(self) -> None:
-        if self._waiting:  # reading pauses, so this is the end: the client has hung up on what it is owed
-            self.close()
-            return
         try:
             self._replies = iter(self._receive())
         except BlockingIOError:
