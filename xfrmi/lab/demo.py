@@ -43,14 +43,37 @@ class _Interrupted(BaseException):
     """Not an Exception: no check may take it for its own failure."""
 
 
-def main() -> int:
-    """Run the demo. Exit status: 0 all held, 1 something did not or the machine lacks something, 130 interrupted."""
+class Interrupt:
+    """The signal handler: raises once, at once, and remembers it.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    Python drops an exception that a handler raises inside a callback of its own (after a fork, in a finalizer), so
+    the demo also asks between its checks.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         for again in INTERRUPTS:  # cleaning up is not interrupted
             signal.signal(again, signal.SIG_IGN)
+        self._asked = True
         raise _Interrupted
 
+    def check(self) -> None:
+        if self._asked:
+            raise _Interrupted
+
+
+def _tell_dropped(dropped: sys.UnraisableHookArgs) -> None:
+    """What Python had to drop, on stderr as always; except the interrupt, which is not lost."""
+    if dropped.exc_type is not _Interrupted:
+        sys.__unraisablehook__(dropped)
+
+
+def main() -> int:
+    """Run the demo. Exit status: 0 all held, 1 something did not or the machine lacks something, 130 interrupted."""
+    interrupt = Interrupt()
+    sys.unraisablehook = _tell_dropped
     screen = Screen()
     try:
         how = prepare()
@@ -60,7 +83,7 @@ def main() -> int:
             signal.signal(number, interrupt)
         with Lab() as lab:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-            return _show(screen, lab, how)
+            return _show(screen, lab, how, interrupt)
     except Lacking as lack:
         screen.clear()
         print(f"xfrmi: {lack}", file=sys.stderr)
@@ -71,7 +94,7 @@ def main() -> int:
         return 130
 
 
-def _show(screen: Screen, lab: Lab, how: str) -> int:
+def _show(screen: Screen, lab: Lab, how: str, interrupt: Interrupt) -> int:
     screen.title("xfrmi: xfrm interfaces in userspace. Real packets, own namespaces, nothing of yours touched.")
     screen.line(PICTURE)
     screen.dim(f"   {how}; kernel {os.uname().release}; tunnel mode, AES-GCM-128")
@@ -82,6 +105,7 @@ def _show(screen: Screen, lab: Lab, how: str) -> int:
     except Exception as error:  # of sockets, of netlink, of a daemon's start
         screen.end("hosts", False, str(error))
         return 1
+    interrupt.check()
     screen.end("hosts", True, f"two daemons, {hosts.objects} interfaces, states and policies in place")
     with hosts.tap:
         for name, doing, check in CHECKS:
@@ -90,6 +114,7 @@ def _show(screen: Screen, lab: Lab, how: str) -> int:
                 held, *evidence = check(hosts)
             except Exception as error:  # what cannot be shown has not held
                 held, evidence = False, [f"{type(error).__name__}: {error}"]
+            interrupt.check()
             screen.end(name, bool(held), *map(str, evidence))
     screen.line()
     if screen.failures:
