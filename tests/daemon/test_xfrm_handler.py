@@ -12,14 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.daemon.messages import KEY, POLICY, ROOT, STATE, STRANGER, answers, ask, refusal, request
+from xfrmi.core import events
 from xfrmi.core.engine import Engine
+from xfrmi.core.events import Event
 from xfrmi.daemon.events import Events
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_MULTI, NLM_F_REPLACE
 from xfrmi.wire.xfrm_attr import Xfrma, XfrmMsg
 from xfrmi.wire.xfrm_const import STATE_ESN, Default, Dir, Mode, SaDir
-from xfrmi.wire.xfrm_msg import Aevent, Defaults, PolicyExpiry, SpiRequest, StateExpiry, StateFilter, Thresholds
+from xfrmi.wire.xfrm_msg import (
+    AE_ETIMER_THRESH,
+    AE_REPLAY_THRESH,
+    Acquire,
+    Aevent,
+    Defaults,
+    PolicyExpiry,
+    SpiRequest,
+    StateExpiry,
+    StateFilter,
+    Thresholds,
+)
 from xfrmi.wire.xfrm_types import (
     Algorithm,
     Current,
@@ -250,6 +263,38 @@ def test_alloc_spi_from_an_impossible_range(kernel: Kernel, low: int, high: int,
     assert refusal(kernel.handle, XfrmMsg.ALLOCSPI, body).errno == number
 
 
+def test_alloc_spi_of_no_family(kernel: Kernel) -> None:
+    """A deviation: the kernel takes it."""
+    body = xfrm_msg.encode_alloc_spi(SpiRequest(replace(STATE, spi=0, aead=None, family=17), 9, 9))
+    assert refusal(kernel.handle, XfrmMsg.ALLOCSPI, body).extack == "Invalid address family"
+    assert kernel.states() == []
+
+
+@pytest.mark.parametrize("kind", [XfrmMsg.GETSA, XfrmMsg.DELSA, XfrmMsg.GETAE])
+def test_a_name_without_an_address_is_nobodys(kernel: Kernel, kind: int) -> None:
+    body = xfrm_msg.encode_state_id(StateId(bytes(16), 5, family=17)).ljust(48, b"\0")
+    assert refusal(kernel.handle, kind, body).errno == errno.ESRCH
+
+
+def test_a_user_may_inject_acquires(kernel: Kernel) -> None:
+    """7.2: one for each template, with the masks of the request; no state is made and nobody has to listen."""
+    heard: list[Event] = []
+    kernel.engine.subscribe(heard.append)
+    other = replace(POLICY.templates[0], spi=9, reqid=8)
+    policy = replace(POLICY, dir=Dir.IN, templates=(*POLICY.templates, other))
+    wanted = Acquire(STATE.src, bytes(4), POLICY.selector, policy, 0, aalgos=1, ealgos=2, calgos=3)
+    ask(kernel.handle, XfrmMsg.ACQUIRE, xfrm_msg.encode_acquire(wanted))
+    first, second = heard
+    assert isinstance(first, events.Acquire) and isinstance(second, events.Acquire)
+    assert [event.state.spi for event in (first, second)] == [0, 9]
+    assert [event.state.dst for event in (first, second)] == [STATE.dst] * 2
+    assert second.state.seq == first.state.seq + 1
+    assert [template.aalgos for template in first.policy.templates] == [1, 0xFFFFFFFF]
+    assert [template.ealgos for template in second.policy.templates] == [2, 2]
+    assert first.policy.dir == Dir.OUT
+    assert kernel.states() == []
+
+
 def test_flush_by_protocol(kernel: Kernel) -> None:
     kernel.add()
     ask(kernel.handle, XfrmMsg.FLUSHSA, xfrm_msg.encode_flush_states(51))
@@ -280,6 +325,22 @@ def test_replay_counters_can_be_set_and_read(kernel: Kernel) -> None:
     assert reply.type == XfrmMsg.NEWAE
     now = xfrm_msg.decode_aevent_notice(reply)
     assert (now.id, now.reqid, now.replay, now.current) == (STATE_ID, STATE.reqid, counters, aevent.current)
+
+
+def test_thresholds_are_told_if_asked_for(kernel: Kernel) -> None:
+    """7.2. A deviation: they cannot be changed, since nothing happens because of them."""
+    kernel.add()
+
+    def told(flags: int) -> tuple[int | None, int | None]:
+        (reply,) = ask(kernel.handle, XfrmMsg.GETAE, xfrm_msg.encode_aevent(Aevent(STATE_ID, flags=flags)))
+        aevent = xfrm_msg.decode_aevent_notice(reply)
+        return aevent.replay_thresh, aevent.etimer_thresh
+
+    assert told(0) == (None, None)
+    assert told(AE_REPLAY_THRESH) == (2, None)
+    new = xfrm_msg.encode_aevent(Aevent(STATE_ID, replay_thresh=9, etimer_thresh=9))
+    ask(kernel.handle, XfrmMsg.NEWAE, new, NLM_F_ACK | NLM_F_REPLACE)
+    assert told(AE_REPLAY_THRESH | AE_ETIMER_THRESH) == (2, 10)
 
 
 def test_set_replay_refusals(kernel: Kernel) -> None:
