@@ -173,8 +173,9 @@ class Shown(NamedTuple):
 
     @property
     def icv_is_good(self) -> bool:
+        verdict = {("1", "0"): True, ("0", "1"): False, ("True", "False"): True, ("False", "True"): False}
         # Neither: what a touched packet decrypts to may have so absurd a trailer that tshark judges nothing.
-        verdict = {("1", "0"): True, ("0", "1"): False, ("True", "False"): True, ("False", "True"): False, ("", ""): False}
+        verdict["", ""] = False
         return verdict[self.good, self.bad]
 
 
