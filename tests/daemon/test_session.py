@@ -265,13 +265,13 @@ def test_lines_are_answered_a_few_a_turn(monkeypatch: pytest.MonkeyPatch) -> Non
     client, end = socket.socketpair()
     session = LineSession(loop, end, lambda _: None, {})
     answered: list[bytes] = []
-    real = session._answer
+    real = session._answer_line
 
     def answer(line: bytes) -> bytes:
         answered.append(line)
         return real(line)
 
-    monkeypatch.setattr(session, "_answer", answer)
+    monkeypatch.setattr(session, "_answer_line", answer)
     client.send(b"\n" * 1000)
     session._readable()
     assert len(answered) <= MESSAGES_A_TURN
@@ -294,6 +294,21 @@ def test_subscribing_again_replaces_the_groups(world: World) -> None:
     assert [message.type for d in world.arrived() for message in netlink.split(d)] == [XfrmMsg.NEWPOLICY]
     world.session.close()
     assert world.events._subscribers == []
+
+
+@pytest.mark.parametrize("error", [OSError(5, "a device of ours"), BlockingIOError(), RuntimeError()])
+def test_an_error_of_ours_is_no_end_of_the_client(world: World, error: Exception) -> None:
+    """It is told as what it is, and the client does not wait for an answer that never comes."""
+
+    def broken(*_: object) -> Iterator[bytes]:
+        raise error
+
+    world.handle = broken
+    world.client.send(request(XfrmMsg.GETSADINFO, bytes(4)))
+    world.turns(3)
+    assert world.closed == 1
+    assert world.loop.faults == 1
+    assert world.arrived() == [b""]
 
 
 def test_a_bug_in_an_entry_ends_the_session_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

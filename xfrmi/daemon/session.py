@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from xfrmi.daemon.credentials import Credentials
 from xfrmi.daemon.events import Events, Subscriber
@@ -73,8 +73,12 @@ class Session:
             self._replies = iter(())
             self._closed(self)
 
-    def _receive(self) -> Iterable[bytes]:
-        """Read a request; what answers it, in pieces that are made when they are taken. OSError ends the session."""
+    def _receive(self) -> Any:
+        """What the client sent, off the socket. OSError ends the session."""
+        raise NotImplementedError
+
+    def _answer(self, received: Any) -> Iterable[bytes]:
+        """What answers it, in pieces that are made when they are taken."""
         raise NotImplementedError
 
     def _unasked(self) -> bytes:
@@ -83,11 +87,14 @@ class Session:
 
     def _readable(self) -> None:
         try:
-            self._replies = iter(self._receive())
+            received = self._receive()
         except BlockingIOError:
             return
         except OSError:
             self.close()
+            return
+        try:
+            self._replies = iter(self._answer(received))
         except Exception:  # ours: the client must not wait for an answer that never comes
             self.close()
             raise
@@ -119,6 +126,13 @@ class Session:
             self._loop.want_write(self._connection.fileno(), self._flush if waiting else None)
 
 
+class _Received(NamedTuple):
+    datagram: bytes
+    is_cut: bool
+    """It was longer than MAX_DATAGRAM."""
+    fds: tuple[int, ...]
+
+
 class DatagramSession(Session):
     def __init__(
         self,
@@ -140,26 +154,29 @@ class DatagramSession(Session):
             self._subscriber = None
         super().close()
 
-    def _receive(self) -> Iterable[bytes]:
+    def _receive(self) -> _Received:
         datagram, ancillary, flags, _ = self._connection.recvmsg(MAX_DATAGRAM, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
-        fds = _received_fds(ancillary)
+        return _Received(datagram, bool(flags & socket.MSG_TRUNC), _received_fds(ancillary))
+
+    def _answer(self, received: _Received) -> Iterable[bytes]:
         try:
-            return self._answer(datagram, flags, self._credentials._replace(fds=fds))
+            return self._answer_datagram(received)
         finally:
-            for fd in fds:
+            for fd in received.fds:
                 os.close(fd)
 
-    def _answer(self, datagram: bytes, flags: int, credentials: Credentials) -> Iterable[bytes]:
+    def _answer_datagram(self, received: _Received) -> Iterable[bytes]:
+        datagram = received.datagram
         if len(datagram) < netlink.NLMSG_HDRLEN:  # the end, or nothing that could be answered
             self.close()
             return ()
         request = netlink.header_of(datagram)
-        if flags & socket.MSG_TRUNC:
+        if received.is_cut:
             too_long = XfrmError(errno.EMSGSIZE, detail=f"a request has at most {MAX_DATAGRAM} bytes")
             return (netlink.refusal(request, too_long),)
         if request.type == netlink.NLMSG_SUBSCRIBE:
             return (self._subscribe(datagram),)
-        return self._handler(datagram, credentials)
+        return self._handler(datagram, self._credentials._replace(fds=received.fds))
 
     def _subscribe(self, datagram: bytes) -> bytes:
         """The groups wanted from now on replace those wanted before."""
@@ -196,15 +213,17 @@ class LineSession(Session):
         self._commands = commands
         self._input = b""
 
-    def _receive(self) -> Iterable[bytes]:
-        data = self._connection.recv(MAX_LINE)
-        *lines, self._input = (self._input + data).split(b"\n")
-        if not data or len(self._input) > MAX_LINE:
+    def _receive(self) -> bytes:
+        return self._connection.recv(MAX_LINE)
+
+    def _answer(self, received: bytes) -> Iterable[bytes]:
+        *lines, self._input = (self._input + received).split(b"\n")
+        if not received or len(self._input) > MAX_LINE:
             self.close()
             return ()
-        return map(self._answer, lines)
+        return map(self._answer_line, lines)
 
-    def _answer(self, line: bytes) -> bytes:
+    def _answer_line(self, line: bytes) -> bytes:
         try:
             request = json.loads(line)
             command = self._commands[request["cmd"]]
