@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
     from xfrmi.core.path import Path
-    from xfrmi.core.policy import Policy
     from xfrmi.core.router import Route
     from xfrmi.core.state import State
     from xfrmi.wire.xfrm_types import Template
@@ -49,12 +48,9 @@ class Loop(Exception):
 class Decision:
     """A resolved flow. `states` are in the order they are applied, innermost first (OUT-08)."""
 
-    __slots__ = ("expires", "generation", "mtu", "path", "policy", "states")
+    __slots__ = ("expires", "generation", "mtu", "path", "states")
 
-    def __init__(
-        self, policy: Policy, states: tuple[State, ...], path: Path, mtu: int, expires: float, generation: int
-    ) -> None:
-        self.policy = policy
+    def __init__(self, states: tuple[State, ...], path: Path, mtu: int, expires: float, generation: int) -> None:
         self.states = states
         self.path = path
         self.mtu = mtu
@@ -71,7 +67,7 @@ class Decision:
 def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Decision:
     """Resolve a flow. Raises Refused or Loop."""
     try:
-        policy, states = _resolve(engine, interface, flow, now)
+        states = _resolve(engine, interface, flow, now)
     except Drop as drop:
         raise Refused(drop.stat, drop.reason) from None
     path, route = _way_out(engine, interface, states[-1])
@@ -80,10 +76,10 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         state.path_mtu = mtu
         mtu = state.mtu(mtu)
     mtu = max(min(mtu, interface.mtu), IPV4_MIN_MTU)
-    return Decision(policy, states, path, mtu, now + LIFETIME, engine.generation)
+    return Decision(states, path, mtu, now + LIFETIME, engine.generation)
 
 
-def _resolve(engine: Engine, interface: Interface, flow: Flow, now: float) -> tuple[Policy, tuple[State, ...]]:
+def _resolve(engine: Engine, interface: Interface, flow: Flow, now: float) -> tuple[State, ...]:
     # TX-03: the selector's `dev` sees the link, not the xfrm device. A packet out of a TUN carries no mark.
     policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, interface.link)
     if not policies:
@@ -110,7 +106,7 @@ def _resolve(engine: Engine, interface: Interface, flow: Flow, now: float) -> tu
         raise Refused(None, "the policy demands no transform, and plaintext never leaves an xfrm interface")  # TX-07
     if states[0].if_id != interface.if_id:
         raise Refused(None, "the state belongs to another if_id")  # TX-08
-    return policies[0], tuple(states)
+    return tuple(states)
 
 
 def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Path, Route]:
