@@ -1,6 +1,6 @@
 """Where a daemon's sockets are: one directory per network namespace, named by the namespace's inode number.
 
-    <base>/<inode of /proc/self/ns/net>/{xfrm,route,json,lock}
+    <base>/<inode of the network namespace>/{xfrm,route,json,lock}
 
 Base is $XFRMI_RUNTIME_DIR where that is set, else the first of /run/xfrmi, $XDG_RUNTIME_DIR/xfrmi and
 /tmp/xfrmi-<uid> that this user may write. A client goes through the same list and takes the first that holds a socket.

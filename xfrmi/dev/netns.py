@@ -1,4 +1,4 @@
-"""Network namespaces of a single-threaded process: naming one, entering one, asking in which one a TUN is.
+"""Network namespaces: naming one, entering one, asking in which one a TUN is.
 
 A socket belongs for life to the namespace it was made in, so being inside for the moment of its creation is enough.
 """
@@ -17,8 +17,8 @@ CLONE_NEWNET = 0x40000000
 TUNGETDEVNETNS = 0x54E3
 """ioctl of a TUN descriptor, since Linux 5.2: a descriptor of the namespace in which the device is now."""
 
-
-OWN_NETNS = "/proc/self/ns/net"
+OWN_NETNS = "/proc/thread-self/ns/net"
+"""Where the calling thread is."""
 
 
 def netns_path(netns: str | int) -> str:

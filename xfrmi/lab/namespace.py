@@ -4,7 +4,7 @@ Nothing is bound into a file system, so nothing can be left behind: when the pro
 namespaces end with it, and the children it started get a signal (PR_SET_PDEATHSIG). Ordinary users get one user
 namespace first, in which they are root; network namespaces made inside it are theirs.
 
-Python 3.11 has no os.unshare and no os.setns, hence the C library directly.
+Python 3.11 has no os.unshare, hence the C library directly.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import IO, Any
 
+from xfrmi.dev.netns import CLONE_NEWNET, enter, inside, open_netns
+
 CLONE_NEWUSER = 0x1000_0000
-CLONE_NEWNET = 0x4000_0000
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,12 +31,6 @@ def _unshare(flags: int) -> None:
     if _libc.unshare(flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "unshare")
-
-
-def _setns(fd: int, kind: int) -> None:
-    if _libc.setns(fd, kind):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "setns")
 
 
 def become_root_in_user_namespace() -> None:
@@ -57,26 +53,25 @@ class Namespace:
 
     def __init__(self) -> None:
         """Raises OSError where network namespaces are not to be had."""
-        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        outside = open_netns()
         try:
             _unshare(CLONE_NEWNET)
-            self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-            _setns(outside, CLONE_NEWNET)
+            self.fd = open_netns()
+            enter(outside)
         finally:
             os.close(outside)
-        self._outside: list[int] = []
+        self._blocks: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> Namespace:
-        self._outside.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
-        _setns(self.fd, CLONE_NEWNET)
+        block = inside(self.fd)
+        block.__enter__()
+        self._blocks.append(block)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        outside = self._outside.pop()
-        _setns(outside, CLONE_NEWNET)
-        os.close(outside)
+        self._blocks.pop().__exit__(kind, error, trace)
 
     def popen(
         self,
@@ -90,7 +85,7 @@ class Namespace:
         parent = os.getpid()
 
         def settle() -> None:
-            _setns(self.fd, CLONE_NEWNET)
+            enter(self.fd)
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # we died between fork and prctl
                 os._exit(1)
