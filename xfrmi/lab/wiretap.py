@@ -36,7 +36,8 @@ class Wiretap:
     def _listen(self) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                self.frames.append(self._socket.recv(65535))
+                frame = self._socket.recv(65535)
+                self.frames.append(frame)  # looked up now: `clear` may have made a new list in the meantime
 
     def inject(self, frame: bytes) -> None:
         """Put a frame on the wire, towards the other end of the cable."""
