@@ -78,21 +78,40 @@ def _enter() -> None:
     ip("link set lo up")
 
 
-def _child(test: Callable[[], object], report: int) -> None:
-    signal.alarm(_SECONDS)
+def outcome(test: Callable[[], object]) -> tuple[str, str]:
+    """What became of a test, as `settle` takes it in another process: pass, skip or fail, and the words for it."""
+    try:
+        test()
+    except pytest.skip.Exception as skip:
+        return "skip", str(skip)
+    except BaseException:
+        return "fail", traceback.format_exc()
+    return "pass", ""
+
+
+def settle(verdict: str, text: str) -> None:
+    """Let the test that is running now come out like this."""
+    if verdict == "skip":
+        pytest.skip(text)
+    if verdict == "fail":
+        pytest.fail(text, pytrace=False)
+
+
+def enter_netns() -> None:
+    """A network namespace of this process's own, `lo` up, for good; skips loudly where there is none to be had."""
     try:
         _enter()
     except OSError as error:
-        outcome = ("skip", f"NO PRIVATE NETWORK NAMESPACE HERE, NOT TESTED: {error}")
-    else:
-        try:
-            test()
-            outcome = ("pass", "")
-        except pytest.skip.Exception as skip:
-            outcome = ("skip", str(skip))
-        except BaseException:
-            outcome = ("fail", traceback.format_exc())
-    os.write(report, pickle.dumps(outcome))
+        pytest.skip(f"NO PRIVATE NETWORK NAMESPACE HERE, NOT TESTED: {error}")
+
+
+def _child(test: Callable[[], object], report: int) -> None:
+    def inside() -> None:
+        enter_netns()
+        test()
+
+    signal.alarm(_SECONDS)
+    os.write(report, pickle.dumps(outcome(inside)))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -112,11 +131,7 @@ def in_netns(test: Callable[P, object]) -> Callable[P, None]:
         with os.fdopen(read, "rb") as pipe:
             data = pipe.read()
         _, status = os.waitpid(child, 0)
-        verdict, text = pickle.loads(data) if data else ("fail", f"the child ended with wait status {status}")
-        if verdict == "skip":
-            pytest.skip(text)
-        if verdict == "fail":
-            pytest.fail(text, pytrace=False)
+        settle(*(pickle.loads(data) if data else ("fail", f"the child ended with wait status {status}")))
 
     return run
 

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tests.netns import need_tun
 from xfrmi.cli.main import run_line
@@ -251,6 +251,17 @@ def counters(host: Node, name: str) -> LinkStats:
         stats = client.link(name).stats
     assert stats is not None
     return stats
+
+
+@contextmanager
+def device_counts(host: Node, name: str, **expected: int) -> Iterator[None]:
+    """In the block exactly these counters of the device rise, by as much, and no others."""
+    before = asdict(counters(host, name))
+    yield
+    eventually(
+        lambda: _moved(before, asdict(counters(host, name))) == expected,
+        lambda: f"{name} of {host.name}: {_moved(before, asdict(counters(host, name)))}",
+    )
 
 
 def state(host: Node, tunnel: Tunnel, sender: str) -> StateInfo:
