@@ -111,7 +111,7 @@ def run_demo(lose: Callable[[], None], folder: Path) -> tuple[int, str, str]:
         pytest.param(
             no_more_user_namespaces,
             "without CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN a user namespace is needed, and this machine makes none",
-            "sudo sysctl user.max_user_namespaces=15000",
+            "sudo sysctl -w user.max_user_namespaces=15000",
             id="no user namespaces",
         ),
     ],

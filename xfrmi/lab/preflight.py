@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 from xfrmi.lab.namespace import Namespace, become_root_in_user_namespace, sysctl
 
-CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
+"""By bit number."""
+REMOUNT_PROC_SYS = "sudo mount -o remount,rw /proc/sys"
 
 
 class Lacking(Exception):
-    """The machine cannot run a lab; the text says what is missing and how to mend it."""
+    """The machine cannot run a lab; the text says what is missing, then the line that mends it."""
+
+    def __init__(self, lack: str, cure: str) -> None:
+        super().__init__(f"{lack}: {cure}")
+        self.lack = lack
+        self.cure = cure
 
 
 def prepare() -> str:
@@ -20,29 +28,29 @@ def prepare() -> str:
     Must be called before any thread is started.
     """
     if sys.platform != "linux":
-        raise Lacking("xfrmi needs Linux: it works with TUN devices and network namespaces")
+        raise Lacking("xfrmi works with TUN devices and network namespaces, which only Linux has", "run it on Linux")
     check_tun()
     how = "as root"
-    missing = _missing_capabilities()
+    missing = missing_capabilities({"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"})
     if missing:
         how = "rootless, in a user namespace"
         try:
             become_root_in_user_namespace()
         except OSError as error:
-            raise Lacking(_no_user_namespace(error, missing)) from None
+            raise no_user_namespace(error, f"without {', '.join(missing)} a user namespace is needed") from None
     try:
         namespace = Namespace()
     except OSError as error:
         raise Lacking(
-            f"this machine makes no network namespaces ({error.strerror}); a container needs: --cap-add SYS_ADMIN"
+            f"this machine makes no network namespaces ({error.strerror})",
+            "run it as root (a container needs --cap-add SYS_ADMIN)",
         ) from None
     try:
         with namespace:
             sysctl("net.ipv4.ip_forward", 0)
     except OSError as error:
         raise Lacking(
-            f"/proc/sys cannot be written ({error.strerror}), and a lab routes packets; "
-            "in a container: mount -o remount,rw /proc/sys"
+            f"/proc/sys cannot be written ({error.strerror}), and a lab routes packets", REMOUNT_PROC_SYS
         ) from None
     finally:
         namespace.close()
@@ -54,27 +62,28 @@ def check_tun() -> None:
     path = "/dev/net/tun"
     if not os.path.exists(path):
         raise Lacking(
-            f"{path} is missing; make it: sudo modprobe tun; sudo mkdir -p /dev/net; "
-            f"sudo mknod -m 0666 {path} c 10 200   (in a container: --device {path})"
+            f"{path} is missing",
+            f"sudo modprobe tun; sudo mkdir -p /dev/net; sudo mknod -m 0666 {path} c 10 200   "
+            f"(in a container: --device {path})",
         )
     try:
         os.close(os.open(path, os.O_RDWR))
     except PermissionError:
-        raise Lacking(f"{path} may not be opened by this user; allow it: sudo chmod 0666 {path}") from None
+        raise Lacking(f"{path} may not be opened by this user", f"sudo chmod 0666 {path}") from None
     except OSError as error:
-        raise Lacking(f"{path} does not work ({error.strerror}); load its driver: sudo modprobe tun") from None
+        raise Lacking(f"{path} does not work ({error.strerror})", "sudo modprobe tun") from None
 
 
-def _missing_capabilities() -> list[str]:
-    """The capabilities a lab needs that this process does not have in effect."""
+def missing_capabilities(needed: Iterable[str]) -> list[str]:
+    """Those that this process does not have in effect, in the order of their names."""
     with open("/proc/self/status", encoding="ascii") as status:
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
-    needed = {"CAP_NET_ADMIN": CAP_NET_ADMIN, "CAP_NET_RAW": CAP_NET_RAW, "CAP_SYS_ADMIN": CAP_SYS_ADMIN}
-    return [name for name, bit in needed.items() if not effective >> bit & 1]
+    return [name for name in sorted(needed) if not effective >> CAPABILITIES[name] & 1]
 
 
-def _no_user_namespace(error: OSError, missing: list[str]) -> str:
-    lack = f"without {', '.join(missing)} a user namespace is needed, and this machine makes none ({error.strerror})"
+def no_user_namespace(error: OSError, why: str) -> Lacking:
+    """The lack of a user namespace, with the knob that forbids it, as far as one can be found."""
+    lack = f"{why}, and this machine makes none ({error.strerror})"
     knobs = {
         "/proc/sys/user/max_user_namespaces": ("0", "user.max_user_namespaces=15000"),
         "/proc/sys/kernel/unprivileged_userns_clone": ("0", "kernel.unprivileged_userns_clone=1"),
@@ -87,7 +96,7 @@ def _no_user_namespace(error: OSError, missing: list[str]) -> str:
         try:
             with open(path, encoding="ascii") as knob:
                 if knob.read().strip() == bad:
-                    return f"{lack}; allow it: sudo sysctl {cure}"
+                    return Lacking(lack, f"sudo sysctl -w {cure}")
         except OSError:
             continue
-    return f"{lack}; run it as root instead: sudo make demo"
+    return Lacking(lack, "sudo make demo")
