@@ -191,7 +191,7 @@ def test_lt_04_counts_the_inner_packet_and_lt_07_notes_the_time() -> None:
 
 def test_lt_09_a_failed_cipher_has_used_up_number_and_lifetime() -> None:
     class Broken:
-        iv_len, icv_len, align = 8, 16, 4
+        iv_len, icv_len, align, random_iv = 8, 16, 4, False
 
         def seal(self, *_: object) -> bytes:
             raise RuntimeError

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xfrmi.core.algo import AesGcm
+from xfrmi.core.algo_aead import AesGcm
 from xfrmi.core.path import Path
 from xfrmi.core.state import KM_ACQ, KM_EXPIRED, KM_VALID, State
 from xfrmi.errors import Drop, XfrmError

@@ -1,8 +1,9 @@
-"""Algorithms: the kernel's names for them, what they demand, and the transforms that do the work (kernel-behaviour 4).
+"""Algorithms: the kernel's names for them, what they demand, and what is made of them (kernel-behaviour 4).
 
 The tables list every name a Linux kernel with all its crypto knows, because the answer to a name depends on whether it
-exists at all; `make` is what turns a configured algorithm into a Transform, None where none is offered here. Such a
-name gets the answer of a kernel that was built without it. To add one: write its Transform, name it in the table.
+exists at all; `make` is what turns a configured algorithm into its part of a Transform, None where none is offered
+here. Such a name gets the answer of a kernel that was built without it. To add one: write the class in the module of
+its kind (algo_aead, algo_cipher, algo_auth), name it in the table.
 
 A Transform is keyed when it is first used, so that 100,000 idle states cost 100,000 keys, not cipher contexts.
 """
@@ -11,172 +12,97 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from functools import cache
+from typing import Any, NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.exceptions import UnsupportedAlgorithm
 
+from xfrmi.core import algo_aead, algo_auth, algo_cipher
+from xfrmi.core.algo_auth import Authenticator, hmac_with
+from xfrmi.core.algo_authenc import AuthEnc
+from xfrmi.core.algo_cipher import Cipher
+from xfrmi.core.transform import Transform
 from xfrmi.errors import XfrmError
-from xfrmi.wire.ip import Buffer
 from xfrmi.wire.xfrm_types import Algorithm, StateInfo
 
 INIT_FAILED = "Kernel was unable to initialize cryptographic operations"
-
-
-class BadIcv(Exception):
-    """The packet is not what the peer sealed."""
-
-
-class Transform(Protocol):
-    """What one state does to its payloads. Lengths in bytes.
-
-    `head` is the ESP header as it travels (SPI and the lower half of the sequence number, 8 bytes), `hi` the upper
-    half with ESN and empty without. `plaintext` is payload and trailer, a multiple of `align`; `sealed` is what
-    follows the IV on the wire: ciphertext and ICV, `icv_len` bytes at least.
-    """
-
-    @property
-    def iv_len(self) -> int: ...
-    @property
-    def icv_len(self) -> int: ...
-    @property
-    def align(self) -> int:
-        """The plaintext is padded to a multiple of this: 4 or the cipher's block, a power of two."""
-
-    def seal(self, head: Buffer, hi: bytes, iv: Buffer, plaintext: Buffer) -> bytes:
-        """Plaintext -> ciphertext and ICV."""
-
-    def open(self, head: Buffer, hi: bytes, iv: Buffer, sealed: Buffer) -> bytes:
-        """Ciphertext and ICV -> plaintext. Raises BadIcv."""
-
-
-class AesGcm:
-    """rfc4106(gcm(aes)) with the full ICV of 16 bytes (RFC 4106).
-
-    The last four bytes of the configured key are the salt: nonce = salt, IV. The IV travels, so any IV is accepted.
-    Authenticated besides the payload: SPI and sequence number, all 64 bits of it with ESN.
-    """
-
-    __slots__ = ("_cipher", "icv_len", "key", "salt")
-
-    iv_len = 8
-    align = 4
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        self.key = algorithm.key[:-4]
-        self.salt = algorithm.key[-4:]
-        self.icv_len = algorithm.bits // 8
-        self._cipher: AESGCM | None = None
-
-    @property
-    def cipher(self) -> AESGCM:
-        """The keyed cipher, for the burst path, which makes nonces (salt, IV) and AADs itself; see `aad`."""
-        if self._cipher is None:
-            self._cipher = AESGCM(self.key)
-        return self._cipher
-
-    @staticmethod
-    def aad(head: Buffer, hi: bytes) -> Buffer:
-        """What is authenticated besides the payload: SPI, [upper half,] lower half (RFC 4106 section 5)."""
-        return bytes(head[:4]) + hi + head[4:] if hi else head
-
-    def seal(self, head: Buffer, hi: bytes, iv: Buffer, plaintext: Buffer) -> bytes:
-        return self.cipher.encrypt(self.salt + iv, plaintext, self.aad(head, hi))
-
-    def open(self, head: Buffer, hi: bytes, iv: Buffer, sealed: Buffer) -> bytes:
-        try:
-            return self.cipher.decrypt(self.salt + iv, sealed, self.aad(head, hi))
-        except InvalidTag:
-            raise BadIcv from None
-
-
-class AesGcmShortIcv(AesGcm):
-    """The same with the ICV cut to 8 or 12 bytes.
-
-    AESGCM always makes and wants 16: sealing cuts them off, opening takes the slower interface that accepts fewer.
-    """
-
-    __slots__ = ()
-
-    def seal(self, head: Buffer, hi: bytes, iv: Buffer, plaintext: Buffer) -> bytes:
-        return super().seal(head, hi, iv, plaintext)[: self.icv_len - 16]
-
-    def open(self, head: Buffer, hi: bytes, iv: Buffer, sealed: Buffer) -> bytes:
-        mode = modes.GCM(self.salt + iv, bytes(sealed[-self.icv_len :]), min_tag_length=self.icv_len)
-        decryptor = Cipher(algorithms.AES(self.key), mode).decryptor()
-        decryptor.authenticate_additional_data(self.aad(head, hi))
-        plaintext = decryptor.update(sealed[: -self.icv_len])
-        try:
-            return plaintext + decryptor.finalize()
-        except InvalidTag:
-            raise BadIcv from None
-
-
-def _aes_gcm(info: StateInfo) -> Transform:
-    assert info.aead is not None
-    return AesGcm(info.aead) if info.aead.bits == 128 else AesGcmShortIcv(info.aead)
-
-
-Make = Callable[[StateInfo], Transform]
 
 
 class Aead(NamedTuple):
     key_lens: tuple[int, ...]
     """Accepted key lengths in bytes, salt included."""
     icv_bits: tuple[int, ...]
-    make: Make | None = None
+    make: Callable[[Algorithm], Transform] | None = None
+
+    def try_out(self) -> None:
+        assert self.make is not None
+        self.make(Algorithm("", bytes(self.key_lens[0]), self.icv_bits[0])).seal(bytes(8), b"", bytes(8), b"")
 
 
 class Crypt(NamedTuple):
     key_lens: tuple[int, ...]
-    make: Make | None = None
+    make: Callable[[Algorithm], Cipher] | None = None
+
+    def try_out(self) -> None:
+        assert self.make is not None
+        cipher = self.make(Algorithm("", bytes(self.key_lens[0])))
+        cipher.encrypt(bytes(cipher.iv_len), bytes(cipher.align))
 
 
 class Auth(NamedTuple):
     full_bits: int
     """Untruncated ICV."""
     default_bits: int
-    """ICV when XFRMA_ALG_AUTH names no length."""
-    make: Make | None = None
+    """ICV when the request names no length."""
+    make: Callable[[Algorithm], Authenticator] | None = None
+    """Given an algorithm whose `bits` are the length of the ICV."""
+    key_lens: tuple[int, ...] = ()
+    """Empty: any."""
+
+    def try_out(self) -> None:
+        assert self.make is not None
+        self.make(Algorithm("", bytes(self.key_lens[0] if self.key_lens else 0), self.full_bits)).icv(b"")
 
 
 class Comp(NamedTuple):
-    make: Make | None = None
+    make: None = None
+
+    def try_out(self) -> None:
+        raise NotImplementedError
 
 
 AEADS: dict[str, Aead] = {
-    "rfc4106(gcm(aes))": Aead((20, 28, 36), (64, 96, 128), _aes_gcm),
-    "rfc4309(ccm(aes))": Aead((19, 27, 35), (64, 96, 128)),
-    "rfc4543(gcm(aes))": Aead((20, 28, 36), (128,)),
-    "rfc7539esp(chacha20,poly1305)": Aead((36,), (128,)),
+    "rfc4106(gcm(aes))": Aead((20, 28, 36), (64, 96, 128), algo_aead.aes_gcm),
+    "rfc4309(ccm(aes))": Aead((19, 27, 35), (64, 96, 128), algo_aead.AesCcm),
+    "rfc4543(gcm(aes))": Aead((20, 28, 36), (128,), algo_aead.AesGmac),
+    "rfc7539esp(chacha20,poly1305)": Aead((36,), (128,), algo_aead.ChaCha20),
 }
 
 CRYPTS: dict[str, Crypt] = {
-    "ecb(cipher_null)": Crypt((0,)),
-    "cbc(des)": Crypt((8,)),
-    "cbc(des3_ede)": Crypt((24,)),
-    "cbc(cast5)": Crypt(tuple(range(5, 17))),
-    "cbc(blowfish)": Crypt(tuple(range(4, 57))),
-    "cbc(aes)": Crypt((16, 24, 32)),
+    "ecb(cipher_null)": Crypt((0,), algo_cipher.null),
+    "cbc(des)": Crypt((8,), algo_cipher.des_cbc),
+    "cbc(des3_ede)": Crypt((24,), algo_cipher.des3_ede_cbc),
+    "cbc(cast5)": Crypt(tuple(range(5, 17)), algo_cipher.cast5_cbc),
+    "cbc(blowfish)": Crypt(tuple(range(4, 57)), algo_cipher.blowfish_cbc),
+    "cbc(aes)": Crypt((16, 24, 32), algo_cipher.aes_cbc),
     "cbc(serpent)": Crypt(tuple(range(33))),
-    "cbc(camellia)": Crypt((16, 24, 32)),
+    "cbc(camellia)": Crypt((16, 24, 32), algo_cipher.camellia_cbc),
     "cbc(twofish)": Crypt((16, 24, 32)),
-    "rfc3686(ctr(aes))": Crypt((20, 28, 36)),
-    "cbc(sm4)": Crypt((16,)),
+    "rfc3686(ctr(aes))": Crypt((20, 28, 36), algo_cipher.AesCtr),
+    "cbc(sm4)": Crypt((16,), algo_cipher.sm4_cbc),
 }
 
 AUTHS: dict[str, Auth] = {
-    "digest_null": Auth(0, 0),
-    "hmac(md5)": Auth(128, 96),
-    "hmac(sha1)": Auth(160, 96),
-    "hmac(sha256)": Auth(256, 96),  # before RFC 4868; its 128 bits have to be asked for
-    "hmac(sha384)": Auth(384, 192),
-    "hmac(sha512)": Auth(512, 256),
-    "hmac(rmd160)": Auth(160, 96),
-    "xcbc(aes)": Auth(128, 96),
-    "cmac(aes)": Auth(128, 96),
-    "hmac(sm3)": Auth(256, 256),
+    "digest_null": Auth(0, 0, algo_auth.no_auth),
+    "hmac(md5)": Auth(128, 96, hmac_with("md5")),
+    "hmac(sha1)": Auth(160, 96, hmac_with("sha1")),
+    "hmac(sha256)": Auth(256, 96, hmac_with("sha256")),  # before RFC 4868; its 128 bits have to be asked for
+    "hmac(sha384)": Auth(384, 192, hmac_with("sha384")),
+    "hmac(sha512)": Auth(512, 256, hmac_with("sha512")),
+    "hmac(rmd160)": Auth(160, 96, hmac_with("ripemd160")),
+    "xcbc(aes)": Auth(128, 96, algo_auth.AesXcbc, (16, 24, 32)),
+    "cmac(aes)": Auth(128, 96, algo_auth.AesCmac, (16, 24, 32)),
+    "hmac(sm3)": Auth(256, 256, hmac_with("sm3")),
 }
 
 COMPS: dict[str, Comp] = {"deflate": Comp(), "lzs": Comp(), "lzjh": Comp()}
@@ -224,6 +150,17 @@ def attach(info: StateInfo) -> None:
         _require("COMP", info.comp.name, COMPS.get(info.comp.name))
 
 
+def settled(info: StateInfo) -> dict[str, Any]:
+    """The fields of `info` that the kernel stores otherwise than given: long names, one authentication algorithm with
+    the length of its ICV. For algorithms that `attach` has found fine."""
+    changes: dict[str, Any] = {}
+    if info.crypt is not None and info.crypt.name in ALIASES:
+        changes["crypt"] = info.crypt._replace(name=ALIASES[info.crypt.name])
+    if info.auth is not None or info.auth_trunc is not None:
+        changes["auth"], changes["auth_trunc"] = None, _auth_of(info)
+    return changes
+
+
 def transform_for(info: StateInfo) -> Transform:
     """The transform of a state that `attach` has found fine. Raises XfrmError EINVAL for a key of the wrong length,
     and for authentication without encryption, which takes an explicit ecb(cipher_null)."""
@@ -231,8 +168,25 @@ def transform_for(info: StateInfo) -> Transform:
         aead = AEADS[info.aead.name]
         _check_key(info.aead, aead.key_lens)
         assert aead.make is not None
-        return aead.make(info)
-    raise XfrmError(errno.EINVAL, "ESP: AEAD or CRYPT must be provided")
+        return aead.make(info.aead)
+    if info.crypt is None:
+        raise XfrmError(errno.EINVAL, "ESP: AEAD or CRYPT must be provided")
+    algorithm = _auth_of(info)
+    auth, crypt = AUTHS[algorithm.name], CRYPTS[_long(info.crypt.name)]
+    if auth.full_bits and algorithm.bits < 8:
+        raise XfrmError(errno.EINVAL, INIT_FAILED, f"an ICV of {algorithm.bits} bits is not a byte")
+    _check_key(info.crypt, crypt.key_lens)
+    if auth.key_lens:
+        _check_key(algorithm, auth.key_lens)
+    assert crypt.make is not None and auth.make is not None
+    return AuthEnc(crypt.make(info.crypt), auth.make(algorithm))
+
+
+def _auth_of(info: StateInfo) -> Algorithm:
+    """What authenticates when no combined mode does: AUTH_TRUNC, else AUTH, else nothing."""
+    algorithm = info.auth_trunc or info.auth or Algorithm("digest_null", b"")
+    name = _long(algorithm.name)
+    return Algorithm(name, algorithm.key, algorithm.bits or AUTHS[name].default_bits)
 
 
 def _check_key(algorithm: Algorithm, key_lens: tuple[int, ...]) -> None:
@@ -241,7 +195,7 @@ def _check_key(algorithm: Algorithm, key_lens: tuple[int, ...]) -> None:
         raise XfrmError(
             errno.EINVAL,
             INIT_FAILED,
-            f'"{algorithm.name}" takes keys of {lengths} bytes (salt included), not {len(algorithm.key)}',
+            f'"{algorithm.name}" takes keys of {lengths} bytes (salt or nonce included), not {len(algorithm.key)}',
         )
 
 
@@ -253,7 +207,19 @@ def _require(kind: str, name: str, entry: Aead | Auth | Crypt | Comp | None) -> 
     if entry is None:
         raise _not_found(kind, f'"{name}" is not the name of an algorithm')
     if entry.make is None:
-        raise _not_found(kind, f'"{name}" is not offered here, only rfc4106(gcm(aes)) is')
+        raise _not_found(kind, f'"{name}" is not offered here')
+    if not _works(entry):
+        raise _not_found(kind, f'the crypto libraries of this machine lack what "{name}" needs')
+
+
+@cache
+def _works(entry: Aead | Auth | Crypt | Comp) -> bool:
+    """Old algorithms may be left out of the libraries, by whoever built them or by a policy of the machine."""
+    try:
+        entry.try_out()
+    except (UnsupportedAlgorithm, ValueError):
+        return False
+    return True
 
 
 def _not_found(kind: str, detail: str) -> XfrmError:

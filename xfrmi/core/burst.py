@@ -8,7 +8,7 @@ packets all have the same fate is done together, one row a packet:
 
 Whatever would make one packet of a run end otherwise than the others sends the whole run through esp.py, packet by
 packet: a limit or the end of the sequence numbers within reach, a packet the mode refuses, numbers that do not simply
-go up. So do runs too short to gain anything, TFC padding, and transforms other than AES-GCM with the full ICV.
+go up. So do runs too short to gain anything, TFC padding, and all but combined modes that make a whole ICV.
 
     seal                                             open
     1  wrap      each packet; do they look alike?    1  state     as esp.open; do they come alike?
@@ -38,7 +38,7 @@ from cryptography.exceptions import InvalidTag
 from numpy.typing import NDArray
 
 from xfrmi.core import esp
-from xfrmi.core.algo import AesGcm
+from xfrmi.core.algo_aead import CombinedMode
 from xfrmi.core.gso import segment, segment_rows
 from xfrmi.core.mode import framing
 from xfrmi.core.outer import finish_udp_rows
@@ -61,14 +61,11 @@ FEW: Final = 12
 """Runs of fewer packets go one by one: numpy would cost more than it saves."""
 
 IV_LEN: Final = 8
-ICV_LEN: Final = 16
-SALT_LEN: Final = 4
-NONCE_LEN: Final = SALT_LEN + IV_LEN
 ESN_AAD_LEN: Final = 12
 MAX_OUTER_LEN: Final = 0xFFFF
 
 _HEAD: Final = np.dtype([("spi", ">u4"), ("seq", ">u4"), ("iv", ">u8")])
-_NONCE: Final = np.dtype([("salt", f"V{SALT_LEN}"), ("iv", ">u8")])
+_NONCES: Final = {salt_len: np.dtype([("salt", f"V{salt_len}"), ("iv", ">u8")]) for salt_len in (3, 4)}
 _ESN_AAD: Final = np.dtype([("spi", ">u4"), ("number", ">u8")])
 
 
@@ -166,11 +163,12 @@ def _seal_rows(
     end among them, or 0, and then nothing has happened.
     """
     transform = state.transform
-    assert isinstance(transform, AesGcm)
+    assert isinstance(transform, CombinedMode)
     header_len = len(headers[0])
     text_len = payload_len + TRAILER_LEN + pad_length(payload_len, transform.align)
     text_at = header_len + ESP_HEADER_LEN + IV_LEN
-    width = text_at + text_len + ICV_LEN
+    sealed_len = text_len + transform.icv_len
+    width = text_at + sealed_len
     # 3 lifetime
     if width > MAX_OUTER_LEN or not _limits_are_far(state, count, payload_len):
         return 0
@@ -201,7 +199,7 @@ def _seal_rows(
         _nonces(transform.salt, ivs),
         _slices(texts[: count * text_len], 0, text_len, text_len),
         _aads(state, head["spi"], numbers, flat, header_len, width),
-        _slices(flat, text_at, text_len + ICV_LEN, width),
+        _slices(flat, text_at, sealed_len, width),
     )
     deque(jobs, maxlen=0)
     # 8 finish
@@ -259,11 +257,12 @@ def _open_run(
     """Open equally long datagrams, the first of which is number `start`. False if they have to be opened one by one,
     and then nothing has happened."""
     transform = state.transform
-    assert isinstance(transform, AesGcm)
+    assert isinstance(transform, CombinedMode)
     count = len(datagrams)
     headers = [header for header, _ in datagrams]
     esp_len = len(datagrams[0][1])
-    text_len = esp_len - ESP_HEADER_LEN - IV_LEN - ICV_LEN
+    sealed_len = esp_len - ESP_HEADER_LEN - IV_LEN
+    text_len = sealed_len - transform.icv_len
     if text_len < TRAILER_LEN:
         return False
     # 1 state
@@ -287,7 +286,7 @@ def _open_run(
     rows = np.empty((count, text_len), np.uint8)
     texts = _slices(rows.reshape(-1).data, 0, text_len, text_len)
     nonces = _nonces(transform.salt, head["iv"])
-    ciphertexts = _slices(flat, ESP_HEADER_LEN + IV_LEN, text_len + ICV_LEN, esp_len)
+    ciphertexts = _slices(flat, ESP_HEADER_LEN + IV_LEN, sealed_len, esp_len)
     aads = _aads(state, head["spi"], numbers, flat, 0, esp_len)
     decrypt = transform.cipher.decrypt_into
     wrong = set()
@@ -329,7 +328,8 @@ def _open_run(
 
 
 def _is_plain(state: State) -> bool:
-    return type(state.transform) is AesGcm and state.km == KM_VALID and not state.tfcpad
+    transform = state.transform
+    return isinstance(transform, CombinedMode) and transform.in_rows and state.km == KM_VALID and not state.tfcpad
 
 
 def _limits_are_far(state: State, packets: int, payload_len: int) -> bool:
@@ -344,11 +344,12 @@ def _limits_are_far(state: State, packets: int, payload_len: int) -> bool:
 
 def _nonces(salt: bytes, ivs: NDArray[np.uint64]) -> list[bytes]:
     """salt, IV of each packet (RFC 4106 section 4)."""
-    nonces = np.empty(len(ivs), _NONCE)
+    dtype = _NONCES[len(salt)]
+    nonces = np.empty(len(ivs), dtype)
     nonces["salt"] = np.void(salt)
     nonces["iv"] = ivs
-    data = nonces.tobytes()
-    return [data[at : at + NONCE_LEN] for at in range(0, len(data), NONCE_LEN)]
+    data, length = nonces.tobytes(), dtype.itemsize
+    return [data[at : at + length] for at in range(0, len(data), length)]
 
 
 def _aads(

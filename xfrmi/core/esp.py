@@ -31,8 +31,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xfrmi.core import mode
-from xfrmi.core.algo import BadIcv
 from xfrmi.core.state import KM_ACQ, KM_VALID
+from xfrmi.core.transform import BadIcv
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN, SEQ, pad_length, parse_trailer, trailer
 from xfrmi.wire.ip import IPV4_HEADER_LEN, IPV6_HEADER_LEN, Buffer, upper_layer

@@ -6,7 +6,8 @@ things live exactly as long as the State object, whatever an update changes: the
 
 The IV of counter-mode transforms is a 64-bit counter XOR a random 64-bit salt drawn once per State, as in the kernel.
 It is never derived from the sequence number, which can wrap (oseq-may-wrap) and can be set from outside: a repeated
-IV would give away AES-GCM's authentication key.
+IV would give away AES-GCM's authentication key. CBC's is random: who can foretell it can test guesses of the plaintext
+that follows (RFC 3602 section 3).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from xfrmi.core import replay
-from xfrmi.core.algo import Transform, transform_for
+from xfrmi.core import algo, replay
 from xfrmi.core.path import Path
 from xfrmi.core.state_check import check_state
+from xfrmi.core.transform import Transform
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.address import any_address
 from xfrmi.wire.esp import ESP_HEADER_LEN
@@ -85,6 +86,7 @@ class State:
         "path_mtu",
         "paths",
         "proto",
+        "random",
         "reqid",
         "selector",
         "seq",
@@ -144,12 +146,13 @@ class State:
         """TTL or hop limit of outer headers (5.3)."""
         self.path_mtu = 1500
         """MTU of the way to the peer, bytes, as far as known; only TFC padding depends on it (5.8)."""
-        self.transform: Transform = None if km == KM_ACQ else transform_for(info)  # type: ignore[assignment]
+        self.transform: Transform = None if km == KM_ACQ else algo.transform_for(info)  # type: ignore[assignment]
         self.header_len = _header_len(info, self.transform)
         self.window = replay.make_window(info)
         self.sequence = replay.make_sequence(info, bool(info.extra_flags & SA_XFLAG_OSEQ_MAY_WRAP))
         self.iv_counter = 0
         self.iv_salt = int.from_bytes(random(8), "big")
+        self.random = random
         # Life (3.3, 3.4)
         self.km = km
         self.dying = False
@@ -192,7 +195,9 @@ class State:
         return self.window.replayed
 
     def next_iv(self) -> bytes:
-        """Eight bytes never given out before under this key."""
+        """As long as the transform wants it: never given out before under this key, or not to be foretold."""
+        if self.transform.random_iv:
+            return self.random(self.transform.iv_len)
         counter = self.iv_counter
         self.iv_counter = counter + 1
         return (counter ^ self.iv_salt).to_bytes(8, "big")
@@ -202,6 +207,10 @@ class State:
         counter = self.iv_counter
         self.iv_counter = counter + count
         return counter
+
+    def take_over_ivs(self, old: State) -> None:
+        """Count on where `old`, which has the same key, stops."""
+        self.iv_counter, self.iv_salt = old.iv_counter, old.iv_salt
 
     # Life -------------------------------------------------------------------------------------------------------
 
@@ -306,7 +315,7 @@ class State:
 
 def _settled(info: StateInfo) -> StateInfo:
     """What the kernel stores of what it was given: what a dump shows right after NEWSA."""
-    changes: dict[str, Any] = {}
+    changes = algo.settled(info)
     if not info.src:
         changes["src"] = any_address(info.family)
     selector = info.selector
