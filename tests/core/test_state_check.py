@@ -151,7 +151,7 @@ REFUSED = [
     # 6 algorithms
     (request(aead=AEAD._replace(bits=120)), NOSYS, "Requested AEAD algorithm not found"),
     (request(aead=None, auth=AUTH, crypt=CRYPT._replace(name="twofish")), NOSYS, "Requested CRYPT algorithm not found"),
-    (request(aead=None, auth=AUTH._replace(name="hmac(sha3)"), crypt=CRYPT), NOSYS, "Requested AUTH algorithm not found"),
+    (request(aead=None, auth=Algorithm("sha3", b""), crypt=CRYPT), NOSYS, "Requested AUTH algorithm not found"),
     (request(proto=51, aead=None, auth=Algorithm("sha", b"")), NOSYS, "Requested AUTH algorithm not found"),
     # 7 init
     (request(mode=Mode.ROUTEOPTIMIZATION), NOPROTO, "Requested mode not found"),
