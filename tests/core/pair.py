@@ -45,7 +45,8 @@ class Host:
     """An engine with the interfaces of one end; `local` are its own inner addresses."""
 
     def __init__(self, *local: str, mtu: int = 1500) -> None:
-        self.engine = Engine(StaticRouter(mtu, {pack_address(a) for a in local}))
+        self.router = StaticRouter(mtu, {pack_address(a) for a in local})
+        self.engine = Engine(self.router)
 
     def interface(self, name: str = "xfrm0", if_id: int = 42, **options: Any) -> Interface:
         return self.engine.add_interface(name, if_id, **options)

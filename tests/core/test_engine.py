@@ -21,7 +21,7 @@ from tests.core.pair import (
 from tests.core.samples import Log
 from xfrmi.core import Interface, PolicyInfo, Selector
 from xfrmi.core import events as ev
-from xfrmi.core.router import Route, StaticRouter
+from xfrmi.core.router import Route
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.fragment import fragment_ipv4
 from xfrmi.wire.ip import split_outer
@@ -297,22 +297,15 @@ def test_T_20_dummy_packets() -> None:
     assert receive(pair.right.engine, [forge(PACKET, IPPROTO_IPIP, seq=7)]) == [PACKET]
 
 
-class LearningRouter(StaticRouter):
-    """Announces, like the kernel's, that it has learned something; or does not."""
-
-    def learn(self, mtu: int, announce: bool) -> None:
-        self.mtu = mtu
-        self.generation += announce
-
-
 @pytest.mark.parametrize("announce", [True, False])
-def test_T_21_a_smaller_path_mtu_is_noticed(announce: bool) -> None:
+def test_a_smaller_mtu_of_the_route_is_noticed(announce: bool) -> None:
     """At once if the router says so, otherwise within a second."""
     pair = Pair()
-    router = pair.left.engine.router = LearningRouter()
+    router = pair.left.router
     packet = udp(*INNER[4], payload=bytes(1400 - 28))
     assert len(pair.emit(packet)) == 1
-    router.learn(1400, announce)
+    router.mtu = 1400
+    router.generation += announce
     later = NOW + (0 if announce else 0.9)
     assert len(pair.emit(packet, now=later)) == (0 if announce else 1)
     left, (reply,) = send(pair.left, pair.xfrm_left, packet, now=NOW + 1)

@@ -25,6 +25,7 @@ from xfrmi.core.interface import Interface, Interfaces
 from xfrmi.core.keepalive import Keepalives
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.router import Router, StaticRouter
+from xfrmi.core.path_mtu import PathMtus, icmp_error
 from xfrmi.core.sad import Sad
 from xfrmi.core.spd import Spd
 from xfrmi.wire.xfrm_const import XfrmStat
@@ -47,7 +48,9 @@ class Engine:
         router: Router | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self.router: Router = router if router is not None else StaticRouter()
+        self._host_router: Router = router if router is not None else StaticRouter()
+        self.router = PathMtus(self._host_router)
+        """Routes as they are known here: the given router's, and what has been learned about them."""
         self.stats = [0] * len(XfrmStat)
         """/proc/net/xfrm_stat, indexed by XfrmStat."""
         self.interfaces = Interfaces()
@@ -78,7 +81,7 @@ class Engine:
     @property
     def generation(self) -> int:
         """Changes whenever something an interface has cached may have become wrong."""
-        return self.sad.generation + self.spd.generation + self.router.generation
+        return self.sad.generation + self.spd.generation + self._host_router.generation
 
     # Interfaces --------------------------------------------------------------------------------------------------
 
@@ -167,8 +170,14 @@ class Engine:
         self.sad.tick(now)
         self.spd.tick(now)
         return self._keepalives.tick(now)
+    def icmp_error(self, family: int, message: Buffer, now: float) -> None:
+        """An ICMP or (`family` AF_INET6) ICMPv6 message of the underlay, from its ICMP header on. One that quotes a
+        packet of a state of ours as too big lowers the path MTU; all others are ignored (1.7). See path_mtu.py."""
+        icmp_error(self.router, self.sad, family, message, now)
+
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, None if nothing is planned."""
-        sources = (self.sad, self.spd, self._keepalives)
+        sources = (self.sad, self.spd, self.router, self._keepalives)
         return min((d for d in (source.next_deadline() for source in sources) if d is not None), default=None)
+        self.router.expire(now)

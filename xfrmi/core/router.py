@@ -18,11 +18,13 @@ _BROADCAST = b"\xff\xff\xff\xff"
 
 
 class Route(NamedTuple):
-    """A way to a destination: path MTU in bytes, outgoing ifindex, the source address the host would choose."""
+    """A way to a destination: MTU in bytes, outgoing ifindex, the source address the host would choose."""
 
     mtu: int
     ifindex: int
     src: bytes
+    locked: bool = False
+    """`mtu lock N`: what routers on the way say does not change the MTU."""
 
 
 class Router(Protocol):

@@ -79,6 +79,8 @@ class Sad:
         self.lookup_input = self._index.at
         """lookup_input(daddr, spi, proto, mark) -> State | None: one dict lookup, never asks for the if_id (RX-03). The
         state may be larval: XfrmAcquireError."""
+        self.lookup_encap = self._index.encapsulated
+        """lookup_encap(daddr, sport, dport) -> State | None: one that sends ESP in UDP between these ports."""
 
     def __len__(self) -> int:
         return len(self._index)

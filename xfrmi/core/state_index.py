@@ -7,6 +7,7 @@
     larvals   the same without if_id, and whether the state has an SPI already -> larval states
     by_seq    km sequence number -> larval states
     spis      (protocol, SPI) -> how many states, whatever their destination: for allocating one
+    encaps    (destination, ports) -> states that send ESP in UDP there: for ICMP errors that quote no more
 
 The index never changes a state. What is part of a key is changed inside `with index.moving(state):`.
 """
@@ -43,6 +44,7 @@ class StateIndex:
         self._larvals: dict[tuple[bool, OutputKey], dict[State, None]] = {}
         self._by_seq: dict[int, dict[State, None]] = {}
         self._spis: dict[tuple[int, int], int] = {}
+        self._encaps: dict[tuple[bytes, int, int], dict[State, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -58,6 +60,10 @@ class StateIndex:
             if mark & state.mark.mask == state.mark.value:
                 return state
         return None
+
+    def encapsulated(self, daddr: bytes, sport: int, dport: int) -> State | None:
+        """A state that sends ESP in UDP from port to port, the newest of them."""
+        return next(reversed(self._encaps.get((daddr, sport, dport), {})), None)
 
     def candidates(self, key: OutputKey, spi: int = 0) -> Iterator[State]:
         """3.2: VALID states with this key (and SPI, unless 0), the preferred first: not dying, then the youngest, then
@@ -123,6 +129,8 @@ class StateIndex:
             self._chains[chain_key] = tuple(sorted(chain, key=self._serial, reverse=True))
             spi_key = (state.proto, state.spi)
             self._spis[spi_key] = self._spis.get(spi_key, 0) + 1
+        if state.encap is not None:
+            self._encaps.setdefault((state.dst, state.encap.sport, state.encap.dport), {})[state] = None
         key = output_key(state)
         if state.km == KM_VALID:
             insort(self._buckets.setdefault((state.dying, key), []), state, key=self._all.__getitem__)
@@ -141,6 +149,8 @@ class StateIndex:
             self._spis[spi_key] -= 1
             if not self._spis[spi_key]:
                 del self._spis[spi_key]
+        if state.encap is not None:
+            _take(self._encaps, (state.dst, state.encap.sport, state.encap.dport), state)
         # km may have left VALID, and dying may have changed, since the state was placed: look at all places.
         key = output_key(state)
         for dying in (False, True):
