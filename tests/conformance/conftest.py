@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.stage import Stage
+from tests.conformance.stage import clean, last_words
+from tests.stage import Stage
+from tests.system.hosts import Hosts, two_hosts
 
 
 @pytest.fixture(scope="package")
-def hosts() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
+def hosts() -> Iterator[Stage[Hosts]]:
+    with Stage(two_hosts, clean, last_words) as stage:
+        yield stage

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -19,13 +23,25 @@ from xfrmi.wire.esp import parse_trailer, trailer
 from xfrmi.wire.ip import ipv4_header_checksum
 from xfrmi.wire.xfrm_const import IPPROTO_ESP
 
-IP_TOS, IP_TTL, IP_OPTIONS, IP_MTU_DISCOVER, IP_RECVERR, IP_RECVTTL, IP_RECVTOS = 1, 2, 4, 10, 11, 12, 13
+IP_TOS, IP_TTL, IP_OPTIONS, IP_RECVOPTS, IP_MTU_DISCOVER, IP_RECVERR, IP_RECVTTL, IP_RECVTOS = (
+    1,
+    2,
+    4,
+    6,
+    10,
+    11,
+    12,
+    13,
+)
 IPV6_UNICAST_HOPS, IPV6_RECVERR, IPV6_FLOWINFO_SEND, IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT, IPV6_RECVTCLASS = (
     16, 25, 33, 51, 52, 66,
 )  # fmt: skip
 IPV6_TCLASS = 67
 PMTUDISC_DONT, PMTUDISC_DO = 0, 2
+TOS = {4: (socket.IPPROTO_IP, IP_TOS), 6: (socket.IPPROTO_IPV6, IPV6_TCLASS)}
 SO_MARK, SO_RCVMARK = 36, 75
+MSG_ERRQUEUE = 0x2000
+SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
 PORT = 2222
 IV_LEN = 8
 ICV_LEN = 16
@@ -39,6 +55,8 @@ class Arrived:
     tos: int
     ttl: int
     mark: int
+    options: bytes
+    """Of IPv4."""
 
 
 class Inbox:
@@ -53,20 +71,22 @@ class Inbox:
         if self._socket.family == socket.AF_INET6:
             told = [(socket.IPPROTO_IPV6, option) for option in (IPV6_RECVTCLASS, IPV6_RECVHOPLIMIT)]
         else:
-            told = [(socket.IPPROTO_IP, option) for option in (IP_RECVTOS, IP_RECVTTL)]
+            told = [(socket.IPPROTO_IP, option) for option in (IP_RECVTOS, IP_RECVTTL, IP_RECVOPTS)]
         for level, option in told:
             self._socket.setsockopt(level, option, 1)
 
     def next(self) -> Arrived:
         """TimeoutError if nothing comes."""
         payload, controls, _, _ = self._socket.recvmsg(65535, 256)
-        found = {(level, kind): int.from_bytes(data, "little") for level, kind, data in controls}
+        found = {(level, kind): data for level, kind, data in controls}
         if self._socket.family == socket.AF_INET6:
             level, tos, ttl = socket.IPPROTO_IPV6, IPV6_TCLASS, IPV6_HOPLIMIT
         else:
             level, tos, ttl = socket.IPPROTO_IP, IP_TOS, IP_TTL
-        mark = found.get((socket.SOL_SOCKET, SO_MARK), 0)
-        return Arrived(payload, found[level, tos], found[level, ttl], mark)
+        field_of = partial(int.from_bytes, byteorder="little")
+        mark = field_of(found.get((socket.SOL_SOCKET, SO_MARK), b""))
+        options = found.get((socket.IPPROTO_IP, IP_RECVOPTS), b"")
+        return Arrived(payload, field_of(found[level, tos]), field_of(found[level, ttl]), mark, options)
 
     def close(self) -> None:
         self._socket.close()
@@ -96,10 +116,29 @@ def outbox(host: Node, address: str, *options: tuple[int, int | bytes]) -> Itera
         yield opened
 
 
-def catch(hosts: Hosts, tunnel: Tunnel, count: int, family: int = 4) -> list[bytes]:
+class Complaint(NamedTuple):
+    """What a socket is told about a packet that did not arrive (struct sock_extended_err)."""
+
+    errno: int
+    origin: int
+    type: int
+    code: int
+    info: int
+
+
+def complaint(sender: socket.socket) -> Complaint:
+    """Wait for it."""
+    ready, _, _ = select.select([sender], [], [], 2)
+    assert ready, "nobody complains"
+    _, controls, _, _ = sender.recvmsg(65535, 512, MSG_ERRQUEUE)
+    ((_, _, data),) = controls
+    return Complaint(*struct.unpack_from("=IBBBxI", data))
+
+
+def catch(hosts: Hosts, tunnel: Tunnel, count: int, family: int = 4, toses: Sequence[int] = ()) -> list[bytes]:
     """Frames with datagrams b"0", b"1" .. from moon to PORT of sun, which has no state for them yet; none has arrived.
 
-    After this sun lacks every state.
+    `toses` are their TOS or traffic class. After this sun lacks every state.
     """
     tell(hosts.sun, "state flush")
     hosts.clear()
@@ -107,9 +146,32 @@ def catch(hosts: Hosts, tunnel: Tunnel, count: int, family: int = 4) -> list[byt
         rises(hosts.sun, XfrmInNoStates=count),
         outbox(hosts.moon, tunnel.address("sun", family)) as sender,
     ):
-        for number in range(count):
+        for number, tos in zip_longest(range(count), toses, fillvalue=0):
+            sender.setsockopt(*TOS[family], tos)
             sender.send(str(number).encode())
     return hosts.esp()
+
+
+@dataclass
+class Outer:
+    """The outer header of a frame."""
+
+    tos: int
+    ttl: int
+    ident: int | None = None
+    df: bool | None = None
+    """IPv4 has these two."""
+    label: int | None = None
+    """IPv6 has this."""
+
+
+def outer(frame: bytes) -> Outer:
+    packet = frame[ETH_HEADER_LEN:]
+    if packet[0] >> 4 == 4:
+        ident, flags = struct.unpack_from("!HH", packet, 4)
+        return Outer(packet[1], packet[8], ident=ident, df=flags == 0x4000)
+    (word,) = struct.unpack_from("!I", packet)
+    return Outer(word >> 20 & 0xFF, packet[7], label=word & 0xFFFFF)
 
 
 def put(hosts: Hosts, *frames: bytes) -> None:

@@ -142,6 +142,39 @@ def test_t15_reqid_of_the_template(hosts: Hosts) -> None:
             next_is(box, b"1")
 
 
+@pytest.mark.parametrize("window", [32, 64, 1024])
+@on_stage
+def test_t18_esn_across_the_wrap(hosts: Hosts, window: int) -> None:
+    """T-18: 3.7: 40 packets before and after 2^32, in any order the window allows: each is let in, and once.
+
+    The table of inferred upper halves is in tests/core/test_replay.py, number by number.
+    """
+    count, first = 40, 0xFFFFFFFF - 20
+    esn = TUNNEL.state_line("moon", "esn").replace("replay-window 128", f"replay-window {window}")
+    hosts.set_up(TUNNEL)
+    tell(hosts.moon, "state flush\n" + esn.replace("\n", f" replay-oseq {first}\n"))
+    frames = catch(hosts, TUNNEL, count)
+    numbers = [(first + 1 + place) & 0xFFFFFFFF for place in range(count)]
+    assert [spi_and_sequence(frame)[1] for frame in frames] == numbers
+    tell(hosts.sun, esn.replace("\n", f" replay-seq {first}\n"))
+    size = min(window, count)
+    order = [place for start in range(0, count, size) for place in reversed(range(start, min(start + size, count)))]
+    with inbox(hosts.sun, TUNNEL.address("sun", 4)) as box:
+        with rises(hosts.sun):
+            for place in order:
+                put(hosts, frames[place])
+                next_is(box, str(place).encode())
+        # What is behind the window is taken for the next 2^32 and is not authentic there.
+        behind = max(0, count - window)
+        wrong = {"XfrmInStateProtoError": behind} if behind else {}
+        with rises(hosts.sun, XfrmInStateSeqError=count - behind, **wrong):
+            put(hosts, *frames)
+    assert refusals(hosts) == StateStats(replay=count - behind, integrity_failed=behind)
+    for host, names in ((hosts.moon, ("oseq_hi", "oseq")), (hosts.sun, ("seq_hi", "seq"))):
+        replay = state(host, TUNNEL, "moon").replay_esn
+        assert [getattr(replay, name) for name in names] == [1, numbers[-1]]
+
+
 @on_stage
 def test_t20_dummy_packet(hosts: Hosts) -> None:
     """T-20: 5.1, Q6, RP-10: authentic, and dropped as if it were not; its number is free for another packet."""
