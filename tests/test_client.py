@@ -14,10 +14,11 @@ from tests.daemon.messages import POLICY, STATE
 from tests.daemon.server import Server, runtime_directory, serving
 from xfrmi.client import Client
 from xfrmi.errors import XfrmError
+from xfrmi.wire.address import pack_address
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
 from xfrmi.wire.xfrm_attr import Group, XfrmMsg
 from xfrmi.wire.xfrm_const import Default
-from xfrmi.wire.xfrm_msg import Aevent, Defaults, StateFilter, Thresholds
+from xfrmi.wire.xfrm_msg import Aevent, Defaults, Migration, Move, StateFilter, Thresholds
 from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, Replay, StateId, StateInfo
 
 STATE_ID = StateId(STATE.dst, STATE.spi)
@@ -54,6 +55,16 @@ def test_replay_counters(client: Client) -> None:
     client.add_state(STATE)
     client.set_replay(Aevent(STATE_ID, replay=Replay(oseq=99)))
     assert client.replay(STATE).replay == Replay(oseq=99)
+
+
+def test_migration(client: Client) -> None:
+    client.add_state(STATE)
+    client.add_policy(POLICY)
+    moved = replace(STATE, src=pack_address("198.51.100.1"))
+    moves = (Move(STATE.src, STATE.dst, moved.src, moved.dst),)
+    client.migrate(Migration(POLICY.selector, POLICY.dir, moves, if_id=42))
+    assert [state.src for state in client.states()] == [moved.src]
+    assert client.policy(POLICY).templates[0].src == moved.src
 
 
 def test_policies(client: Client) -> None:

@@ -30,8 +30,18 @@ from xfrmi.wire.address import pack_address
 from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, NLM_F_REPLACE, NLM_F_REQUEST, Message
 from xfrmi.wire.xfrm_attr import Group, Xfrma, XfrmMsg
 from xfrmi.wire.xfrm_const import AF_INET6, Default, Dir
-from xfrmi.wire.xfrm_msg import Acquire, Aevent, Defaults, PolicyExpiry, SpiRequest, StateExpiry, Thresholds
-from xfrmi.wire.xfrm_types import Algorithm, Mark, PolicyId, Replay, Selector, StateId
+from xfrmi.wire.xfrm_msg import (
+    Acquire,
+    Aevent,
+    Defaults,
+    Migration,
+    Move,
+    PolicyExpiry,
+    SpiRequest,
+    StateExpiry,
+    Thresholds,
+)
+from xfrmi.wire.xfrm_types import Algorithm, Encap, Mark, PolicyId, Replay, Selector, StateId
 
 PID = 4711
 """What the requests say in nlmsg_pid; notifications repeat it (NL-11)."""
@@ -213,6 +223,8 @@ ACQUIRES = [
     replace(ACQUIRE, policy=replace(MET, templates=(template(proto=17),))),
     replace(ACQUIRE, policy=replace(MET, templates=(template(),) * 7)),
 ]
+MOVE = Move(*map(pack_address, ("192.0.2.1", "192.0.2.2", "192.0.2.11", "192.0.2.12")))
+MIGRATION = Migration(Selector.parse("10.0.0.0/8"), Dir.OUT, (MOVE,))
 NOBODY = StateId("192.0.2.2", 0x7777)
 NOTHING = PolicyId(Selector.parse("10.99.0.0/16"), Dir.OUT, 5)
 
@@ -253,8 +265,27 @@ def refusals() -> Iterator[Request]:
         yield XfrmMsg.SETDEFAULT, xfrm_msg.encode_defaults(Defaults(*values)), NLM_F_ACK
     yield XfrmMsg.SETDEFAULT, xfrm_msg.encode_defaults(Defaults(*[Default.ACCEPT] * 3)), NLM_F_ACK
     yield XfrmMsg.NEWSPDINFO, xfrm_msg.encode_thresholds(Thresholds((24, 16), (64, 48))), NLM_F_ACK
+    yield from migrations()
     for kind in range(0x08):
         yield kind, b"", NLM_F_ACK
+
+
+def migrations() -> Iterator[Request]:
+    """MIGRATE, refused and carried out, as far as a kernel without ESP can: policies move, states do not."""
+    back = Move(MOVE.new_src, MOVE.new_dst, MOVE.old_src, MOVE.old_dst)
+    for wanted in (policy_info("10.0.0.0/8", templates=(template(), template(reqid=9), template(mode=4, reqid=8))),
+                   policy_info("10.0.0.0/8", templates=(template(mode=0, proto=51),), if_id=7)):  # fmt: skip
+        yield XfrmMsg.UPDPOLICY, xfrm_msg.encode_policy(wanted), NLM_F_ACK
+    v6 = replace(MOVE, new_src=bytes(15) + b"\1", new_dst=bytes(15) + b"\2", new_family=AF_INET6)
+    for moves in (
+        (MOVE,), (MOVE,), (back,), (MOVE, back), (MOVE, MOVE), (MOVE,) * 7, (replace(MOVE, reqid=9),),
+        (replace(MOVE, mode=4), replace(MOVE, mode=0)), (replace(MOVE, mode=0, proto=51),), (replace(MOVE, mode=5),),
+        (replace(MOVE, new_src=bytes(4)),), (replace(MOVE, new_dst=bytes(4)),), (v6,), (replace(MOVE, new_family=0),),
+    ):  # fmt: skip
+        for fields in ({}, {"if_id": 7}, {"selector": Selector.parse("10.0.0.1/32", proto=17, sport=9)}):
+            yield XfrmMsg.MIGRATE, xfrm_msg.encode_migration(replace(MIGRATION, moves=moves, **fields)), NLM_F_ACK
+    for fields in ({"dir": 3}, {"type": 2}, {"type": 1}, {"selector": Selector()}, {"if_id": 9}, {"encap": Encap()}):
+        yield XfrmMsg.MIGRATE, xfrm_msg.encode_migration(replace(MIGRATION, **fields)), NLM_F_ACK
 
 
 @recent
@@ -299,6 +330,7 @@ def others(rng: random.Random) -> Iterator[Request]:
     yield XfrmMsg.NEWSPDINFO, xfrm_msg.encode_thresholds(Thresholds((rng.randrange(34), 16), None)), NLM_F_ACK
     yield XfrmMsg.ACQUIRE, xfrm_msg.encode_acquire(rng.choice(ACQUIRES)), NLM_F_ACK
     yield XfrmMsg.FLUSHPOLICY, xfrm_msg.encode_flush_policies(rng.randrange(2)), NLM_F_ACK
+    yield rng.choice(list(migrations()))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -332,6 +364,7 @@ SEEDS: list[Request] = [
     (XfrmMsg.FLUSHSA, xfrm_msg.encode_flush_states(50), NLM_F_ACK),
     (XfrmMsg.FLUSHPOLICY, xfrm_msg.encode_flush_policies(0), NLM_F_ACK),
     (XfrmMsg.SETDEFAULT, xfrm_msg.encode_defaults(Defaults(1, 2, 1)), NLM_F_ACK),
+    (XfrmMsg.MIGRATE, xfrm_msg.encode_migration(replace(MIGRATION, selector=MET.selector)), NLM_F_ACK),
     (XfrmMsg.NEWSPDINFO, xfrm_msg.encode_thresholds(Thresholds((24, 16), (64, 48))), NLM_F_ACK),
 ]
 

@@ -18,8 +18,9 @@ from xfrmi.core.events import Event
 from xfrmi.daemon.events import Events
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.wire import netlink, xfrm_msg
-from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_MULTI, NLM_F_REPLACE
-from xfrmi.wire.xfrm_attr import Xfrma, XfrmMsg
+from xfrmi.wire.address import pack_address
+from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_MULTI, NLM_F_REPLACE, Message
+from xfrmi.wire.xfrm_attr import Group, Xfrma, XfrmMsg
 from xfrmi.wire.xfrm_const import STATE_ESN, Default, Dir, Mode, SaDir
 from xfrmi.wire.xfrm_msg import (
     AE_ETIMER_THRESH,
@@ -27,6 +28,9 @@ from xfrmi.wire.xfrm_msg import (
     Acquire,
     Aevent,
     Defaults,
+    KmAddress,
+    Migration,
+    Move,
     PolicyExpiry,
     SpiRequest,
     StateExpiry,
@@ -56,7 +60,13 @@ class Kernel:
 
     def __init__(self) -> None:
         self.engine = Engine()
-        self.handle = XfrmHandler(self.engine, Events(self.engine), lambda: NOW).handle
+        self._events = Events(self.engine)
+        self.handle = XfrmHandler(self.engine, self._events, lambda: NOW).handle
+
+    def listen(self, *groups: Group) -> Callable[[], list[Message]]:
+        """What comes to these groups from now on, since it was last asked."""
+        subscriber = self._events.subscribe(sum(group.bit for group in groups), lambda: None)
+        return lambda: [message for datagram in iter(subscriber.take, b"") for message in netlink.split(datagram)]
 
     def add(self, state: StateInfo = STATE) -> None:
         ask(self.handle, XfrmMsg.NEWSA, xfrm_msg.encode_state(state))
@@ -343,6 +353,23 @@ def test_thresholds_are_told_if_asked_for(kernel: Kernel) -> None:
     assert told(AE_REPLAY_THRESH | AE_ETIMER_THRESH) == (2, 10)
 
 
+def test_a_migration_is_announced_to_its_group(kernel: Kernel) -> None:
+    """7.5, NL-11: without sequence number and port, and without the if_id it asked for."""
+    kernel.add()
+    ask(kernel.handle, XfrmMsg.NEWPOLICY, xfrm_msg.encode_policy(POLICY))
+    new = pack_address("198.51.100.7")
+    wanted = Migration(
+        POLICY.selector, POLICY.dir, (Move(STATE.src, STATE.dst, new, STATE.dst),), if_id=42,
+        km_address=KmAddress(new, STATE.dst),
+    )  # fmt: skip
+    heard = kernel.listen(Group.SA, Group.POLICY, Group.MIGRATE)
+    ask(kernel.handle, XfrmMsg.MIGRATE, xfrm_msg.encode_migration(wanted))
+    (told,) = heard()
+    assert (told.type, told.seq, told.pid) == (XfrmMsg.MIGRATE, 0, 0)
+    assert xfrm_msg.decode_notice(told) == replace(wanted, if_id=0)
+    assert [state.src for state in kernel.states()] == [new]
+
+
 def test_set_replay_refusals(kernel: Kernel) -> None:
     nothing = xfrm_msg.encode_aevent(Aevent(STATE_ID))
     something = xfrm_msg.encode_aevent(Aevent(STATE_ID, replay=Replay(oseq=1)))
@@ -458,7 +485,7 @@ REFUSALS = [
     (XfrmMsg.NEWPOLICY, bad_policy(templates=POLICY.templates * 7), errno.EINVAL, ""),
     (XfrmMsg.NEWPOLICY, bad_policy(templates=(Template(proto=0),)), errno.EINVAL, ""),
     (XfrmMsg.MIGRATE, lambda: bytes(64), errno.EINVAL, ""),
-    (XfrmMsg.MIGRATE, lambda: bytes(64) + netlink.attr(Xfrma.MIGRATE, bytes(76)), errno.ENOPROTOOPT, ""),
+    (XfrmMsg.MIGRATE, lambda: bytes(64) + netlink.attr(Xfrma.MIGRATE, bytes(76)), errno.EAFNOSUPPORT, ""),
     (XfrmMsg.ACQUIRE, lambda: bytes(280), errno.EINVAL, ""),
 ]  # fmt: skip
 

@@ -8,7 +8,10 @@ from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, STATE_AF_UNSPEC
 from xfrmi.wire.xfrm_msg import (
     Acquire,
     Aevent,
+    KmAddress,
     Mapping,
+    Migration,
+    Move,
     PolicyExpiry,
     SpiRequest,
     StateExpiry,
@@ -134,5 +137,22 @@ mappings = families.flatmap(
         addresses(family), u16,
     )
 )  # fmt: skip
+moves = st.tuples(families, families).flatmap(
+    lambda both: st.builds(
+        Move, addresses(both[0]), addresses(both[0]), addresses(both[1]), addresses(both[1]), u8, u8, u32,
+        st.just(both[0]), st.just(both[1]),
+    )
+)  # fmt: skip
+km_addresses = families.flatmap(
+    lambda family: st.builds(KmAddress, addresses(family), addresses(family), st.just(family))
+)
+
+
+def migrations_of(moves: tuple[Move, ...]) -> st.SearchStrategy[Migration]:
+    encap = st.builds(Encap, u16, u16, u16, addresses(moves[0].new_family))
+    return st.builds(Migration, selectors, u8, st.just(moves), u8, u32, maybe(encap), maybe(km_addresses))
+
+
+migrations = st.lists(moves, min_size=1, max_size=6).map(tuple).flatmap(migrations_of)
 state_expiries = st.builds(StateExpiry, states, st.booleans())
 policy_expiries = st.builds(PolicyExpiry, policies, st.booleans())

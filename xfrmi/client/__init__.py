@@ -34,7 +34,7 @@ from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 if TYPE_CHECKING:
     from xfrmi.wire.link_types import LinkInfo
-    from xfrmi.wire.xfrm_msg import Aevent, Defaults, Notice, SadInfo, SpdInfo, StateFilter, Thresholds
+    from xfrmi.wire.xfrm_msg import Aevent, Defaults, Migration, Notice, SadInfo, SpdInfo, StateFilter, Thresholds
 
 Answer = TypeVar("Answer")
 
@@ -131,6 +131,12 @@ class Client:
         self._xfrm(XfrmMsg.NEWAE, event_msg.encode_aevent(aevent), NLM_F_REPLACE)
 
     # Policies ----------------------------------------------------------------------------------------------------
+
+    def migrate(self, migration: Migration) -> None:
+        """MIGRATE: templates of a policy, and states, get other addresses. ENOENT, ENODATA, EINVAL."""
+        from xfrmi.wire import xfrm_migrate_msg as migrate_msg
+
+        self._xfrm(XfrmMsg.MIGRATE, migrate_msg.encode_migration(migration))
 
     def add_policy(self, info: PolicyInfo) -> None:
         """NEWPOLICY. EEXIST if one differs in nothing but priority, action or templates (SPD-01, SPD-03)."""

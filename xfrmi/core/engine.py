@@ -23,6 +23,7 @@ from xfrmi.core import input as inbound
 from xfrmi.core import output as outbound
 from xfrmi.core.interface import Interface, Interfaces
 from xfrmi.core.keepalive import Keepalives
+from xfrmi.core.migrate import migrate
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.path_mtu import PathMtus, icmp_error
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from xfrmi.core.state import State
     from xfrmi.wire.ip import Buffer
     from xfrmi.wire.vnet import Packet
+    from xfrmi.wire.xfrm_migrate_msg import Migration
     from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 
@@ -146,6 +148,15 @@ class Engine:
 
     def policies(self) -> Iterable[Policy]:
         return self.spd.dump()
+
+    # Both --------------------------------------------------------------------------------------------------------
+
+    def migrate(self, migration: Migration, now: float) -> list[State]:
+        """MIGRATE: states and the templates of a policy move to other addresses. Raises XfrmError, see migrate.py."""
+        states = migrate(self.sad, self.spd, migration, now, self._emit)
+        for state in states:
+            self._keepalives.watch(state, now)
+        return states
 
     # The data path -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from xfrmi.wire.xfrm_migrate_msg import Migration
 from xfrmi.wire.xfrm_types import PolicyInfo, StateInfo, Template
 
 
@@ -122,6 +123,15 @@ class Mapping:
     new_sport: int
 
 
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """MIGRATE: a policy has other templates now, and states other addresses."""
+
+    migration: Migration
+    states: tuple[tuple[StateInfo, StateInfo], ...]
+    """(the one that was, the one that is)"""
+
+
 Event = (
     StateAdded
     | StateUpdated
@@ -137,6 +147,7 @@ Event = (
     | DefaultChanged
     | Acquire
     | Mapping
+    | Migrated
 )
 
 EventSink = Callable[[Event], None]

@@ -101,6 +101,11 @@ class Policy:
                 waits.append(SOFT_REPEAT if due else limit + since - now)
         return Look(False, soft, min(waits, default=None))
 
+    def point(self, templates: tuple[Template, ...]) -> None:
+        """Demand these from now on (MIGRATE)."""
+        self.templates = templates
+        self.info = replace(self.info, templates=templates)
+
     def snapshot(self) -> PolicyInfo:
         """This policy as a dump shows it."""
         return replace(self.info, index=self.index, current=Current(0, 0, self.add_time, self.use_time))

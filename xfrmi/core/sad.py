@@ -98,9 +98,9 @@ class Sad:
         if old is not None:
             raise duplicate(old)
         larval = self._answered_by(state)
-        self._insert(state, now)
+        self.insert(state, now)
         if larval is not None:
-            self._remove(larval)
+            self.remove(larval)
         self._emit(StateAdded(state.snapshot()))
         return state
 
@@ -116,8 +116,8 @@ class Sad:
         if old.dir != new.dir and (new.dir or old.km != KM_ACQ):
             raise XfrmError(errno.ESRCH, detail="an SA keeps its direction (dir), also in an update")
         if old.km == KM_ACQ:
-            self._insert(new, now)
-            self._remove(old)
+            self.insert(new, now)
+            self.remove(old)
             current = new
         else:
             with self._index.moving(old):
@@ -147,7 +147,7 @@ class Sad:
     def delete(self, state_id: StateId, now: float) -> State:
         """DELSA, also of larval states. Raises XfrmError as get does."""
         state = self.get(state_id)
-        self._remove(state)
+        self.remove(state)
         self._emit(StateDeleted(state.snapshot()))
         return state
 
@@ -156,7 +156,7 @@ class Sad:
         state = self._valid(state_id, errno.ENOENT)
         self._emit(StateExpired(state.snapshot(), hard))
         if hard:
-            self._remove(state)
+            self.remove(state)
         return state
 
     def set_replay(
@@ -200,7 +200,7 @@ class Sad:
             larval = self._larval_waiting(output_key(info), mark, info.pcpu)
         if larval is None:
             larval = larval_for_spi(info, now, self.acq_expires)
-            self._insert(larval, now)
+            self.insert(larval, now)
         if not larval.spi:
             spi = self._index.free_spi(info.proto, low, high, int.from_bytes(self._random(8), "big"))
             if not spi:
@@ -227,7 +227,7 @@ class Sad:
         if proto not in (0, IPSEC_PROTO_ANY):
             states = [state for state in states if state.proto == proto]
         for state in states:
-            self._remove(state)
+            self.remove(state)
         if states:
             self._emit(StatesFlushed(proto))
         return len(states)
@@ -287,7 +287,7 @@ class Sad:
         larval = larval_for_flow(
             template, policy, flow, src, dst, ifindex=ifindex, seq=seq, now=now, lifetime=self.acq_expires
         )
-        self._insert(larval, now)
+        self.insert(larval, now)
         self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
 
     def _next_acquire_seq(self) -> int:
@@ -310,7 +310,7 @@ class Sad:
     def _limit_reached(self, state: State, hard: bool) -> None:
         """A limit of whatever kind: a soft one is announced once, a hard one ends the state at once (3.3)."""
         if hard:
-            self._remove(state)
+            self.remove(state)
         else:
             with self._index.moving(state):
                 pass
@@ -331,7 +331,15 @@ class Sad:
 
     # Bookkeeping -------------------------------------------------------------------------------------------------
 
-    def _insert(self, state: State, now: float) -> None:
+    def place(self, state: State, now: float, beside: State | None = None) -> None:
+        """Insert a clone. Raises XfrmError EEXIST if another state than `beside` has its key."""
+        old = self._index.at(state.dst, state.spi, state.proto, state.mark.value)
+        if old is not None and old is not beside:
+            raise duplicate(old)
+        self.insert(state, now)
+
+    def insert(self, state: State, now: float) -> None:
+        """Only this: no check, no event, no larval state answered."""
         state.on_limit = self._on_limit
         state.on_mapping = self._on_mapping
         self._index.insert(state)
@@ -340,7 +348,8 @@ class Sad:
         self._arm(state, now)
         self.generation += 1
 
-    def _remove(self, state: State) -> None:
+    def remove(self, state: State) -> None:
+        """Only this: no event."""
         self._index.remove(state)
         self._timers.cancel(state)
         state.km = KM_DEAD

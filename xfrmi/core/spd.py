@@ -30,7 +30,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.wire.flow import Flow
 from xfrmi.wire.xfrm_const import Action, Default, Dir, PolicyType
 from xfrmi.wire.xfrm_info_msg import SpdInfo, Thresholds
-from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo
+from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, Template
 
 INDEX_STEP = 8
 """The lowest three bits of an index are the direction (SPD-09)."""
@@ -217,6 +217,11 @@ class Spd:
         if replaced is not None and replaced.priority == policy.priority:
             policy.rank = replaced.rank
         else:
+    def point(self, policy: Policy, templates: tuple[Template, ...]) -> None:
+        """Give a policy other templates."""
+        policy.point(templates)
+        self.generation += 1
+
             self._next_position += 1
             policy.rank = (policy.priority, self._next_position)
         self._policies[policy.identity] = policy

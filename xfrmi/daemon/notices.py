@@ -5,6 +5,7 @@ from __future__ import annotations
 from xfrmi.core import events as core
 from xfrmi.wire import xfrm_event_msg as event_msg
 from xfrmi.wire import xfrm_info_msg as info_msg
+from xfrmi.wire import xfrm_migrate_msg as migrate_msg
 from xfrmi.wire import xfrm_policy_msg as policy_msg
 from xfrmi.wire import xfrm_sa_msg as sa_msg
 from xfrmi.wire.netlink import Message, message
@@ -26,12 +27,13 @@ _GROUPS: dict[type, Group] = {
     core.PolicyExpired: Group.EXPIRE,
     core.Acquire: Group.ACQUIRE,
     core.Mapping: Group.MAPPING,
+    core.Migrated: Group.MIGRATE,
 }
 
-_WITHOUT_SEQUENCE = (core.StateExpired, core.PolicyExpired, core.Acquire, core.Mapping, core.DefaultChanged)
-"""NL-11: their sequence number is 0 even where a request caused them..."""
-_WITHOUT_PORT = (core.Acquire, core.Mapping, core.DefaultChanged)
-"""...and for these the port, too."""
+_WITHOUT_PORT = (core.Acquire, core.Mapping, core.DefaultChanged, core.Migrated)
+"""NL-11: sequence number and port are 0 even where a request caused them..."""
+_WITHOUT_SEQUENCE = (core.StateExpired, core.PolicyExpired, *_WITHOUT_PORT)
+"""...and for these the sequence number is."""
 
 
 def group_of(event: core.Event) -> Group:
@@ -93,6 +95,8 @@ def _encode(event: core.Event) -> tuple[XfrmMsg, bytes]:
             return XfrmMsg.ACQUIRE, event_msg.encode_acquire(_acquire(state, template, policy))
         case core.Mapping(state, new_src, new_sport):
             return XfrmMsg.MAPPING, event_msg.encode_mapping(_mapping(state, new_src, new_sport))
+        case core.Migrated(migration, _):
+            return XfrmMsg.MIGRATE, migrate_msg.encode_migration_notice(migration)
 
 
 def _acquire(state: StateInfo, template: Template, policy: PolicyInfo) -> event_msg.Acquire:

@@ -66,6 +66,7 @@ class XfrmHandler(Handler):
             XfrmMsg.NEWSPDINFO: self._set_thresholds,
             XfrmMsg.SETDEFAULT: self._set_default,
             XfrmMsg.GETDEFAULT: self._get_default,
+            XfrmMsg.MIGRATE: self._migrate,
         }
 
     def carry_out(self, request: Message, credentials: Credentials) -> Iterable[bytes]:
@@ -188,6 +189,10 @@ class XfrmHandler(Handler):
         now = self._engine.spd.defaults
         defaults = xfrm_msg.Defaults(now[Dir.IN], now[Dir.FWD], now[Dir.OUT])
         return XfrmMsg.GETDEFAULT, xfrm_msg.encode_defaults(defaults)
+
+    def _migrate(self, migration: xfrm_msg.Migration) -> Reply:
+        self._engine.migrate(migration, self._clock())
+        return None
 
     def _policy_bodies(self) -> Iterator[bytes]:
         for policy in self._engine.policies():

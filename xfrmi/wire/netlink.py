@@ -242,6 +242,18 @@ def parse_attrs(body: memoryview, offset: int = 0, policy: Policy = _NO_POLICY) 
     return attrs
 
 
+def all_attrs(body: memoryview, offset: int, kind: int) -> Iterator[memoryview]:
+    """Every attribute of type `kind`, where a message has several of them."""
+    end = len(body)
+    while end - offset >= NLA_HDRLEN:
+        length, found = _ATTR.unpack_from(body, offset)
+        if not NLA_HDRLEN <= length <= end - offset:
+            break
+        if found & _NLA_TYPE_MASK == kind:
+            yield body[offset + NLA_HDRLEN : offset + length]
+        offset += (length + 3) & ~3
+
+
 def _check(rule: AttrRule, value: memoryview) -> None:
     size = len(value)
     if rule.strict and size != rule.minimum:

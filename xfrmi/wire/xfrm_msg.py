@@ -3,7 +3,7 @@
 A request, as the server reads it, and a notice (reply, dump entry or notification), as a client or monitor reads it,
 are two directions of one language: `decode_request` and `decode_notice` give the value of a message whose type says
 what happened to it. Which body goes with which value is in the tables of xfrm_sa_msg, xfrm_policy_msg,
-xfrm_event_msg and xfrm_info_msg; their functions, one a body, are re-exported here.
+xfrm_event_msg, xfrm_migrate_msg and xfrm_info_msg; their functions, one a body, are re-exported here.
 
     client:  netlink.message(XfrmMsg.NEWSA, NLM_F_REQUEST | NLM_F_ACK, seq, 0, encode_state(info))
     server:  decode_request(message) -> StateInfo;  netlink.ack(message)  or  netlink.refusal(message, error)
@@ -13,7 +13,7 @@ xfrm_event_msg and xfrm_info_msg; their functions, one a body, are re-exported h
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, ENOPROTOOPT
+from errno import EINVAL
 from struct import Struct
 from typing import Final
 
@@ -60,6 +60,15 @@ from xfrmi.wire.xfrm_info_msg import (
     encode_spd_info,
     encode_thresholds,
 )
+from xfrmi.wire.xfrm_migrate_msg import (
+    KmAddress,
+    Migration,
+    Move,
+    decode_migration,
+    decode_migration_notice,
+    encode_migration,
+    encode_migration_notice,
+)
 from xfrmi.wire.xfrm_policy_msg import (
     PolicyExpiry,
     decode_flush_policies,
@@ -105,7 +114,10 @@ __all__ = [
     "Aevent",
     "Defaults",
     "Group",
+    "KmAddress",
     "Mapping",
+    "Migration",
+    "Move",
     "Notice",
     "PolicyExpiry",
     "Request",
@@ -126,6 +138,8 @@ __all__ = [
     "decode_get_aevent",
     "decode_get_info",
     "decode_mapping",
+    "decode_migration",
+    "decode_migration_notice",
     "decode_new_aevent",
     "decode_notice",
     "decode_policy",
@@ -153,6 +167,8 @@ __all__ = [
     "encode_flush_states",
     "encode_get_info",
     "encode_mapping",
+    "encode_migration",
+    "encode_migration_notice",
     "encode_policy",
     "encode_policy_deleted",
     "encode_policy_expiry",
@@ -170,13 +186,13 @@ __all__ = [
 
 Request = (
     StateInfo | StateId | StateFilter | SpiRequest | StateExpiry | Aevent | Acquire
-    | PolicyInfo | PolicyId | PolicyExpiry | Thresholds | Defaults | int | None
+    | PolicyInfo | PolicyId | PolicyExpiry | Migration | Thresholds | Defaults | int | None
 )  # fmt: skip
 """int: protocol of FLUSHSA, type of FLUSHPOLICY, flags of GETSADINFO and GETSPDINFO. None: a dump of policies."""
 
 Notice = (
     StateInfo | StateExpiry | Aevent | Acquire | Mapping
-    | PolicyInfo | PolicyExpiry | SadInfo | SpdInfo | Defaults | int
+    | PolicyInfo | PolicyExpiry | Migration | SadInfo | SpdInfo | Defaults | int
 )  # fmt: skip
 """int: protocol of FLUSHSA, type of FLUSHPOLICY."""
 
@@ -204,6 +220,7 @@ _REQUESTS: Final[dict[int, Callable[[Message], Request]]] = {
     XfrmMsg.GETSPDINFO: decode_get_info,
     XfrmMsg.SETDEFAULT: decode_defaults,
     XfrmMsg.GETDEFAULT: decode_defaults,
+    XfrmMsg.MIGRATE: decode_migration,
 }
 
 _NOTICES: Final[dict[int, Callable[[Message], Notice]]] = {
@@ -223,12 +240,13 @@ _NOTICES: Final[dict[int, Callable[[Message], Notice]]] = {
     XfrmMsg.NEWSPDINFO: decode_spd_info,
     XfrmMsg.MAPPING: decode_mapping,
     XfrmMsg.GETDEFAULT: decode_defaults,
+    XfrmMsg.MIGRATE: decode_migration_notice,
 }
 
 
 def decode_request(message: Message) -> Request:
     """What a request says. XfrmError as the kernel answers: EINVAL for a type nobody handles (NL-02) and for a short
-    body (NL-03), attribute errors (NL-04), ENOPROTOOPT for MIGRATE (a kernel built without it).
+    body (NL-03), attribute errors (NL-04).
     """
     if message.is_dump and message.type == XfrmMsg.GETSA:
         return decode_state_filter(message)
@@ -237,11 +255,7 @@ def decode_request(message: Message) -> Request:
     decode = _REQUESTS.get(message.type)
     if decode is not None:
         return decode(message)
-    attrs = request_attrs(message)
-    if message.type == XfrmMsg.MIGRATE:
-        if Xfrma.MIGRATE not in attrs:
-            raise XfrmError(EINVAL, "Missing required MIGRATE attribute")
-        raise XfrmError(ENOPROTOOPT, "", "policies cannot be migrated")
+    request_attrs(message)
     raise XfrmError(EINVAL, "", f"XFRM_MSG_{XfrmMsg(message.type).name} is not a request")
 
 

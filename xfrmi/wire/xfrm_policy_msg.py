@@ -45,7 +45,7 @@ from xfrmi.wire.xfrm_types import ANY_SELECTOR, PolicyId, PolicyInfo, Template
 
 POLICY: Final = Struct(f"={SELECTOR_FORMAT}{LIMITS_FORMAT}{CURRENT_FORMAT}IIBBBB4x")
 """xfrm_userpolicy_info, 168 bytes: sel, lft, curlft, priority, index, dir, action, flags, share."""
-_POLICY_ID: Final = Struct(f"={SELECTOR_FORMAT}IB3x")
+POLICY_ID: Final = Struct(f"={SELECTOR_FORMAT}IB3x")
 _TEMPLATE: Final = Struct("=16s4sB3xH2x16sIBBB1x3I")
 """xfrm_user_tmpl, 64 bytes: id (daddr, spi, proto), family, saddr, reqid, mode, share, optional, algorithm masks."""
 _TYPE: Final = Struct("=B5x")
@@ -162,7 +162,7 @@ def get_type(attrs: Attrs) -> int:
 def encode_policy_id(policy: PolicyId) -> bytes:
     """A DELPOLICY or GETPOLICY request."""
     try:
-        return _policy_id_struct(policy) + (
+        return policy_id_struct(policy) + (
             (attr(Xfrma.SEC_CTX, policy.sec_ctx) if policy.sec_ctx is not None else b"")
             + type_attr(policy.type)
             + mark_attr(policy.mark)
@@ -172,14 +172,14 @@ def encode_policy_id(policy: PolicyId) -> bytes:
         raise unfit(policy) from None
 
 
-def _policy_id_struct(policy: PolicyId) -> bytes:
-    return _POLICY_ID.pack(*selector_fields(policy.selector), policy.index, policy.dir)
+def policy_id_struct(policy: PolicyId) -> bytes:
+    return POLICY_ID.pack(*selector_fields(policy.selector), policy.index, policy.dir)
 
 
 def decode_policy_id(message: Message) -> PolicyId:
     """A DELPOLICY or GETPOLICY request. Where an index names the policy a context is not even looked at."""
     attrs = request_attrs(message)
-    wire = _POLICY_ID.unpack_from(message.body)
+    wire = POLICY_ID.unpack_from(message.body)
     index = wire[9]
     return PolicyId(
         selector_of(wire[:9]), wire[10], get_number(attrs, Xfrma.IF_ID), index, get_mark(attrs), get_type(attrs),
@@ -190,9 +190,9 @@ def decode_policy_id(message: Message) -> PolicyId:
 def encode_policy_deleted(info: PolicyInfo, *, by_index: bool = False) -> bytes:
     """A DELPOLICY notification: the id as the request named it, then the policy in XFRMA_POLICY and its attributes."""
     if by_index:
-        head = _policy_id_struct(PolicyId(ANY_SELECTOR, info.dir, index=info.index))
+        head = policy_id_struct(PolicyId(ANY_SELECTOR, info.dir, index=info.index))
     else:
-        head = _policy_id_struct(PolicyId(info.selector, info.dir))
+        head = policy_id_struct(PolicyId(info.selector, info.dir))
     return head + attr(Xfrma.POLICY, policy_struct(info)) + policy_attrs(info)
 
 
