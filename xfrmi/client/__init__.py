@@ -22,7 +22,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from xfrmi.client.channel import Channel, connect, hung_up
+from xfrmi.client.channel import Channel, connect, hung_up, silent
 from xfrmi.daemon import runtime
 from xfrmi.dev.netns import OWN_NETNS, netns_path, open_netns
 from xfrmi.errors import XfrmError
@@ -60,11 +60,13 @@ class Event(NamedTuple):
 class Client:
     """A connection to the daemon of a network namespace, made when it is first needed.
 
-    `netns` names the namespace as `ip` does (name, pid or path), None is our own. Not for several threads at once.
+    `netns` names the namespace as `ip` does (name, pid or path), None is our own. With `timeout` a daemon that is
+    silent for so many seconds is an XfrmError ETIMEDOUT. Not for several threads at once.
     """
 
-    def __init__(self, netns: str | int | None = None) -> None:
+    def __init__(self, netns: str | int | None = None, timeout: float | None = None) -> None:
         self._netns = OWN_NETNS if netns is None else netns_path(netns)
+        self._timeout = timeout
         self._channels: dict[str, Channel] = {}
 
     def __enter__(self) -> Self:
@@ -130,13 +132,13 @@ class Client:
 
         self._xfrm(XfrmMsg.NEWAE, event_msg.encode_aevent(aevent), NLM_F_REPLACE)
 
-    # Policies ----------------------------------------------------------------------------------------------------
-
     def migrate(self, migration: Migration) -> None:
         """MIGRATE: templates of a policy, and states, get other addresses. ENOENT, ENODATA, EINVAL."""
         from xfrmi.wire import xfrm_migrate_msg as migrate_msg
 
         self._xfrm(XfrmMsg.MIGRATE, migrate_msg.encode_migration(migration))
+
+    # Policies ----------------------------------------------------------------------------------------------------
 
     def add_policy(self, info: PolicyInfo) -> None:
         """NEWPOLICY. EEXIST if one differs in nothing but priority, action or templates (SPD-01, SPD-03)."""
@@ -257,13 +259,15 @@ class Client:
         """One request on the JSON socket."""
         import json
 
-        with connect(self._netns, runtime.JSON_SOCKET, socket.SOCK_STREAM) as connection:
+        with connect(self._netns, runtime.JSON_SOCKET, socket.SOCK_STREAM, self._timeout) as connection:
             try:
                 connection.sendall(json.dumps({"cmd": name} | arguments).encode() + b"\n")
                 with connection.makefile("rb") as lines:
                     line = lines.readline()
             except ConnectionError:
                 line = b""
+            except TimeoutError:
+                raise silent() from None
         if not line:
             raise hung_up()
         answer = json.loads(line)
@@ -292,7 +296,9 @@ class Client:
     def _channel(self, name: str) -> Channel:
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(connect(self._netns, name, socket.SOCK_SEQPACKET))
+            channel = self._channels[name] = Channel(
+                connect(self._netns, name, socket.SOCK_SEQPACKET, self._timeout)
+            )
         return channel
 
     def _xfrm(self, kind: XfrmMsg, body: bytes, flags: int = 0) -> list[Message]:

@@ -32,6 +32,8 @@ class Channel:
             datagram = self._connection.recv(runtime.MAX_DATAGRAM)
         except ConnectionError:
             raise hung_up() from None
+        except TimeoutError:
+            raise silent() from None
         if not datagram:
             raise hung_up()
         return netlink.split(datagram)
@@ -63,12 +65,16 @@ class Channel:
                 unread.append(message)
 
 
-def connect(netns: str, name: str, kind: int) -> socket.socket:
-    """A connection to one of the sockets of the daemon that serves `netns` (a path). XfrmError if there is none."""
+def connect(netns: str, name: str, kind: int, timeout: float | None = None) -> socket.socket:
+    """A connection to one of the sockets of the daemon that serves `netns` (a path). XfrmError if there is none.
+
+    With `timeout`, every wait for it ends in a TimeoutError after so many seconds.
+    """
     directory = runtime.find_directory(netns)
     if directory is None:
         raise runtime.no_daemon(netns)
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    connection.settimeout(timeout)
     try:
         connection.connect(f"{directory}/{name}")
     except (ConnectionError, FileNotFoundError):
@@ -82,3 +88,7 @@ def connect(netns: str, name: str, kind: int) -> socket.socket:
 
 def hung_up() -> XfrmError:
     return XfrmError(errno.ECONNRESET, detail="the xfrmi daemon closed the connection")
+
+
+def silent() -> XfrmError:
+    return XfrmError(errno.ETIMEDOUT, detail="the xfrmi daemon does not answer")
