@@ -18,8 +18,9 @@ LAYERS = {
     "formats": 2, "dev": 2,
     "daemon": 3, "client": 3,
     "interpose": 4, "lab": 4, "teach": 4,
-    "cli": 5,
-    "__main__": 6,
+    "doctor": 5,
+    "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 """A module imports from its own layer's package and from lower layers only."""
 

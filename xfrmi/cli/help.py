@@ -12,15 +12,21 @@ Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi [ -force ] -batch FILE
        xfrmi daemon [ --remove-on-exit ]
        xfrmi lab demo
+       xfrmi doctor [ -j ]
 where  OBJECT := { link | state | policy | monitor | stat }
        OPTIONS := { -4 | -6 | -s[tats] | -d[etails] | -o[neline] | -j[son] | -p[retty] | -n[etns] NETNS | -V[ersion] }
 
 The words are those of ip(8): `ip xfrm state ...` is `xfrmi state ...`, `ip link add` is `xfrmi link add`.
-`xfrmi help OBJECT COMMAND` shows an example to paste."""
+`xfrmi help OBJECT COMMAND` shows an example to paste; `xfrmi doctor` says what this machine lacks."""
 
 STAT = """\
 Usage: xfrmi stat
 The counters, in the format of /proc/net/xfrm_stat."""
+
+DOCTOR = """\
+Usage: xfrmi doctor [ -j ]
+What this machine lacks for xfrmi (✗), what may be in its way (!), what is well (✓), each with the line that mends it.
+Looks only, changes nothing; needs no daemon. As an ordinary user it sees less. Exit status 1 if there is a ✗, else 0."""
 
 USAGES = {
     "link": LINK_USAGE,
@@ -28,6 +34,7 @@ USAGES = {
     "policy": POLICY_USAGE,
     "monitor": MONITOR_USAGE,
     "stat": STAT,
+    "doctor": DOCTOR,
 }
 
 EXAMPLES = {

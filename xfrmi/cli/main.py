@@ -64,6 +64,10 @@ def _run(options: Options, words: list[str]) -> int:
         from xfrmi.cli.programs import daemon
 
         return daemon(words[1:])
+    if words[0] == "doctor":
+        from xfrmi.cli.doctor import doctor
+
+        return doctor(options, words[1:])
     if words[0] == "lab":
         from xfrmi.cli.programs import lab
 

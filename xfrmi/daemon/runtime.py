@@ -47,20 +47,25 @@ def base_directories() -> list[str]:
     return bases
 
 
+def base_directory() -> str:
+    """Where a daemon started now would make its directory."""
+    bases = base_directories()
+    return next((base for base in bases if _writable(base)), bases[-1])
+
+
 def create_directory(netns: str = OWN_NETNS) -> str:
     """Make the directory for the daemon of this namespace (mode 0700) and return it.
 
     XfrmError EPERM if what stands there belongs to somebody else or is open to others.
     """
-    bases = base_directories()
-    base = next((base for base in bases if _writable(base)), bases[-1])
+    base = base_directory()
     directory = f"{base}/{netns_inode(netns)}"
     for path in (base, directory):
         try:
             os.makedirs(path, 0o700, exist_ok=True)
         except OSError as error:
             raise XfrmError(error.errno or errno.EPERM, detail=f"cannot make the runtime directory {path}") from None
-    if not _trusted(base, OTHERS_MAY) or not _trusted(directory):
+    if not trusted(base, OTHERS_MAY) or not trusted(directory):
         raise XfrmError(
             errno.EPERM,
             detail=f"{directory} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is",
@@ -74,7 +79,7 @@ def find_directory(netns: str = OWN_NETNS) -> str | None:
     for base in base_directories():
         directory = f"{base}/{inode}"
         # Also the base: who can rename directories in it could exchange one between this look and the connection.
-        if _trusted(base, OTHERS_MAY) and _trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
+        if trusted(base, OTHERS_MAY) and trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
             return directory
     return None
 
@@ -89,7 +94,7 @@ def _writable(base: str) -> bool:
     return os.access(base if os.path.isdir(base) else os.path.dirname(base) or ".", os.W_OK | os.X_OK)
 
 
-def _trusted(directory: str, others_may: int = 0) -> bool:
+def trusted(directory: str, others_may: int = 0) -> bool:
     """A real directory of this user (or, for a client, of root), in which nobody else may put things."""
     try:
         status = os.lstat(directory)
