@@ -6,6 +6,7 @@ never kept: each packet of a flow without a state is one XfrmOutNoStates (OUT-05
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xfrmi.core.resolve import OWN_ENDS
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
     from xfrmi.core.path import Path
+    from xfrmi.core.policy import Policy
     from xfrmi.core.router import Route
     from xfrmi.core.state import State
     from xfrmi.wire.xfrm_types import Template
@@ -66,11 +68,24 @@ class Decision:
 
 def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Decision:
     """Resolve a flow. Raises Refused or Loop."""
-    try:
-        states = _resolve(engine, interface, flow, now)
-    except Drop as drop:
-        raise Refused(drop.stat, drop.reason) from None
-    path, route = _way_out(engine, interface, states[-1])
+    # TX-03: the selector's `dev` sees the link, not the xfrm device. A packet out of a TUN carries no mark.
+    policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, interface.link)
+    if not policies:
+        raise Refused(None, "no policy")
+    blocked = any(policy.action == Action.BLOCK for policy in policies)
+    states = _resolve(engine, interface, policies, flow, now) if not blocked else ()
+    way = _way_out(engine, interface, states[-1]) if states else None
+    for policy in policies:  # not before: a policy whose templates find no state has not been used (OUT-04)
+        policy.use_time = int(now)
+    if blocked:
+        raise Refused(XfrmStat.OUT_POL_BLOCK, "blocked by policy")
+    if not states:
+        raise Refused(None, "the policy demands no transform, and plaintext never leaves an xfrm interface")  # TX-07
+    if states[0].if_id != interface.if_id:
+        raise Refused(None, "the state belongs to another if_id")  # TX-08
+    if way is None:
+        raise Loop
+    path, route = way
     mtu = route.mtu
     for state in reversed(states):
         state.path_mtu = mtu
@@ -79,38 +94,32 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
     return Decision(states, path, mtu, now + LIFETIME, engine.generation)
 
 
-def _resolve(engine: Engine, interface: Interface, flow: Flow, now: float) -> tuple[State, ...]:
-    # TX-03: the selector's `dev` sees the link, not the xfrm device. A packet out of a TUN carries no mark.
-    policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, interface.link)
-    if not policies:
-        raise Refused(None, "no policy")
-    templates = []
-    for policy in policies:
-        policy.use_time = int(now)
-        if policy.action == Action.BLOCK:
-            raise Refused(XfrmStat.OUT_POL_BLOCK, "blocked by policy")
-        templates += [(policy, template) for template in policy.templates]
-    if len(templates) > MAX_TRANSFORMS:
-        raise Refused(XfrmStat.OUT_POL_ERROR, "more than five transforms")
+def _resolve(
+    engine: Engine, interface: Interface, policies: Sequence[Policy], flow: Flow, now: float
+) -> tuple[State, ...]:
+    """The states for the templates of `policies`, in that order. Empty if there are none to find. Raises Refused."""
     states: list[State] = []
-    src = dst = b""  # between which addresses the packet goes, once a template has given it others (OUT-08)
-    for policy, template in templates:
-        local, remote = src, dst
-        if template.mode in OWN_ENDS:
-            local, remote = template.src if any(template.src) else _source(engine, template), template.dst
-        state = engine.sad.resolve(template, policy, flow, now, src=local, dst=remote, ifindex=interface.link)
-        if state is not None:  # None: `level use` without a state (OUT-10)
-            states.append(state)
-            src, dst = local, remote
-    if not states:
-        raise Refused(None, "the policy demands no transform, and plaintext never leaves an xfrm interface")  # TX-07
-    if states[0].if_id != interface.if_id:
-        raise Refused(None, "the state belongs to another if_id")  # TX-08
+    try:
+        for policy in policies:
+            if len(states) + len(policy.templates) > MAX_TRANSFORMS:
+                raise Refused(XfrmStat.OUT_POL_ERROR, "more than five transforms")
+            src = dst = b""  # between which addresses the packet goes, once a template has given it others (OUT-08)
+            for template in policy.templates:
+                local, remote = src, dst
+                if template.mode in OWN_ENDS:
+                    local, remote = template.src if any(template.src) else _source(engine, template), template.dst
+                state = engine.sad.resolve(template, policy, flow, now, src=local, dst=remote, ifindex=interface.link)
+                if state is not None:  # None: `level use` without a state (OUT-10)
+                    states.append(state)
+                    src, dst = local, remote
+    except Drop as drop:
+        raise Refused(drop.stat, drop.reason) from None
     return tuple(states)
 
 
-def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Path, Route]:
+def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Path, Route] | None:
     """Path and route of the outer packet: by the `dev` of the interface where it has one, else by the routing tables.
+    None where that leads back into the interface (TX-10). Raises Refused.
 
     A peer that is reached through this very interface is a loop even so, as in the kernel; except in transport mode,
     where the peer always is, and `dev` is what leads out (docs/deviations.md). `dev lo` leads nowhere and a `dev` that
@@ -126,9 +135,7 @@ def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Pa
             return bound, by_link
     if route is None:
         raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the peer")
-    if loops:
-        raise Loop
-    return path, route
+    return None if loops else (path, route)
 
 
 def _source(engine: Engine, template: Template) -> bytes:

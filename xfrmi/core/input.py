@@ -2,10 +2,11 @@
 
     1  find     the state, by (destination, SPI, protocol, mark): never by if_id (RX-03)
     2  open     runs of one state together: valid? encapsulated alike? replayed? expired? authentic? decapsulate (LT-08)
+                ESP inside transport mode is opened at once: no device has it yet, no policy is asked
     3  device   the interface whose if_id is the state's, if it is up (RX-04)
     4  count    the device has received it, before any policy is asked (1.4)
     5  check    `in` or `fwd` policy of that if_id (2.6)
-    6  nested   ESP for this host inside, and its state is here: begin again, with one more state to answer for
+    6  nested   ESP for this host inside, and its state is here: begin again, with one more state to answer for (RX-02)
     7  deliver  grouped by interface, in order
 
 Nothing is raised: each packet that dies here has raised its counter by the time `input` returns.
@@ -14,17 +15,17 @@ Nothing is raised: each packet that dies here has raised its counter by the time
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xfrmi.core.burst import open_burst
-from xfrmi.core.policy_check import check_input, is_icmp_error, quoted_flow
+from xfrmi.core.policy_check import check_input, is_icmp, quoted_flow
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.core.state import KM_DEAD
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
 from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
-from xfrmi.wire.ip import split_outer, trim
-from xfrmi.wire.xfrm_const import IPPROTO_ESP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
+from xfrmi.wire.ip import split_outer, trim, upper_layer
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ICMP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
 from xfrmi.wire.xfrm_types import NO_MARK
 
 if TYPE_CHECKING:
@@ -44,29 +45,41 @@ MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
 
 
+class Way(NamedTuple):
+    """How packets have come this far."""
+
+    secpath: SecPath = ()
+    verified: int = 0
+    """How many states at the beginning of `secpath` have answered for themselves to a policy before (IN-12)."""
+    mark: int = 0
+    """The mark that chooses states: a raw socket tells none, what set-mark made of it counts for what is nested."""
+
 
 class Verdict:
-    """An accepted flow: the states it came through, the policy that let it in (None: nothing was demanded), and whether
-    it may be nested: ESP for this very host."""
+    """An accepted flow: how it came, the policy that let it in (None: nothing was demanded), and whether it may be
+    nested: ESP for this very host."""
 
-    __slots__ = ("nested", "policy", "secpath")
+    __slots__ = ("nested", "policy", "way")
 
-    def __init__(self, secpath: SecPath, policy: Policy | None, nested: bool) -> None:
-        self.secpath = secpath
+    def __init__(self, way: Way, policy: Policy | None, nested: bool) -> None:
+        self.way = way
         self.policy = policy
         self.nested = nested
+
+
+OFF_THE_WIRE = Way()
 
 
 def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Buffer]]]:
     """Receive `datagrams`. Returns the packets each interface delivers, in order."""
     delivered: Delivered = []
-    _walk(engine, datagrams, (), delivered, now)
+    _walk(engine, datagrams, OFF_THE_WIRE, delivered, now)
     return delivered
 
 
-def _walk(engine: Engine, datagrams: Sequence[Datagram], secpath: SecPath, delivered: Delivered, now: float) -> None:
-    """`input` for what came through `secpath` already: outermost first, empty for what is off the wire."""
-    if len(secpath) == XFRM_MAX_DEPTH:
+def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: Delivered, now: float) -> None:
+    """`input` for what has come through other states already."""
+    if len(way.secpath) == XFRM_MAX_DEPTH:
         engine.stats[XfrmStat.IN_BUFFER_ERROR] += len(datagrams)
         return
     run: list[Datagram] = []
@@ -77,28 +90,34 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], secpath: SecPath, deliv
         # 1 find
         if len(esp) < ESP_HEADER_LEN:
             engine.stats[XfrmStat.IN_HDR_ERROR] += 1
+            if way.verified < len(way.secpath):  # inside transport mode, so it has a state and that a device
+                _count_error(engine.interfaces.for_state(way.secpath[-1].if_id))
             continue
         daddr = _daddr(header)
         key = (daddr, bytes(esp[:4]))
         if key != run_key:
             if run_state is not None:
-                _open_run(engine, run_state, run, secpath, delivered, now)
+                _open_run(engine, run_state, run, way, delivered, now)
             run = []
             run_key = key
-            run_state = engine.sad.lookup_input(daddr, int.from_bytes(key[1], "big"), IPPROTO_ESP, 0)
+            run_state = engine.sad.lookup_input(daddr, int.from_bytes(key[1], "big"), IPPROTO_ESP, way.mark)
         if run_state is None:
             engine.stats[XfrmStat.IN_NO_STATES] += 1
             continue
         run.append(datagram)
     if run_state is not None:
-        _open_run(engine, run_state, run, secpath, delivered, now)
+        _open_run(engine, run_state, run, way, delivered, now)
 
 
 def _open_run(
-    engine: Engine, state: State, datagrams: list[Datagram], secpath: SecPath, delivered: Delivered, now: float
+    engine: Engine, state: State, datagrams: list[Datagram], way: Way, delivered: Delivered, now: float
 ) -> None:
     # 2 open
     packets, drops = open_burst(state, datagrams, now)
+    came = Way((*way.secpath, state), way.verified, way.mark)
+    inside: list[Datagram] = []
+    if state.mode == Mode.TRANSPORT:
+        packets, inside = _esp_inside(packets)
     # 3 device
     interface = engine.interfaces.for_state(state.if_id)
     late: list[Datagram] = []
@@ -108,19 +127,36 @@ def _open_run(
             continue
         if drop.stat is not None:
             engine.stats[drop.stat] += 1
-        if interface is not None and drop.stat != XfrmStat.IN_STATE_DIR_ERROR:
-            interface.rx_errors += 1
-            interface.rx_dropped += 1
+        if drop.stat != XfrmStat.IN_STATE_DIR_ERROR:
+            _count_error(interface)
     if interface is None:
-        _refuse_stray(engine, (*secpath, state), packets, now)
+        _refuse_stray(engine, came, packets, now)
     elif packets:
-        _receive(engine, interface, (*secpath, state), packets, delivered, now)
+        _receive(engine, interface, came, packets, delivered, now)
+    if inside:
+        _walk(engine, inside, came, delivered, now)
     if late:
-        _walk(engine, late, secpath, delivered, now)
+        _walk(engine, late, way, delivered, now)
+
+
+def _esp_inside(packets: list[Buffer]) -> tuple[list[Buffer], list[Datagram]]:
+    """What came out of a transport state: (other packets, those that are ESP still)."""
+    others: list[Buffer] = []
+    inside: list[Datagram] = []
+    for packet in packets:
+        try:
+            protocol, offset, fragment = upper_layer(packet)
+        except ValueError:  # IP's to refuse
+            protocol, offset, fragment = 0, 0, 0
+        if protocol == IPPROTO_ESP and fragment == -1:
+            inside.append((packet[:offset], packet[offset:]))
+        else:
+            others.append(packet)
+    return others, inside
 
 
 def _receive(
-    engine: Engine, interface: Interface, secpath: SecPath, packets: list[Buffer], delivered: Delivered, now: float
+    engine: Engine, interface: Interface, way: Way, packets: list[Buffer], delivered: Delivered, now: float
 ) -> None:
     generation = engine.generation
     if interface.verdicts_generation != generation or len(interface.verdicts) > MAX_VERDICTS:
@@ -128,23 +164,24 @@ def _receive(
         interface.verdicts_generation = generation
     # 4 count
     if not interface.away:
-        _count(interface, secpath[-1], packets)
+        _count(interface, way.secpath[-1], packets)
     # 5 check, 6 nested
     accepted: list[Buffer] = []
     nested: list[Datagram] = []
+    again = Way(way.secpath, len(way.secpath), _mark(way.secpath))
     for packet in packets:
-        verdict = _check(engine, interface, secpath, packet, now)
+        verdict = _check(engine, interface, way, packet, now)
         if verdict is None:
             continue
-        again = _nested(engine, packet) if verdict.nested else None
-        if again is None:
+        datagram = _nested(engine, packet, again.mark) if verdict.nested else None
+        if datagram is None:
             accepted.append(packet)
         else:
-            nested.append(again)
+            nested.append(datagram)
     if interface.away:  # RX-10: asked before the packet leaves its home, so what is refused has not been received
         interface.rx_errors += len(packets) - len(accepted)
         interface.rx_dropped += len(packets) - len(accepted)
-        _count(interface, secpath[-1], accepted)
+        _count(interface, way.secpath[-1], accepted)
     # 7 deliver
     if accepted:
         if delivered and delivered[-1][0] is interface:
@@ -152,7 +189,13 @@ def _receive(
         else:
             delivered.append((interface, accepted))
     if nested:
-        _walk(engine, nested, secpath, delivered, now)
+        _walk(engine, nested, again, delivered, now)
+
+
+def _count_error(interface: Interface | None) -> None:
+    if interface is not None:
+        interface.rx_errors += 1
+        interface.rx_dropped += 1
 
 
 def _count(interface: Interface, state: State, packets: list[Buffer]) -> None:
@@ -162,7 +205,7 @@ def _count(interface: Interface, state: State, packets: list[Buffer]) -> None:
         interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
 
 
-def _check(engine: Engine, interface: Interface, secpath: SecPath, packet: Buffer, now: float) -> Verdict | None:
+def _check(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: float) -> Verdict | None:
     """None where the packet is refused."""
     try:
         packet = trim(packet)  # TFC padding is no part of the packet
@@ -170,7 +213,7 @@ def _check(engine: Engine, interface: Interface, secpath: SecPath, packet: Buffe
     except ValueError:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
         return None
     verdict = interface.verdicts.get(key)
-    if verdict is not None and verdict.secpath == secpath:
+    if verdict is not None and verdict.way == way:
         if verdict.policy is not None:
             verdict.policy.use_time = int(now)
         return verdict
@@ -178,21 +221,27 @@ def _check(engine: Engine, interface: Interface, secpath: SecPath, packet: Buffe
     # The route of a packet for this host leads to lo (2.1).
     local = interface.away or engine.router.is_local(interface.ifindex, flow.daddr)
     direction, ifindex = (Dir.IN, LOOPBACK_IFINDEX) if local else (Dir.FWD, 0)
-    if_id = secpath[-1].if_id if interface.external else interface.if_id
-    quoted = quoted_flow(packet) if is_icmp_error(flow) else None
-    mark, verified = _mark(secpath), len(secpath) - 1  # all but the last have answered for themselves before (IN-12)
-    try:
-        policy = check_input(
-            engine.spd, direction, if_id, flow, secpath, mark, now, ifindex=ifindex, quoted=quoted, verified=verified
-        )
-    except Drop as drop:
-        if drop.stat is not None:
-            engine.stats[drop.stat] += 1
-        return None
-    verdict = Verdict(secpath, policy, flow.proto == IPPROTO_ESP and local and not interface.away)
-    if quoted is None:  # another error between the same hosts may quote something else
-        interface.verdicts[key] = verdict
-    return verdict
+    secpath, last = way.secpath, way.secpath[-1]
+    if_id = last.if_id if interface.external else interface.if_id
+    quoted = quoted_flow(packet) if is_icmp(flow) else None
+    questions = [flow]
+    if quoted is not None and local and last.flags & STATE_ICMP:
+        questions.append(quoted)  # what is refused for itself, and counted, may be let in for what it quotes (3.5)
+    for question in questions:
+        try:
+            policy = check_input(
+                engine.spd, direction, if_id, question, secpath, _mark(secpath), now,
+                ifindex=ifindex, quoted=None if local else quoted, verified=way.verified,
+            )  # fmt: skip
+        except Drop as drop:
+            if drop.stat is not None:
+                engine.stats[drop.stat] += 1
+            continue
+        verdict = Verdict(way, policy, flow.proto == IPPROTO_ESP and local and not interface.away)
+        if quoted is None:  # another error between the same hosts may quote something else
+            interface.verdicts[key] = verdict
+        return verdict
+    return None
 
 
 def _mark(secpath: SecPath) -> int:
@@ -204,18 +253,18 @@ def _mark(secpath: SecPath) -> int:
     return mark
 
 
-def _nested(engine: Engine, packet: Buffer) -> Datagram | None:
+def _nested(engine: Engine, packet: Buffer, mark: int) -> Datagram | None:
     """An ESP packet for this host as a datagram, if its state is one of ours. Anything else, fragments too, is the
     host's: what it finds to be ESP comes back through the raw socket."""
     try:
         header, esp = split_outer(packet)
     except ValueError:
         return None
-    state = engine.sad.lookup_input(_daddr(header), int.from_bytes(esp[:4], "big"), IPPROTO_ESP, 0)
+    state = engine.sad.lookup_input(_daddr(header), int.from_bytes(esp[:4], "big"), IPPROTO_ESP, mark)
     return None if state is None else (header, esp)
 
 
-def _refuse_stray(engine: Engine, secpath: SecPath, packets: list[Buffer], now: float) -> None:
+def _refuse_stray(engine: Engine, way: Way, packets: list[Buffer], now: float) -> None:
     """RX-05: a state without a device. The kernel goes on as policy IPsec with if_id 0 on the original device.
 
     A policy refusal counts as the kernel's; what a policy would let in has no device to go to and is XfrmInError.
@@ -224,7 +273,10 @@ def _refuse_stray(engine: Engine, secpath: SecPath, packets: list[Buffer], now: 
         stat: XfrmStat | None = XfrmStat.IN_ERROR
         try:
             flow = flow_of(trim(packet))
-            check_input(engine.spd, Dir.IN, 0, flow, secpath, _mark(secpath), now, ifindex=LOOPBACK_IFINDEX)
+            check_input(
+                engine.spd, Dir.IN, 0, flow, way.secpath, _mark(way.secpath), now,
+                ifindex=LOOPBACK_IFINDEX, verified=way.verified,
+            )  # fmt: skip
         except Drop as drop:
             stat = drop.stat
         except ValueError:

@@ -66,8 +66,10 @@ def check_input(
     """Let `flow` in or raise Drop. Returns the policy that decided, None if there was none.
 
     `ifindex` is the device of the packet's route: lo when it is delivered here (2.1). `quoted` is what `quoted_flow`
-    says of an ICMP error (IN-06). The first `verified` states of `secpath` have passed an earlier check,
-    before the packet was decapsulated further (IN-12). The deciding policies' use_time becomes `now` unless that is 0.
+    says of an ICMP error that is forwarded (IN-01, IN-06); in one for this host the kernel looks for the quote in the
+    wrong place and refuses it first (see input.py). The first `verified` states of `secpath` have passed an earlier
+    check, before the packet was decapsulated further (IN-12). The deciding policies' use_time becomes `now` unless that
+    is 0.
     """
     # 1 states
     if not is_icmp_error(flow):
@@ -90,12 +92,14 @@ def check_input(
     if now:
         for policy in policies:
             policy.use_time = int(now)
-    if any(policy.action != Action.ALLOW for policy in policies):
-        raise Drop(XfrmStat.IN_POL_BLOCK, "blocked by policy")
     # 3 templates
-    templates = [template for policy in policies for template in policy.templates]
-    if len(templates) >= XFRM_MAX_DEPTH:
-        raise Drop(XfrmStat.IN_BUFFER_ERROR, "more templates than can be checked")
+    templates: list[Template] = []
+    for policy in policies:
+        if policy.action != Action.ALLOW:
+            raise Drop(XfrmStat.IN_POL_BLOCK, "blocked by policy")
+        templates += policy.templates
+        if len(templates) >= XFRM_MAX_DEPTH:
+            raise Drop(XfrmStat.IN_BUFFER_ERROR, "more templates than can be checked")
     met = verify_templates(templates, secpath, flow.family, if_id, verified)
     # 4 the rest
     if _has_tunnel(secpath, met):
@@ -107,6 +111,11 @@ def _covers(selector: Selector, flow: Flow, ifindex: int) -> bool:
     """IN-01. A selector of one family covers no flow of the other, not even 0.0.0.0/0: seen of a kernel, against what
     quirk Q18 reads out of its source."""
     return selector.family in (AF_UNSPEC, flow.family) and selector_match(selector, flow, ifindex)
+
+
+def is_icmp(flow: Flow) -> bool:
+    """Is it ICMP of its family?"""
+    return (flow.family, flow.proto) in ICMP_ERRORS
 
 
 def is_icmp_error(flow: Flow) -> bool:

@@ -184,15 +184,20 @@ class Spd:
         return found.find(flow, mark, ifindex) if found is not None else None
 
     def lookup_all(self, direction: int, if_id: int, flow: Flow, mark: int = 0, ifindex: int = 0) -> list[Policy]:
-        """The policies that decide `flow` together (SPD-23): a sub policy and, if it allows, a main one; or just one.
+        """The policies that decide `flow` together (SPD-23): a sub policy and the main one that joins it; or just one.
 
-        Empty when there is none. The flow is allowed if all of them allow, with the templates of all in this order.
+        Empty when there is none. The flow is allowed if all of them allow, with the templates of all in this order. A
+        sub policy that blocks is joined only on input, where it makes no difference but to the main one's use_time. The
+        one that joins a `fwd` sub policy is of direction `in`: so does the kernel, and not `fwd` as one would expect.
         """
         sub = self.lookup(direction, if_id, flow, mark, ifindex, PolicyType.SUB)
-        if sub is not None and sub.action != Action.ALLOW:
+        if sub is None:
+            main = self.lookup(direction, if_id, flow, mark, ifindex)
+            return [main] if main is not None else []
+        if direction == Dir.OUT and sub.action != Action.ALLOW:
             return [sub]
-        main = self.lookup(direction, if_id, flow, mark, ifindex)
-        return [policy for policy in (sub, main) if policy is not None]
+        main = self.lookup(Dir.OUT if direction == Dir.OUT else Dir.IN, if_id, flow, mark, ifindex)
+        return [sub, main] if main is not None else [sub]
 
     # Time --------------------------------------------------------------------------------------------------------
 
