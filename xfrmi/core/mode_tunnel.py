@@ -56,10 +56,16 @@ class Tunnel:
         if next_header == IPPROTO_IPIP:
             if len(payload) < IPV4_HEADER_LEN:
                 raise Drop(XfrmStat.IN_STATE_MODE_ERROR, "inner IPv4 header truncated")
+            other = 6
         elif next_header != IPPROTO_IPV6:
             raise Drop(XfrmStat.IN_STATE_MODE_ERROR, "neither IPv4 nor IPv6 inside a tunnel")
         elif len(payload) < IPV6_HEADER_LEN:
             raise Drop(XfrmStat.IN_STATE_MODE_ERROR, "inner IPv6 header truncated")
+        else:
+            other = 4
+        if payload[0] >> 4 == other:
+            # The IP it is announced for will refuse it. A TUN asks the version only and would call in the other one.
+            return b"\0" + payload[1:]
         outer_tos = tos_of(header)
         if self._decap_dscp or (outer_tos & ECN_MASK == CE and self._ecn):
             return self._with_outer_tos(payload, outer_tos, next_header)
