@@ -1,4 +1,4 @@
-"""Creating, changing and deleting interfaces: rules DEV-01 to DEV-14 (kernel-behaviour 1.1)."""
+"""Creating, changing and deleting interfaces: rules DEV-01 to DEV-16 (kernel-behaviour 1.1)."""
 
 from __future__ import annotations
 
@@ -52,23 +52,63 @@ def test_DEV_05_dev_is_optional(table: Interfaces) -> None:
     assert table.add("xfrm1", 8).link == 0
 
 
+def test_DEV_06_dev_need_not_exist(table: Interfaces) -> None:
+    """Nobody looks: the number is kept and shown, now and if the device is there one day."""
+    assert table.add("xfrm1", 8, link=4711).link == 4711
+    table.change(table["xfrm1"], 9, link=4711)
+    assert table["xfrm1"].if_id == 9
+
+
+def test_DEV_16_any_number_of_devices() -> None:
+    """Each found by its own if_id; and a device is up by itself, whatever its `dev` does."""
+    table = Interfaces()
+    made = [table.add(f"xfrm{if_id}", if_id, link=2) for if_id in range(1, 1001)]
+    assert all(table.for_state(interface.if_id) is interface for interface in made)
+    assert len(table) == 1000
+
+
 def test_a_name_is_taken_once(table: Interfaces) -> None:
     assert refused(table.add, "xfrm0", 8).errno == errno.EEXIST
 
 
-def test_DEV_08_to_10_changes_that_are_refused(table: Interfaces) -> None:
+@pytest.mark.parametrize(
+    ("rule", "options", "number", "phrase"),
+    [
+        ("DEV-08", {"if_id": 0, "link": 2}, errno.EINVAL, "if_id must be non zero"),
+        ("DEV-08 before DEV-11", {"if_id": 0, "external": True}, errno.EINVAL, "if_id must be non zero"),
+        ("DEV-09 another link", {"if_id": 9, "link": 3}, errno.EINVAL, ""),
+        ("DEV-09 an omitted one counts as none", {"if_id": 9}, errno.EINVAL, ""),
+        ("DEV-09 also for the same if_id", {"if_id": 7}, errno.EINVAL, ""),
+        ("DEV-10", {"if_id": 8, "link": 2}, errno.EEXIST, ""),
+        ("DEV-10 before DEV-09", {"if_id": 8, "link": 3}, errno.EEXIST, ""),
+        ("DEV-11", {"if_id": 9, "link": 2, "external": True}, errno.EINVAL, "collect_md can't be changed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("DEV") else "",
+)
+def test_DEV_08_to_11_changes_that_are_refused(
+    table: Interfaces, rule: str, options: dict[str, int], number: int, phrase: str
+) -> None:
     table.add("xfrm1", 8, link=2)
     xfrm0 = table["xfrm0"]
-    for options, number, phrase in (
-        ({"if_id": 0, "link": 2}, errno.EINVAL, "if_id must be non zero"),
-        ({"if_id": 9, "link": 3}, errno.EINVAL, ""),  # DEV-09: another link
-        ({"if_id": 9}, errno.EINVAL, ""),  # DEV-09: an omitted one counts as none
-        ({"if_id": 8, "link": 2}, errno.EEXIST, ""),
-        ({"if_id": 0, "external": True}, errno.EINVAL, "collect_md can't be changed"),
-    ):
-        error = refused(table.change, xfrm0, **options)
-        assert (error.errno, error.extack) == (number, phrase)
-        assert xfrm0.if_id == 7
+    error = refused(table.change, xfrm0, **options)
+    assert (error.errno, error.extack) == (number, phrase)
+    assert (xfrm0.if_id, xfrm0.link, xfrm0.external) == (7, 2, False)
+    assert table.for_state(7) is xfrm0
+
+
+def test_DEV_13_an_external_device_with_an_if_id(table: Interfaces) -> None:
+    """A quirk of the kernel: it is found by that key and is external all the same; a second time it is refused."""
+    any0 = table.add("any0", 0, external=True)
+    table.change(any0, 9)
+    assert (any0.if_id, any0.external) == (9, True)
+    assert table.for_state(9) is any0, "by its if_id"
+    assert table.for_state(10) is any0, "and for everybody who has no device"
+    assert refused(table.add, "xfrm1", 9).errno == errno.EEXIST
+    assert refused(table.change, any0, 9).extack == "device can't be changed to collect_md"
+    table.change(any0, 11)
+    assert table.add("xfrm1", 9).if_id == 9
+    table.remove(any0)
+    assert table.for_state(11) is None and table.for_state(10) is None
 
 
 def test_DEV_12_a_new_if_id_is_found_at_once(table: Interfaces) -> None:

@@ -56,6 +56,9 @@ class PretendedDevices:
         self.set(interface, LinkInfo(flags=info.flags, change=info.change, mtu=info.mtu))
         return interface
 
+    def check_change(self, interface: Interface, info: LinkInfo) -> None:
+        self._engine.interfaces.check_change(interface, info.if_id or 0, info.link or 0, info.external)
+
     def change(self, interface: Interface, info: LinkInfo) -> None:
         self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
 

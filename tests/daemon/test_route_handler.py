@@ -97,7 +97,7 @@ REFUSED = [
     ("DEV-08", RTM_NEWLINK, LinkInfo(name="xfrm0"), NLM_F_ACK, errno.EINVAL, "if_id must be non zero"),
     ("DEV-09", RTM_NEWLINK, LinkInfo(name="xfrm0", if_id=43), NLM_F_ACK, errno.EINVAL, ""),
     ("DEV-10", RTM_NEWLINK, LinkInfo(name="xfrm0", if_id=7, link=2), NLM_F_ACK, errno.EEXIST, ""),
-    ("DEV-11", RTM_NEWLINK, LinkInfo(name="xfrm0", external=True), NLM_F_ACK, errno.EINVAL,
+    ("DEV-11", RTM_NEWLINK, LinkInfo(name="xfrm0", if_id=43, link=2, external=True), NLM_F_ACK, errno.EINVAL,
      "collect_md can't be changed"),
     ("7.8 kind", RTM_NEWLINK, LinkInfo(name="n", kind="dummy"), NEW, errno.EOPNOTSUPP, "Unknown device type"),
     ("7.8 kind of an old one", RTM_NEWLINK, LinkInfo(name="xfrm0", kind="tun"), NLM_F_ACK, errno.EOPNOTSUPP, ""),
@@ -162,6 +162,22 @@ def test_a_refused_size_leaves_the_key_alone(links: Links, monkeypatch: pytest.M
     info = LinkInfo(name="xfrm0", if_id=43, link=2, mtu=70000)
     assert refusal(links.handle, RTM_NEWLINK, encode_link(info)).extack == "mtu greater than device maximum"
     assert links.get("xfrm0").if_id == 42
+
+
+def test_DEV_13_a_refused_size_leaves_an_external_device_alone(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quirk that gives it an if_id does not make half a change."""
+    ask(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", external=True)), NEW)
+
+    def refuse(*_: object) -> None:
+        raise XfrmError(errno.EINVAL, "mtu greater than device maximum")
+
+    monkeypatch.setattr(links.devices, "set", refuse)
+    assert refusal(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", if_id=43, mtu=70000))).extack
+    assert links.get("ext").if_id == 0
+    monkeypatch.undo()
+    ask(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", if_id=43, mtu=1400)))
+    shown = links.get("ext")
+    assert (shown.if_id, shown.external, shown.mtu) == (43, True, 1400)
 
 
 def test_a_device_that_cannot_be_moved_is_not_made(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:

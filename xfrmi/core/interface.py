@@ -113,20 +113,28 @@ class Interfaces:
             self._by_if_id[if_id] = interface
         return interface
 
-    def change(self, interface: Interface, if_id: int, link: int = 0, external: bool = False) -> None:
-        """RTM_NEWLINK on an existing device: rules DEV-08..12."""
-        if external:
-            raise XfrmError(errno.EINVAL, "collect_md can't be changed", f'"{interface.name}" keeps the mode it has')
+    def check_change(self, interface: Interface, if_id: int, link: int = 0, external: bool = False) -> None:
+        """RTM_NEWLINK on an existing device: rules DEV-08..13, looked at in the kernel's order."""
         if not if_id:
             raise XfrmError(errno.EINVAL, "if_id must be non zero", f'say "if_id N" to change "{interface.name}"')
+        if external:
+            raise XfrmError(errno.EINVAL, "collect_md can't be changed", f'"{interface.name}" keeps the mode it has')
+        self._check_free(if_id, interface)
+        if interface.external and if_id == interface.if_id:
+            raise XfrmError(
+                errno.EINVAL, "device can't be changed to collect_md", f'"{interface.name}" has this if_id already'
+            )
         if link != interface.link:
             raise XfrmError(
                 errno.EINVAL,
                 detail=f'the underlying device of "{interface.name}" cannot change: repeat its "dev" beside the if_id',
             )
+
+    def change(self, interface: Interface, if_id: int, link: int = 0, external: bool = False) -> None:
+        """As check_change. DEV-13: an external device that is given an if_id is found by it, and external still."""
+        self.check_change(interface, if_id, link, external)
         if if_id == interface.if_id:
             return
-        self._check_free(if_id)
         self._by_if_id.pop(interface.if_id, None)
         interface.if_id = if_id
         interface.flows.clear()
@@ -147,9 +155,9 @@ class Interfaces:
             self._external = None
         self._by_if_id.pop(interface.if_id, None)
 
-    def _check_free(self, if_id: int) -> None:
+    def _check_free(self, if_id: int, but_for: Interface | None = None) -> None:
         taken = self._by_if_id.get(if_id)
-        if taken is not None:
+        if taken is not None and taken is not but_for:
             raise XfrmError(
                 errno.EEXIST,
                 detail=f'if_id {if_id:#x} belongs to "{taken.name}"; the if_id alone is the key, whatever "dev" says',

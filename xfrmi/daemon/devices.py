@@ -103,8 +103,12 @@ class Devices:
         self._log(f"{_title(interface)} added")
         return interface
 
+    def check_change(self, interface: Interface, info: LinkInfo) -> None:
+        """Would `change` be refused? Rules DEV-08..13."""
+        self._engine.interfaces.check_change(interface, info.if_id or 0, info.link or 0, info.external)
+
     def change(self, interface: Interface, info: LinkInfo) -> None:
-        """RTM_NEWLINK with IFLA_INFO_DATA for an existing device: rules DEV-08..12."""
+        """RTM_NEWLINK with IFLA_INFO_DATA for an existing device: rules DEV-08..13."""
         self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
         self._remember(interface)
 

@@ -100,21 +100,17 @@ class RouteHandler(Handler):
                 raise
 
     def _set(self, interface: Interface, info: LinkInfo, netns_fd: int | None) -> None:
-        """The key is the engine's to refuse, all else the kernel's, in one order; then the key is put back."""
+        """The key is the engine's to refuse, all else the kernel's: nothing has changed unless both agree."""
         if info.kind not in ("", KIND):
             raise XfrmError(errno.EOPNOTSUPP, detail=f'"{interface.name}" is of type {KIND} and stays so')
-        before = LinkInfo(if_id=interface.if_id, link=interface.link)
         if info.kind:
-            self._devices.change(interface, info)
+            self._devices.check_change(interface, info)
         name = "" if info.name == interface.name else info.name
         moves = netns_fd is not None or info.netns_pid is not None
         if name or info.change or info.alias or moves or info.mtu is not None or info.txqlen is not None:
-            try:
-                self._devices.set(interface, replace(info, name=name), netns_fd)
-            except XfrmError:
-                if info.kind:
-                    self._devices.change(interface, before)
-                raise
+            self._devices.set(interface, replace(info, name=name), netns_fd)
+        if info.kind:
+            self._devices.change(interface, info)
 
     def _existing(self, info: LinkInfo) -> Interface:
         found = self._devices.find(info.ifindex or info.name) if info.ifindex or info.name else None
