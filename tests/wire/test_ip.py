@@ -240,6 +240,75 @@ def test_split_outer_refuses(packet: bytes) -> None:
         ip.split_outer(packet)
 
 
+# Checksums that a NAT has broken -------------------------------------------------------------------------------------
+
+
+def covered(packet: bytes, offset: int, protocol: int, length: int) -> bytes:
+    """What the checksum is over (RFC 9293 3.1, RFC 768, RFC 4443 2.3): pseudo-header, header and data."""
+    addresses = packet[12:20] if packet[0] >> 4 == 4 else packet[8:40]
+    return addresses + struct.pack(">II", length, protocol) + packet[offset : offset + length]
+
+
+TCP_SEGMENT = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x18, 5, 0xDEAD, 0)
+UDP_DATAGRAM = struct.pack(">HHHH", 1, 2, 8 + 5, 0xDEAD)
+
+
+@pytest.mark.parametrize("tail", [b"hello", b"", b"even"])
+@pytest.mark.parametrize(
+    ("packet", "offset", "protocol"),
+    [
+        (outer(6, TCP_SEGMENT), 20, 6),
+        (outer(17, UDP_DATAGRAM), 20, 17),
+        (b"\x46" + outer(6, b"")[1:] + b"\1\1\1\0" + TCP_SEGMENT, 24, 6),
+        (ipv6(6, TCP_SEGMENT), 40, 6),
+        (ipv6(17, UDP_DATAGRAM), 40, 17),
+        (ipv6(58, bytes((128, 0, 0xDE, 0xAD, 0, 1, 0, 1))), 40, 58),
+        (ipv6(0, option(60), option(17), UDP_DATAGRAM), 56, 17),
+    ],
+    ids=["tcp", "udp", "options", "tcp6", "udp6", "icmpv6", "extension headers"],
+)
+def test_a_renewed_checksum_is_right(packet: bytes, offset: int, protocol: int, tail: bytes) -> None:
+    whole = packet + tail
+    if protocol == 17:
+        length = 8 + len(tail)
+        whole = whole[: offset + 4] + length.to_bytes(2, "big") + whole[offset + 6 :]
+    data = bytearray(whole)
+    ip.renew_checksum(data)
+    assert word_sum(covered(bytes(data), offset, protocol, len(data) - offset)) == 0
+    at = {6: 16, 17: 6, 58: 2}[protocol] + offset
+    assert data[:at] + data[at + 2 :] == whole[:at] + whole[at + 2 :]
+    once = bytes(data)
+    ip.renew_checksum(data)
+    assert data == once
+
+
+def test_a_renewed_udp_checksum_covers_the_datagram_only() -> None:
+    data = bytearray(outer(17, UDP_DATAGRAM) + b"hello, padding")
+    ip.renew_checksum(data)
+    assert word_sum(covered(bytes(data), 20, 17, 13)) == 0
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        outer(17, UDP_DATAGRAM[:6] + bytes(2) + b"hello"),  # without a checksum
+        ipv6(17, UDP_DATAGRAM[:6] + bytes(2) + b"hello"),
+        outer(17, struct.pack(">HHHH", 1, 2, 7, 0xDEAD)),  # a length that cannot be
+        outer(17, UDP_DATAGRAM[:7]),
+        outer(6, TCP_SEGMENT[:17]),
+        outer(50, ESP),
+        outer(58, UDP_DATAGRAM),
+        outer(6, TCP_SEGMENT)[:6] + b"\x20\0" + outer(6, TCP_SEGMENT)[8:],
+        ipv6(44, fragment(17, 0), UDP_DATAGRAM),
+        ipv6(0, option(6)[:5]),
+        b"",
+    ],
+    ids=["none", "none6", "length", "short", "short tcp", "esp", "icmpv6", "fragment", "fragment6", "cut", "empty"],
+)
+def test_checksums_that_are_left_alone(packet: bytes) -> None:
+    data = bytearray(packet)
+    ip.renew_checksum(data)
+    assert data == packet
 
 
 HOSTILE = st.one_of(
@@ -253,6 +322,7 @@ HOSTILE = st.one_of(
 
 @given(HOSTILE)
 def test_hostile_bytes_raise_nothing_but_value_error(packet: bytes) -> None:
+    ip.renew_checksum(bytearray(packet))
     for read in (ip.trim, ip.upper_layer, ip.ipv6_transport_offset, ip.split_outer):
         try:
             result = read(packet)

@@ -13,7 +13,9 @@ from xfrmi.wire.xfrm_const import (
     IPPROTO_ESP,
     IPPROTO_FRAGMENT,
     IPPROTO_HOPOPTS,
+    IPPROTO_ICMPV6,
     IPPROTO_ROUTING,
+    IPPROTO_TCP,
     IPPROTO_UDP,
 )
 
@@ -49,6 +51,11 @@ IPV6_MIN_MTU: Final = 1280
 UDP_HEADER_LEN: Final = 8
 MAX_EXTENSION_HEADERS: Final = 15
 """How many the kernel's flow dissector steps over before it gives up (MAX_FLOW_DISSECT_HDRS)."""
+
+
+_CHECKSUM_AT: Final = {(4, IPPROTO_TCP): 16, (4, IPPROTO_UDP): 6, (6, IPPROTO_TCP): 16, (6, IPPROTO_UDP): 6,
+                       (6, IPPROTO_ICMPV6): 2}  # fmt: skip
+"""(version, protocol) -> where a checksum that covers the addresses is in the upper layer's header."""
 
 
 def checksum(data: Buffer, initial: int = 0) -> int:
@@ -169,6 +176,31 @@ def ipv6_transport_offset(packet: Buffer) -> tuple[int, int]:
             return offset, previous
         previous = offset
         offset = extension_header(packet, offset)[1]
+
+
+def renew_checksum(packet: bytearray) -> None:
+    """Make the checksum of TCP, UDP or ICMPv6 right for the addresses the packet has now, in place.
+
+    A datagram without one (UDP, 0) stays without. Fragments are left alone, they do not show all that is covered, and
+    so is whatever cannot be read.
+    """
+    try:
+        protocol, offset, fragment = upper_layer(packet)
+    except ValueError:
+        return
+    version = packet[0] >> 4
+    at = _CHECKSUM_AT.get((version, protocol))
+    if at is None or fragment != -1 or offset + at + 2 > len(packet):
+        return
+    end = len(packet)
+    if protocol == IPPROTO_UDP:
+        end = min(offset + int.from_bytes(packet[offset + 4 : offset + 6], "big"), end)
+        if not any(packet[offset + 6 : offset + 8]) or end < offset + UDP_HEADER_LEN:
+            return
+    packet[offset + at : offset + at + 2] = bytes(2)
+    addresses = packet[IPV4_ADDRESSES if version == 4 else IPV6_ADDRESSES]
+    right = checksum(packet[offset:end], pseudo_header_sum(addresses, protocol, end - offset))
+    packet[offset + at : offset + at + 2] = (right or 0xFFFF).to_bytes(2, "big")
 
 
 def split_outer(packet: Buffer) -> tuple[Buffer, Buffer]:
