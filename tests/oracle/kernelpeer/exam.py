@@ -1,0 +1,81 @@
+"""What every case has to pass, and what must be true of both ends afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.oracle.kernelpeer.case import Case
+from tests.oracle.kernelpeer.pair import End, Pair
+from tests.oracle.kernelpeer.talk import carries_tcp, echoes
+from tests.system.hosts import eventually
+from xfrmi.wire.xfrm_types import StateInfo
+
+SIZE = 100_000
+
+
+def passes(pair: Pair, case: Case, size: int = SIZE) -> None:
+    """Echoes and TCP both ways; the same counted at both ends; no counter of trouble moved."""
+    with connected(pair, case), untroubled(pair):
+        for source, sink in (pair.ends, pair.ends[::-1]):
+            address = case.address(sink.name)
+            assert echoes(source, address) == 2, f"echoes from {source.name}"
+            assert carries_tcp(source, sink, address, size), f"TCP from {source.name} came out changed"
+        counts_agree(pair)
+
+
+@contextmanager
+def connected(pair: Pair, case: Case) -> Iterator[None]:
+    try:
+        pair.tell(case.lines)
+        yield
+    finally:
+        with suppress(OSError):  # it may not have come to that
+            pair.moon.tell(case.unroute())
+
+
+@contextmanager
+def untroubled(pair: Pair, **expected: int) -> Iterator[None]:
+    """In the block no counter of xfrm_stat rises on either side."""
+    before = [end.stat() for end in pair.ends]
+    yield
+    for end, counts in zip(pair.ends, before, strict=True):
+        rose = {name: count - counts[name] for name, count in end.stat().items() if count != counts[name]}
+        assert rose == {}, f"{end.name}: {rose}"
+
+
+def counts_agree(pair: Pair) -> None:
+    """For each state, what its sender has sent is what its receiver has received, in packets, bytes and numbers."""
+    eventually(lambda: _sent(pair) == _received(pair), lambda: f"sent {_sent(pair)}, received {_received(pair)}")
+    for end in pair.ends:
+        for state in end.states():
+            assert (state.stats.replay_window, state.stats.replay, state.stats.integrity_failed) == (0, 0, 0)
+
+
+def _sent(pair: Pair) -> dict[int, tuple[int, int, int]]:
+    return {state.spi: _account(state, _number_sent(state)) for end in pair.ends for state in _of(end, sender=True)}
+
+
+def _received(pair: Pair) -> dict[int, tuple[int, int, int]]:
+    return {state.spi: _account(state, _top(state)) for end in pair.ends for state in _of(end, sender=False)}
+
+
+def _of(end: End, *, sender: bool) -> list[StateInfo]:
+    ours = {"moon": 1, "sun": 2}[end.name]
+    return [state for state in end.states() if (state.spi & 0xF == ours) == sender]
+
+
+def _account(state: StateInfo, number: int) -> tuple[int, int, int]:
+    return state.current.packets, state.current.bytes, number
+
+
+def _number_sent(state: StateInfo) -> int:
+    if state.replay_esn is not None:
+        return state.replay_esn.oseq_hi << 32 | state.replay_esn.oseq
+    return state.replay.oseq if state.replay else 0
+
+
+def _top(state: StateInfo) -> int:
+    if state.replay_esn is not None:
+        return state.replay_esn.seq_hi << 32 | state.replay_esn.seq
+    return state.replay.seq if state.replay else 0
