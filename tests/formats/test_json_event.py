@@ -11,8 +11,8 @@ from xfrmi.formats.json_event import notice_json
 from xfrmi.formats.json_xfrm import policy_json, state_json
 from xfrmi.wire.netlink import Message
 from xfrmi.wire.xfrm_event_msg import Acquire, Mapping, StateExpiry
-from xfrmi.wire.xfrm_msg import XfrmMsg, decode_notice
-from xfrmi.wire.xfrm_types import PolicyInfo, Selector, StateId, StateInfo, Template
+from xfrmi.wire.xfrm_msg import KmAddress, Migration, Move, XfrmMsg, decode_notice
+from xfrmi.wire.xfrm_types import Encap, PolicyInfo, Selector, StateId, StateInfo, Template
 
 NOTICES = load("iproute2/notices.json")["notices"]
 STATE = StateInfo(src="192.0.2.1", dst="192.0.2.2", spi=1)
@@ -68,6 +68,25 @@ def test_mapping() -> None:
         "old": {"addr": "192.0.2.1", "port": 4500},
         "new": {"addr": "10.0.0.1", "port": 1024},
     }
+
+
+def test_migration() -> None:
+    move = Move(STATE.src, STATE.dst, bytes(15) + b"\1", bytes(15) + b"\2", reqid=7, new_family=10)
+    km = KmAddress(b"\x0a\0\0\1", b"\x0a\0\0\2")
+    told = Migration(POLICY.selector, POLICY.dir, (move,), encap=Encap(oa=bytes(16)), km_address=km)
+    assert notice_json(XfrmMsg.MIGRATE, told) == {
+        "event": "migrate",
+        "sel": {"src": "::/0", "dst": "::/0"},
+        "dir": "out",
+        "ptype": "main",
+        "moves": [{
+            "old": {"src": "192.0.2.1", "dst": "192.0.2.2"},
+            "new": {"src": "::1", "dst": "::2"},
+            "proto": "esp", "mode": "tunnel", "reqid": 7,
+        }],
+        "encap": {"type": "espinudp", "sport": 4500, "dport": 4500, "addr": "::"},
+        "km": {"local": "10.0.0.1", "remote": "10.0.0.2"},
+    }  # fmt: skip
 
 
 def test_what_is_no_event() -> None:

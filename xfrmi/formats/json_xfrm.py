@@ -27,7 +27,7 @@ from xfrmi.formats.print_parts import address, is_any
 from xfrmi.formats.show import PLAIN, Show
 from xfrmi.wire import xfrm_const as k
 from xfrmi.wire.xfrm_info_msg import Defaults, SadInfo, SpdInfo
-from xfrmi.wire.xfrm_types import Algorithm, Current, Limits, Mark, PolicyInfo, Selector, StateInfo, Template
+from xfrmi.wire.xfrm_types import Algorithm, Current, Encap, Limits, Mark, PolicyInfo, Selector, StateInfo, Template
 
 Json = dict[str, Any]
 _SOCKET_DIRS = 3
@@ -72,12 +72,7 @@ def _state_options(info: StateInfo, show: Show) -> Json:
     """What a state may have, in the order of its listing."""
     result: Json = {}
     if (encap := info.encap) is not None:
-        result["encap"] = {
-            "type": words.word(words.ENCAP_TYPES, encap.type),
-            "sport": encap.sport,
-            "dport": encap.dport,
-            "addr": address(info.family, encap.oa),
-        }
+        result["encap"] = encap_json(encap, info.family)
     if info.coaddr is not None:
         result["coa"] = address(info.family, info.coaddr)
     if info.lastused:
@@ -110,6 +105,15 @@ def _state_options(info: StateInfo, show: Show) -> Json:
     }
     result |= {name: number for name, number in numbers.items() if number or (name == "pcpu_num" and number == 0)}
     return result | _common(info.if_id, info.sec_ctx)
+
+
+def encap_json(encap: Encap, family: int) -> Json:
+    return {
+        "type": words.word(words.ENCAP_TYPES, encap.type),
+        "sport": encap.sport,
+        "dport": encap.dport,
+        "addr": address(family, encap.oa),
+    }
 
 
 def policy_json(info: PolicyInfo, show: Show = PLAIN) -> Json:

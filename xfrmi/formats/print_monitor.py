@@ -3,7 +3,8 @@
     print_notice(message.type, decode_notice(message)) -> text, whatever the message says
 
 A new state or policy is printed like one in a listing; the others have a word in front or lines of their own. In the
-texts that are longer than a line -o joins lines; async events, mappings and defaults are always the same.
+texts that are longer than a line -o joins lines; async events, mappings and defaults are always the same. A migration
+is a message unknown to ip; JSON tells what it says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from xfrmi.formats.print_policy import masks, policy_lines
 from xfrmi.formats.print_stat import print_defaults
 from xfrmi.formats.print_state import state_lines
 from xfrmi.formats.show import PLAIN, Show
+from xfrmi.wire import netlink
 from xfrmi.wire.xfrm_attr import XfrmMsg
 from xfrmi.wire.xfrm_event_msg import (
     AE_CAUSE_REPLAY,
@@ -27,6 +29,7 @@ from xfrmi.wire.xfrm_event_msg import (
     StateExpiry,
 )
 from xfrmi.wire.xfrm_info_msg import Defaults
+from xfrmi.wire.xfrm_migrate_msg import Migration, encode_migration_notice
 from xfrmi.wire.xfrm_policy_msg import PolicyExpiry
 from xfrmi.wire.xfrm_types import PolicyInfo, StateId, StateInfo
 
@@ -66,6 +69,9 @@ def print_notice(kind: int, value: object, show: Show = PLAIN) -> str:
             return _async_event(value)
         case Defaults():
             return print_defaults(value)
+        case Migration():  # of which ip knows no more than this
+            length = netlink.NLMSG_HDRLEN + len(encode_migration_notice(value))
+            return f"Unknown message: {length:08d} 0x{kind:08x} 0x{0:08x}\n"
         case int() if kind == XfrmMsg.FLUSHSA:
             return show.record(f"Flushed state proto {words.word(words.XFRM_PROTOS, value)}\n")
         case int() if kind == XfrmMsg.FLUSHPOLICY:
