@@ -5,7 +5,7 @@
                 ESP inside transport mode is opened at once: no device has it yet, no policy is asked
     3  device   the interface whose if_id is the state's, if it is up (RX-04)
     4  count    the device has received it, before any policy is asked (1.4)
-    5  check    `in` or `fwd` policy of that if_id (2.6)
+    5  check    `in` or `fwd` policy of that if_id (2.6), unless the device is told to ask none (RX-12)
     6  nested   ESP for this host inside, and its state is here: begin again, with one more state to answer for (RX-02)
     7  deliver  grouped by interface, in order
 
@@ -221,6 +221,10 @@ def _check(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: 
     # The route of a packet for this host leads to lo (2.1).
     local = interface.away or engine.router.is_local(interface.ifindex, flow.daddr)
     direction, ifindex = (Dir.IN, LOOPBACK_IFINDEX) if local else (Dir.FWD, 0)
+    nested = flow.proto == IPPROTO_ESP and local and not interface.away
+    if flow.family in interface.nopolicy and not interface.away:  # RX-12
+        verdict = interface.verdicts[key] = Verdict(way, None, nested)
+        return verdict
     secpath, last = way.secpath, way.secpath[-1]
     if_id = last.if_id if interface.external else interface.if_id
     quoted = quoted_flow(packet) if is_icmp(flow) else None
@@ -237,7 +241,7 @@ def _check(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: 
             if drop.stat is not None:
                 engine.stats[drop.stat] += 1
             continue
-        verdict = Verdict(way, policy, flow.proto == IPPROTO_ESP and local and not interface.away)
+        verdict = Verdict(way, policy, nested)
         if quoted is None:  # another error between the same hosts may quote something else
             interface.verdicts[key] = verdict
         return verdict
