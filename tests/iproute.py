@@ -15,11 +15,12 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 IFA_F_NODAD = 2
 RTN_TYPES = {"local": 2, "multicast": 5, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+RTAX_MTU = 2
 TABLES = {"local": 255, "main": 254}
 
 
 def ip(command: str) -> None:
-    """`link add|set|del`, `address add|del`, `route add|append|del`, `rule add` in the namespace we are in. OSError."""
+    """`link add|set|del`, `address add|del`, `route add|append|replace|del`, `rule add`, in our namespace. OSError."""
     words = command.split()
     family = {"-4": socket.AF_INET, "-6": socket.AF_INET6}.get(words[0])
     if family is not None:
@@ -107,7 +108,8 @@ def _route(netlink: IPRoute, verb: str, words: list[str], family: int | None) ->
         elif word == "table":
             options["table"] = TABLES.get(value) or int(value)
         elif word == "mtu":
-            options["metrics"] = {"mtu": int(value)}
+            locked = {"lock": 1 << RTAX_MTU} if value == "lock" else {}
+            options["metrics"] = {"mtu": int(words.pop(0) if locked else value), **locked}
         else:
             options[{"metric": "priority", "src": "prefsrc"}[word]] = int(value) if word == "metric" else value
     netlink.route(verb if verb != "delete" else "del", **options)

@@ -173,7 +173,7 @@ def test_a_silent_state_sends_keepalives(outer: int) -> None:
     else:
         assert checksum(packet[40:], pseudo_header_sum(packet[8:40], IPPROTO_UDP, 9)) == 0
     assert engine.next_deadline() == START + 40
-    engine.send_failed(sent, 1)  # no device to charge it to
+    engine.send_failed(sent, [0])  # no device to charge it to
     assert raised(pair.xfrm_left) == {} and pair.left.moved() == {}
 
 

@@ -475,24 +475,41 @@ def test_fragments_travel_as_they_are() -> None:
 
 
 def test_send_failures_take_back_what_was_counted() -> None:
+    """1.4: each with its own length, and none twice."""
     pair = Pair()
-    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET] * 4, NOW)
-    pair.left.engine.send_failed(outgoing, 1)
-    pair.left.engine.send_failed(outgoing, 2)
-    failed = {"tx_errors": 3, "tx_aborted_errors": 3}
-    assert raised(pair.xfrm_left) == {"tx_packets": 1, "tx_bytes": LENGTH} | failed
-    pair.left.engine.send_failed(outgoing, 1)
+    packets = [udp(*INNER[4], payload=bytes(size)) for size in (10, 20, 20, 40)]
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, packets, NOW)
+    pair.left.engine.send_failed(outgoing, [3])
+    pair.left.engine.send_failed(outgoing, [1, 3])
+    failed = {"tx_errors": 2, "tx_aborted_errors": 2}
+    assert raised(pair.xfrm_left) == {"tx_packets": 2, "tx_bytes": 2 * 28 + 10 + 20} | failed
+    pair.left.engine.send_failed(outgoing, range(4))
     assert raised(pair.xfrm_left) == {"tx_errors": 4, "tx_aborted_errors": 4}
 
 
-@pytest.mark.parametrize("counts", [[11], [1], [1] * 11, [5, 6]])
-def test_a_super_packet_fails_once_however_many_segments_do(counts: list[int]) -> None:
+@pytest.mark.parametrize("positions", [[range(11)], [[0]], [[number] for number in range(11)], [[5], [4, 6]]])
+def test_a_super_packet_fails_once_however_many_segments_do(positions: list[list[int]]) -> None:
     pair = Pair()
-    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [tcp_super()], NOW)
-    assert len(outgoing.packets) == 11
-    for count in counts:
-        pair.left.engine.send_failed(outgoing, count)
-    assert raised(pair.xfrm_left) == {"tx_errors": 1, "tx_aborted_errors": 1}
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET, tcp_super(), PACKET], NOW)
+    assert len(outgoing.packets) == 13
+    for failed in positions:
+        pair.left.engine.send_failed(outgoing, [1 + position for position in failed])
+    assert raised(pair.xfrm_left) == {
+        "tx_packets": 2, "tx_bytes": 2 * LENGTH, "tx_errors": 1, "tx_aborted_errors": 1
+    }  # fmt: skip
+
+
+def test_what_has_been_aborted_is_not_charged_again() -> None:
+    """The sequence number ends within a super-packet: its first segments are on their way, all of it has failed."""
+    pair = Pair(replay=Replay(oseq=0xFFFFFFFF - 4))
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET, tcp_super()], NOW)
+    assert len(outgoing.packets) == 4
+    before = {"tx_packets": 1, "tx_bytes": LENGTH, "tx_errors": 1, "tx_aborted_errors": 1}
+    assert raised(pair.xfrm_left) == before
+    pair.left.engine.send_failed(outgoing, [1, 2, 3])
+    assert raised(pair.xfrm_left) == before
+    pair.left.engine.send_failed(outgoing, [0])
+    assert raised(pair.xfrm_left) == {"tx_errors": 2, "tx_aborted_errors": 2}
 
 
 def test_TX_04_an_external_device_has_no_if_id_to_send_with() -> None:

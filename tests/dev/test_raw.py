@@ -119,12 +119,12 @@ def test_too_big_with_df_is_refused_and_the_rest_goes() -> None:
     burst = [outgoing(4, ipv4(bytes(1300)), ipv4(ESP)), outgoing(4, ipv4(ESP, tos=4))]
     device = open_raw(4, 1280)
     assert device.send_burst(burst) == 2
-    assert device.failures == [(burst[0], 1, errno.EMSGSIZE)]
+    assert device.failures == [(burst[0], range(1), errno.EMSGSIZE)]
     assert wire.sent() == [ipv4(ESP), ipv4(ESP, tos=4)]
     # The router may not know yet: then the kernel refuses.
     late = open_raw(4, 1500)
     assert late.send_burst(burst) == 2
-    assert late.failures == [(burst[0], 1, errno.EMSGSIZE)]
+    assert late.failures == [(burst[0], range(1), errno.EMSGSIZE)]
     assert wire.sent() == [ipv4(ESP), ipv4(ESP, tos=4)]
 
 
@@ -135,7 +135,7 @@ def test_no_route_is_a_failure_of_those_packets_only(version: int) -> None:
     nowhere = Outgoing(Path(FAMILY[version], OWN[version], bytes([9] * len(OWN[version]))), [outer(version)] * 2)
     device = open_raw(version)
     assert device.send_burst([nowhere, outgoing(version, outer(version))]) == 1
-    assert device.failures == [(nowhere, 1, errno.ENETUNREACH)] * 2
+    assert device.failures == [(nowhere, range(number, number + 1), errno.ENETUNREACH) for number in range(2)]
     assert wire.sent() == [outer(version)]
 
 

@@ -7,14 +7,16 @@ import socket
 
 import pytest
 
-from tests.dev.wire import FAMILY, OWN, OWN4, PEER, Wire, from_peer, outer, outgoing, too_big
-from tests.netns import in_netns, ip
+from tests.dev.wire import FAMILY, FAR, OWN, OWN4, PEER, Wire, from_peer, outer, outgoing, too_big
+from tests.netns import in_netns, ip, sysctl
 from xfrmi.core.router import Route, Router
 from xfrmi.dev import router as router_module
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.router import MAX_AGE, KernelRouter
-from xfrmi.wire.address import pack_address
+from xfrmi.wire.address import format_address, pack_address
 
+FAR_PREFIX = {4: "198.51.100.0/24", 6: "2001:db8:9::/64"}
+IP_MTU, IPV6_MTU = 14, 24
 both = pytest.mark.parametrize("version", [4, 6])
 
 
@@ -61,23 +63,50 @@ def test_whatever_the_kernel_refuses_is_no_route() -> None:
 
 @both
 @in_netns
-def test_a_path_mtu_learned_from_icmp_is_noticed(version: int) -> None:
-    """1.7: the kernel matches the error to the raw socket and updates the route; nobody announces that."""
+def test_what_the_kernel_learned_from_icmp_does_not_count(version: int) -> None:
+    """1.7: it believes forgeries. What the route was given counts as ever."""
     wire = Wire()
     clock = Clock()
     router = KernelRouter(clock)
-    device = RawEsp(FAMILY[version], router)
-    assert device.send_burst([outgoing(version, outer(version))]) == 1
-    before = router.generation
-    wire.inject(too_big(version, outer(version), 1380))
+    index = socket.if_nametoindex("wire0")
+    for mtu, given in ((1500, ""), (1450, "mtu 1450")):
+        ip(f"-{version} route replace {FAR_PREFIX[version]} dev wire0 {given}")
+        with socket.socket(FAMILY[version], socket.SOCK_DGRAM) as anybody:
+            anybody.connect((format_address(FAR[version]), 4500))
+            anybody.send(bytes(20))
+            wire.inject(too_big(version, wire.sent()[-1], 1380))
+            option = (socket.IPPROTO_IP, IP_MTU) if version == 4 else (socket.IPPROTO_IPV6, IPV6_MTU)
+            assert anybody.getsockopt(*option) == 1380
+        router.process()
+        assert router.route(FAR[version], b"", 0, 0) == Route(mtu, index, OWN[version])
+
+
+@both
+@in_netns
+def test_a_locked_mtu_is_said_to_be(version: int) -> None:
+    Wire()
+    ip(f"-{version} route add {FAR_PREFIX[version]} dev wire0 mtu lock 1400")
+    route = KernelRouter().route(FAR[version], b"", 0, 0)
+    assert route is not None
+    assert (route.mtu, route.locked) == (1400, True)
+
+
+@in_netns
+def test_a_change_that_nobody_announces_is_noticed_in_time() -> None:
+    """The MTU that a router of the link advertises is kept here (RFC 4861 6.3.4)."""
+    Wire()
+    clock = Clock()
+    router = KernelRouter(clock)
+    index = socket.if_nametoindex("wire0")
+    assert router.route(PEER[6], b"", 0, 0) == Route(1500, index, OWN[6])
     router.process()
-    first = router.route(PEER[version], OWN[version], 0, 0)
-    assert first is not None
-    assert first.mtu == 1500  # still the answer kept
+    before = router.generation
+    sysctl("net.ipv6.conf.wire0.mtu", 1400)
+    router.process()
+    assert router.route(PEER[6], b"", 0, 0) == Route(1500, index, OWN[6])
     clock.now += MAX_AGE
-    second = router.route(PEER[version], OWN[version], 0, 0)
-    assert second is not None
-    assert second.mtu == 1380
+    assert router.route(PEER[6], b"", 0, 0) == Route(1400, index, OWN[6])
+    assert router.route(PEER[4], b"", 0, 0) == Route(1500, index, OWN4)
     assert router.generation == before + 1
 
 
@@ -95,18 +124,6 @@ def test_icmp_errors_neither_cost_packets_nor_keep_the_socket_readable(version: 
     assert select.select([device], [], [], 0)[0] == []
     wire.inject(from_peer(version))
     assert len(device.recv_burst()) == 1
-
-
-@in_netns
-def test_an_error_about_somebody_elses_packet_changes_nothing() -> None:
-    wire = Wire()
-    clock = Clock()
-    router = KernelRouter(clock)
-    device = RawEsp(FAMILY[4], router)
-    wire.inject(too_big(4, from_peer(4), 1380))
-    clock.now += MAX_AGE
-    assert router.route(PEER[4], b"", 0, 0) == Route(1500, socket.if_nametoindex("wire0"), OWN4)
-    assert device.recv_burst() == []
 
 
 CHANGES = {

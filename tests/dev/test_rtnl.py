@@ -119,7 +119,7 @@ def test_a_route(version: int) -> None:
     Wire()
     rtnl = Rtnl()
     wire = socket.if_nametoindex("wire0")
-    assert rtnl.route(PEER[version]) == RouteAnswer(RTN_UNICAST, wire, OWN[version], 0)
+    assert rtnl.route(PEER[version]) == RouteAnswer(RTN_UNICAST, wire, OWN[version], 0, False)
     assert rtnl.route(PEER[version], OWN[version], wire, 7).ifindex == wire
     assert rtnl.route(OWN[version]).type == RTN_LOCAL
     network = "192.0.2.128/25" if version == 4 else "2001:db8::8000/113"

@@ -69,7 +69,7 @@ def test_what_did_not_leave_comes_back() -> None:
     underlay.listen(socket.AF_INET, 4500)
     nowhere = Path(2, OWN4, bytes((9, 9, 9, 9)), 4500, 4500, use_udp_socket=True)
     lost = [Outgoing(nowhere, [DATAGRAM]), outgoing(4, ipv4(bytes(1600)), ipv4(ESP))]
-    assert underlay.send(lost) == [(lost[0], 1, errno.ENETUNREACH), (lost[1], 1, errno.EMSGSIZE)]
+    assert underlay.send(lost) == [(lost[0], range(1), errno.ENETUNREACH), (lost[1], range(1), errno.EMSGSIZE)]
 
 
 @in_netns
@@ -86,7 +86,7 @@ def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     underlay = Underlay(StaticRouter())
     assert len(list(underlay)) == 1
     lost = outgoing(6, ipv6(ESP), ipv6(ESP))
-    assert underlay.send([lost]) == [(lost, 2, errno.EAFNOSUPPORT)]
+    assert underlay.send([lost]) == [(lost, range(2), errno.EAFNOSUPPORT)]
     with pytest.raises(XfrmError) as refused:
         underlay.listen(socket.AF_INET6, 4500)
     assert refused.value.errno == errno.EAFNOSUPPORT

@@ -25,8 +25,8 @@ from xfrmi.core.interface import Interface, Interfaces
 from xfrmi.core.keepalive import Keepalives
 from xfrmi.core.migrate import migrate
 from xfrmi.core.outgoing import Outgoing
-from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.path_mtu import PathMtus, icmp_error
+from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.sad import Sad
 from xfrmi.core.spd import Spd
 from xfrmi.wire.xfrm_const import XfrmStat
@@ -170,25 +170,25 @@ class Engine:
         """(outer header, ESP) pairs off the wire -> inner packets by interface. See input.py."""
         return inbound.input(self, datagrams, now)
 
-    def send_failed(self, outgoing: Outgoing, count: int) -> None:
-        """`count` packets of `outgoing` did not leave the machine. See Outgoing.fail."""
-        outgoing.fail(count)
-
-    # Time --------------------------------------------------------------------------------------------------------
-
-    def tick(self, now: float) -> list[Outgoing]:
-        """Do what is due: expiries of states and policies. Returns NAT keepalives to send (3.8)."""
-        self.sad.tick(now)
-        self.spd.tick(now)
-        return self._keepalives.tick(now)
     def icmp_error(self, family: int, message: Buffer, now: float) -> None:
         """An ICMP or (`family` AF_INET6) ICMPv6 message of the underlay, from its ICMP header on. One that quotes a
         packet of a state of ours as too big lowers the path MTU; all others are ignored (1.7). See path_mtu.py."""
         icmp_error(self.router, self.sad, family, message, now)
 
+    def send_failed(self, outgoing: Outgoing, positions: Iterable[int]) -> None:
+        """Those packets of `outgoing` did not leave the machine. See Outgoing.fail."""
+        outgoing.fail(positions)
+
+    # Time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Outgoing]:
+        """Do what is due: expiries of states, policies and path MTUs. Returns NAT keepalives to send (3.8)."""
+        self.sad.tick(now)
+        self.spd.tick(now)
+        self.router.expire(now)
+        return self._keepalives.tick(now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, None if nothing is planned."""
         sources = (self.sad, self.spd, self.router, self._keepalives)
         return min((d for d in (source.next_deadline() for source in sources) if d is not None), default=None)
-        self.router.expire(now)

@@ -175,15 +175,20 @@ def _send_run(
     now: float,
 ) -> None:
     sealed, drops = _seal(decision.states, run, now)
-    size = sum(map(len, run))
     late: list[Buffer] = []
     for index, drop in drops:
-        size -= len(run[index])
         if drop.stat == XfrmStat.OUT_STATE_INVALID and decision.generation != engine.generation:
             late.append(run[index])  # a state reached its end within this run: another decision is due
         else:
             _abort(engine, interface, drop)
-    _group(interface, decision, sealed, len(sealed), size, outgoing)
+    if drops:
+        dead = {index for index, _ in drops}
+        left = [packet for index, packet in enumerate(run) if index not in dead]
+    else:
+        left = run
+    interface.tx_packets += len(left)
+    interface.tx_bytes += sum(map(len, left))
+    _group(interface, decision, sealed, left, outgoing)
     if late:
         _walk(engine, interface, late, outgoing, replies, now)
 
@@ -204,9 +209,11 @@ def _send_super(
         sealed, drops = _seal(decision.states, segment(packet), now)
     if drops:
         _abort(engine, interface, drops[0][1])
-        _group(interface, decision, sealed, 0, 0, outgoing)
+        _group(interface, decision, sealed, [None] * len(sealed), outgoing)
     else:
-        _group(interface, decision, sealed, 1, len(packet.data), outgoing)
+        interface.tx_packets += 1
+        interface.tx_bytes += len(packet.data)
+        _group(interface, decision, sealed, [packet] * len(sealed), outgoing)
 
 
 def _seal(
@@ -241,16 +248,17 @@ def _abort(engine: Engine, interface: Interface, drop: Drop) -> None:
 
 
 def _group(
-    interface: Interface, decision: Decision, sealed: list[Buffer], count: int, size: int, outgoing: list[Outgoing]
+    interface: Interface,
+    decision: Decision,
+    sealed: list[Buffer],
+    inner: Sequence[Packet | None],
+    outgoing: list[Outgoing],
 ) -> None:
-    """Add `sealed` to what goes out, counted as `count` packets of `size` bytes altogether."""
-    interface.tx_packets += count
-    interface.tx_bytes += size
+    """Add `sealed` to what goes out; `inner` says what each of them was counted as (see Outgoing)."""
     if not sealed:
         return
     if not outgoing or outgoing[-1].path is not decision.path:
         outgoing.append(Outgoing(decision.path, [], interface))
     group = outgoing[-1]
     group.packets += sealed
-    group.counted_packets += count
-    group.counted_bytes += size
+    group.inner += inner

@@ -2,6 +2,7 @@
 
     TUN readable      -> recv_burst -> engine.output -> underlay.send    (and ICMP errors back into the TUN)
     socket readable   -> recv_burst -> engine.input  -> each TUN's send_burst
+    ICMP readable     -> recv_burst -> engine.icmp_error                 (a path carries less than it did)
     deadline passed   -> engine.tick                 -> underlay.send    (keepalives)
 
 One burst a turn. It decides nothing and counts nothing but what the kernel refused to take.
@@ -10,6 +11,7 @@ One burst a turn. It decides nothing and counts nothing but what the kernel refu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from xfrmi.daemon.devices import Devices
     from xfrmi.daemon.loop import Loop
     from xfrmi.dev.device import Datagram, Device
+    from xfrmi.dev.icmp_errors import IcmpErrors
     from xfrmi.dev.underlay import Underlay
     from xfrmi.wire.xfrm_types import StateInfo
 
@@ -45,6 +48,8 @@ class DataPath:
         self.devices: Devices
         for device in underlay:
             self._watch(device)
+        for errors in underlay.icmp_errors:
+            loop.watch(errors.fileno(), partial(self._icmp_readable, errors))
         engine.subscribe(self._open_ports)
 
     def tun_readable(self, device: XfrmDevice) -> None:
@@ -69,10 +74,15 @@ class DataPath:
         for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):
             self.devices[interface].tun.send_burst(packets)
 
+    def _icmp_readable(self, errors: IcmpErrors) -> None:
+        now = self._loop.clock()
+        for message in errors.recv_burst():
+            self._engine.icmp_error(errors.family, message, now)
+
     def _send(self, outgoing: list[Outgoing]) -> None:
         if outgoing:
             for failure in self._underlay.send(outgoing):
-                self._engine.send_failed(failure.outgoing, failure.packets)
+                self._engine.send_failed(failure.outgoing, failure.positions)
 
     def _watch(self, device: Device[Datagram, Outgoing]) -> None:
         self._loop.watch(device.fileno(), lambda: self._socket_readable(device))

@@ -51,7 +51,7 @@ class Daemon:
         resources.callback(router.close)
         self._loop.watch(router.fileno(), router.process)
         self._engine = Engine(router)
-        underlay = Underlay(router)
+        underlay = Underlay(self._engine.router)
         resources.callback(underlay.close)
         self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
         devices = self._data_path.devices = Devices(self._engine, self._loop, self._data_path.tun_readable, log)

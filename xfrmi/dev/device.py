@@ -35,8 +35,8 @@ class Device(Protocol[Received, Sent]):
 
 
 class Failure(NamedTuple):
-    """Packets that did not leave: how many of `outgoing`, and why (EMSGSIZE, EAGAIN, ENETUNREACH...)."""
+    """Packets that did not leave: which of `outgoing`'s, and why (EMSGSIZE, EAGAIN, ENETUNREACH...)."""
 
     outgoing: Outgoing
-    packets: int
+    positions: range
     errno: int

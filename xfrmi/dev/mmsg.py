@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from xfrmi.dev.sockets import ATTEMPTS, LOST
+
 Buffer = bytes | bytearray | memoryview
 
 _ROW = 65536 + 1088
@@ -197,7 +199,7 @@ class SendRows(_Rows):
         """
         failed: list[tuple[int, int]] = []
         deadline: float | None = None
-        tried = -1
+        tried, attempts = -1, 0
         done, count = 0, self.staged
         self.staged = 0
         while done < count:
@@ -214,9 +216,11 @@ class SendRows(_Rows):
                     continue
                 failed += [(index, number) for index in range(done, count)]
                 break
-            if tried != done:  # perhaps an ICMP error about an earlier datagram, reported once: then this one is fine
+            if number not in LOST:
+                attempts = attempts + 1 if tried == done else 1
                 tried = done
-                continue
+                if attempts < ATTEMPTS:
+                    continue
             failed.append((done, number))
             done += 1
         return failed

@@ -2,7 +2,9 @@
 
 Out, header bytes are exactly the core's (IP_HDRINCL, IPV6_HDRINCL; kernel-behaviour section 0): the kernel fills an
 IPv4 identification of 0 where DF is clear, and nothing else. It never fragments what it is handed with a header, so
-that is done here, after ESP as it should be; what is too big and may not be fragmented is refused with EMSGSIZE.
+that is done here, after ESP as it should be, for the path MTU that the router tells; what is too big and may not be
+fragmented is refused with EMSGSIZE. What the kernel itself believes of path MTUs does not count, and no ICMP error
+about these packets changes it (PMTUDISC_INTERFACE, which leaves the DF of a given header alone).
 Mark and output device go along with each message (SO_MARK, PKTINFO), so one socket serves every path.
 
 In, the two families differ: an IPv4 raw socket gives the IP header, an IPv6 one the payload only, and the header is
@@ -25,16 +27,19 @@ from xfrmi.core.router import Router
 from xfrmi.dev.device import Datagram, Failure
 from xfrmi.dev.mmsg import Destination, ReceiveRows, SendRows, cmsg, cmsg_offsets
 from xfrmi.dev.sockets import (
+    IP_MTU_DISCOVER,
     IP_PKTINFO,
     IPV6_FLOWINFO,
     IPV6_HOPLIMIT,
+    IPV6_MTU_DISCOVER,
     IPV6_PKTINFO,
     IPV6_RECVHOPLIMIT,
     IPV6_RECVPKTINFO,
+    PMTUDISC_INTERFACE,
     SEND_PATIENCE,
     SO_MARK,
-    drain_errors,
     enlarge_buffers,
+    hear_of_losses,
     receive_drops,
 )
 from xfrmi.errors import XfrmError
@@ -46,7 +51,7 @@ BURST = 64
 """Datagrams for one system call."""
 
 IPPROTO_IP, IPPROTO_IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
-IPV6_HDRINCL, IPV6_FREEBIND, IPV6_RECVERR = 36, 78, 25
+IPV6_HDRINCL, IPV6_FREEBIND = 36, 78
 
 _DF = 0x40
 _MAX_DESTINATIONS = 1024
@@ -69,25 +74,28 @@ class RawEsp:
                 family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, IPPROTO_ESP
             )
         except OSError as error:
-            raise _explain(error, family) from None
+            raise explain(error, family) from None
         self.family = family
         self.failures: list[Failure] = []
         """What did not leave in the last send_burst."""
         self._router = router
         self._send_rows = SendRows(BURST)
         self._staged: list[Outgoing] = []
+        self._positions: list[int] = []
+        """Of the staged packets: whose packets they are, and which."""
         self._destinations: dict[Path, Destination] = {}
         # An identification must not repeat while fragments of the last packet with it may be on the way.
         self._identification = random.SystemRandom().getrandbits(32)
         if family == AF_INET:
             self._socket.setsockopt(IPPROTO_IP, socket.IP_HDRINCL, 1)
             self._socket.setsockopt(IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+            self._socket.setsockopt(IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_INTERFACE)
             self._receive_rows = ReceiveRows(BURST)
         else:
             # FREEBIND: as in IPv4, whether a source is ours is not asked of a header that is complete.
-            # RECVERR: without it the kernel learns no path MTU from an ICMPv6 error about a raw socket's packet.
-            for option in (IPV6_HDRINCL, IPV6_FREEBIND, IPV6_RECVERR):
+            for option in (IPV6_HDRINCL, IPV6_FREEBIND):
                 self._socket.setsockopt(IPPROTO_IPV6, option, 1)
+            self._socket.setsockopt(IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_INTERFACE)
             for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO):
                 self._socket.setsockopt(IPPROTO_IPV6, option, 1)
             self._socket.setsockopt(IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
@@ -117,8 +125,6 @@ class RawEsp:
         else:
             for index, length in enumerate(lengths):
                 burst.append((self._header(index, length), rows.rows[index][:length]))
-            if not lengths:
-                drain_errors(self._socket)
         return burst
 
     def _header(self, index: int, length: int) -> bytes:
@@ -152,24 +158,29 @@ class RawEsp:
         Returns the number of packets that left whole; the others are in `failures`.
         """
         self.failures = []
+        hear_of_losses(self._socket, True)
         total = 0
         for outgoing in burst:
             total += len(outgoing.packets)
-            path = outgoing.path
-            destination = self._destinations.get(path) or self._destination(path)
-            route = self._router.route(path.dst, path.src, path.ifindex, path.mark)
-            mtu = route.mtu if route is not None else 65535  # the kernel will refuse by itself
-            for packet in outgoing.packets:
+            destination = self._destinations.get(outgoing.path) or self._destination(outgoing.path)
+            mtu = self.mtu(outgoing.path)
+            for position, packet in enumerate(outgoing.packets):
                 if len(packet) <= mtu:
-                    self._stage(packet, destination, outgoing)
+                    self._stage(packet, destination, outgoing, position)
                     continue
                 fragments = self._fragments(packet, mtu)
                 if not fragments:
-                    self.failures.append(Failure(outgoing, 1, errno.EMSGSIZE))
+                    self._fail(outgoing, position, errno.EMSGSIZE)
                 for fragment in fragments:
-                    self._stage(fragment, destination, outgoing)
+                    self._stage(fragment, destination, outgoing, position)
         self._flush()
-        return total - sum(failure.packets for failure in self.failures)
+        hear_of_losses(self._socket, False)
+        return total - sum(len(failure.positions) for failure in self.failures)
+
+    def mtu(self, path: Path) -> int:
+        """The largest packet that goes out whole. Without a route anything: the kernel will refuse by itself."""
+        route = self._router.route(path.dst, path.src, path.ifindex, path.mark)
+        return route.mtu if route is not None else 65535
 
     def _fragments(self, packet: Buffer, mtu: int) -> list[Buffer]:
         """Empty where DF, or an MTU without room for any payload, forbids it."""
@@ -185,16 +196,24 @@ class RawEsp:
         except ValueError:
             return []
 
-    def _stage(self, packet: Buffer, destination: Destination, outgoing: Outgoing) -> None:
+    def _stage(self, packet: Buffer, destination: Destination, outgoing: Outgoing, position: int) -> None:
         self._staged.append(outgoing)
+        self._positions.append(position)
         if self._send_rows.stage(packet, destination):
             self._flush()
 
     def _flush(self) -> None:
         if self._staged:
             for index, number in self._send_rows.send(self._socket.fileno(), SEND_PATIENCE):
-                self.failures.append(Failure(self._staged[index], 1, number))
+                self._fail(self._staged[index], self._positions[index], number)
             self._staged.clear()
+            self._positions.clear()
+
+    def _fail(self, outgoing: Outgoing, position: int, number: int) -> None:
+        """Once for each packet, however many of its fragments were refused."""
+        last = self.failures[-1] if self.failures else None
+        if last is None or last.outgoing is not outgoing or last.positions[-1] != position:
+            self.failures.append(Failure(outgoing, range(position, position + 1), number))
 
     def _destination(self, path: Path) -> Destination:
         if len(self._destinations) >= _MAX_DESTINATIONS:
@@ -218,12 +237,13 @@ class RawEsp:
         self._socket.close()
 
 
-def _explain(error: OSError, family: int) -> XfrmError:
+def explain(error: OSError, family: int) -> XfrmError:
+    """Why a raw socket could not be opened, and what to do about it."""
     number = error.errno or errno.EIO
     version = 4 if family == AF_INET else 6
     if number in (errno.EPERM, errno.EACCES):
         detail = (
-            f"a raw IPv{version} socket for ESP takes CAP_NET_RAW in the user namespace that owns this network "
+            f"a raw IPv{version} socket takes CAP_NET_RAW in the user namespace that owns this network "
             "namespace: run as root, or rootless inside `unshare -Urn`"
         )
     elif number == errno.EAFNOSUPPORT:

@@ -1,8 +1,9 @@
 """Routes as the kernel sees them: the Router of the core, answered by rtnetlink.
 
-An answer is kept for a short while only. Changes of links, addresses, routes and rules are announced by the kernel and
-drop everything kept (`process`, when `fileno` is readable); a path MTU that the kernel learned from an ICMP error of
-the underlay (1.7) is announced by nobody, so answers also expire, and `generation` moves if the next one differs.
+Changes of links, addresses, routes and rules are announced by the kernel and drop every answer kept (`process`, when
+`fileno` is readable). A few things are announced by nobody, a sysctl for instance, so answers also expire, and
+`generation` moves if the next one differs. What the kernel has learned about path MTUs is no part of them (1.7): that
+is for core/path_mtu.py to judge.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from xfrmi.core.router import Route, is_multicast
 from xfrmi.dev.rtnl import NETLINK_ROUTE, Rtnl
 from xfrmi.errors import XfrmError
 
-MAX_AGE = 0.5
-"""Seconds an answer is believed: well inside the second after which the core asks again."""
+MAX_AGE = 5.0
+"""Seconds an answer is believed."""
 MAX_ROUTES = 4096
 """Answers kept at once; past it all are forgotten and asked again."""
 MAX_MTU = 65535
@@ -42,7 +43,6 @@ class KernelRouter:
         )
         self._monitor.bind((0, _GROUPS))
         self._routes: dict[_Key, tuple[float, Route | None]] = {}
-        self._link_mtu: dict[int, int] = {}
         self._own: set[bytes] | None = None
         self._scoped: set[tuple[int, bytes]] = set()
 
@@ -96,7 +96,6 @@ class KernelRouter:
 
     def _forget(self) -> None:
         self._routes.clear()
-        self._link_mtu.clear()
         self._own = None
         self.generation += 1
 
@@ -107,15 +106,14 @@ class KernelRouter:
             answer = self._rtnl.route(dst, src if any(src) and not bound else b"", ifindex, mark)
         except XfrmError:
             return None
-        mtu = answer.mtu or self._mtu_of(answer.ifindex)
-        return Route(min(mtu, MAX_MTU), answer.ifindex, src if any(src) else answer.prefsrc)
+        mtu = answer.mtu or self._mtu_of(answer.ifindex, len(dst) == 16)
+        return Route(min(mtu, MAX_MTU), answer.ifindex, src if any(src) else answer.prefsrc, answer.locked)
 
-    def _mtu_of(self, ifindex: int) -> int:
-        mtu = self._link_mtu.get(ifindex)
-        if mtu is None:
-            link = self._rtnl.link(ifindex)
-            mtu = self._link_mtu[ifindex] = link.mtu if link is not None else MAX_MTU
-        return mtu
+    def _mtu_of(self, ifindex: int, ipv6: bool) -> int:
+        link = self._rtnl.link(ifindex)
+        if link is None:
+            return MAX_MTU
+        return min(link.mtu, link.mtu6) if ipv6 and link.mtu6 else link.mtu
 
     def _read_addresses(self) -> None:
         self._own = set()

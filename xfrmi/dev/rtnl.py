@@ -19,7 +19,7 @@ from xfrmi.wire import netlink
 from xfrmi.wire.address import family_of
 from xfrmi.wire.link_types import IFF_UP, LinkStats
 from xfrmi.wire.netlink import attr, attr_string, attr_u32, get_string, get_u8, get_u32, parse_attrs
-from xfrmi.wire.xfrm_const import AF_UNSPEC
+from xfrmi.wire.xfrm_const import AF_INET6, AF_UNSPEC
 
 NETLINK_ROUTE = 0
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
@@ -38,10 +38,13 @@ _NLM_F_DUMP_INTR = 0x10
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_TXQLEN, _IFLA_OPERSTATE = 3, 4, 5, 13, 16
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 18, 19, 20, 23, 28
 _IFLA_TARGET_NETNSID = 46
+_IFLA_AF_SPEC, _IFLA_INET6_CONF = 26, 2
+_CONF_MTU6 = struct.Struct("=8xi")
 _IFLA_INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_PREFSRC, _RTA_METRICS, _RTA_MARK = 1, 2, 4, 7, 8, 16
-_RTAX_MTU = 2
+_RTAX_LOCK, _RTAX_MTU = 1, 2
+_RTM_F_FIB_MATCH = 0x2000
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _ANY_NSID = 0xFFFFFFFF
 
@@ -68,6 +71,8 @@ class Link(NamedTuple):
     alias: str
     link: int
     stats: LinkStats
+    mtu6: int
+    """What IPv6 may use of the MTU: sysctl net.ipv6.conf.NAME.mtu, which routers set. 0 where there is no IPv6."""
 
 
 class Address(NamedTuple):
@@ -79,12 +84,14 @@ class Address(NamedTuple):
 
 
 class RouteAnswer(NamedTuple):
-    """What the kernel would do with a packet. `mtu` is the metric or learned path MTU in bytes, 0 if neither is set."""
+    """What the kernel would do with a packet. `mtu` is what the route was configured with, in bytes, 0 if it was not;
+    `locked` if it is to stay whatever routers on the way say."""
 
     type: int
     ifindex: int
     prefsrc: bytes
     mtu: int
+    locked: bool
 
 
 class Rtnl:
@@ -181,18 +188,26 @@ class Rtnl:
         return found
 
     def route(self, dst: bytes, src: bytes = b"", oif: int = 0, mark: int = 0) -> RouteAnswer:
-        """Ask the kernel for one route, learned path MTU included. XfrmError: ENETUNREACH, EINVAL (foreign `src`)..."""
-        bits = len(dst) * 8
-        body = _RTMSG.pack(family_of(dst), bits, len(src) * 8, 0, 0, 0, 0, 0, 0) + attr(_RTA_DST, dst)
-        body += attr(_RTA_SRC, src) if src else b""
-        body += attr_u32(_RTA_OIF, oif) if oif else b""
-        body += attr_u32(_RTA_MARK, mark) if mark else b""
-        answer = self._request(RTM_GETROUTE, body)[0]
+        """Ask the kernel for one route. What it has learned itself about its MTU is left out: it believes forgeries
+        (1.7). XfrmError: ENETUNREACH, EINVAL (foreign `src`)...
+        """
+        asked = attr(_RTA_DST, dst)
+        asked += attr(_RTA_SRC, src) if src else b""
+        asked += attr_u32(_RTA_OIF, oif) if oif else b""
+        asked += attr_u32(_RTA_MARK, mark) if mark else b""
+        bits = len(dst) * 8, len(src) * 8
+        answer = self._request(RTM_GETROUTE, _RTMSG.pack(family_of(dst), *bits, 0, 0, 0, 0, 0, 0) + asked)[0]
         kind = _RTMSG.unpack_from(answer)[7]
         attrs = parse_attrs(answer, _RTMSG.size)
-        metrics = parse_attrs(attrs.get(_RTA_METRICS, _NOTHING))
-        prefsrc = bytes(attrs.get(_RTA_PREFSRC, b""))
-        return RouteAnswer(kind, get_u32(attrs.get(_RTA_OIF, _ZERO)), prefsrc, get_u32(metrics.get(_RTAX_MTU, _ZERO)))
+        mtu, locked = _mtu_metric(attrs)
+        if mtu:  # of the table, or learned? The entry in the table knows the one, and nothing of sources and devices
+            entry = self._request(
+                RTM_GETROUTE, _RTMSG.pack(family_of(dst), *bits, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + asked
+            )[0]
+            mtu, locked = _mtu_metric(parse_attrs(entry, _RTMSG.size))
+        return RouteAnswer(
+            kind, get_u32(attrs.get(_RTA_OIF, _ZERO)), bytes(attrs.get(_RTA_PREFSRC, b"")), mtu, locked
+        )
 
     # One exchange
 
@@ -221,6 +236,13 @@ class Rtnl:
                 answers.append(message.body)
 
 
+def _mtu_metric(attrs: dict[int, memoryview]) -> tuple[int, bool]:
+    """(MTU of a route or 0, whether it is locked)."""
+    metrics = parse_attrs(attrs.get(_RTA_METRICS, _NOTHING))
+    locks = get_u32(metrics.get(_RTAX_LOCK, _ZERO))
+    return get_u32(metrics.get(_RTAX_MTU, _ZERO)), bool(locks & 1 << _RTAX_MTU)
+
+
 def _link(body: memoryview) -> Link:
     _, _, ifindex, flags, _ = _IFINFO.unpack_from(body)
     attrs = parse_attrs(body, _IFINFO.size)
@@ -238,4 +260,11 @@ def _link(body: memoryview) -> Link:
         get_string(attrs.get(_IFLA_IFALIAS, _NOTHING)),
         get_u32(attrs.get(_IFLA_LINK, _ZERO)),
         LinkStats(*struct.unpack_from(f"={count}Q", counters)),
+        _mtu6(attrs),
     )
+
+
+def _mtu6(attrs: dict[int, memoryview]) -> int:
+    families = parse_attrs(attrs.get(_IFLA_AF_SPEC, _NOTHING))
+    conf = parse_attrs(families.get(AF_INET6, _NOTHING)).get(_IFLA_INET6_CONF, _NOTHING)
+    return _CONF_MTU6.unpack_from(conf)[0] if len(conf) >= _CONF_MTU6.size else 0

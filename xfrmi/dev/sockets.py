@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 
@@ -10,11 +11,22 @@ IP_PKTINFO = 8
 IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT = 49, 50, 51, 52
 IPV6_FLOWINFO = 11
 """Received with it: traffic class and flow label, in network order; absent when both are 0."""
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+PMTUDISC_PROBE, PMTUDISC_INTERFACE, PMTUDISC_OMIT = 3, 4, 5
+"""None of them looks at path MTUs that the kernel has learned. PROBE sets DF and refuses what the device cannot carry;
+with the others an ICMP error teaches the kernel nothing either, DF is clear, and OMIT fragments."""
 SO_MARK = 36
 
 SEND_PATIENCE = 0.01
 """Seconds to wait, in one burst, for a full socket buffer: a sender that outruns the wire is held back by this."""
 
+LOST = errno.EPERM, errno.ENOBUFS
+"""What sending reports of the packet itself: netfilter or a full queue has taken it. Anything else may be an ICMP error
+about an earlier one, reported once, and then this one has not been tried."""
+ATTEMPTS = 3
+"""How often to try, because of that."""
+
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MEMINFO = 32, 33, 55
 _MEMINFO_DROPS = 8
 _RECEIVE_BUFFER = 8 << 20
@@ -32,11 +44,16 @@ def enlarge_buffers(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, forced, size)
 
 
-def drain_errors(sock: socket.socket) -> None:
-    """Take ICMP errors off the error queue, which would keep the socket readable. The kernel has acted on them."""
-    with contextlib.suppress(BlockingIOError):
-        for _ in range(64):
-            sock.recvmsg(0, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+def hear_of_losses(sock: socket.socket, on: bool) -> None:
+    """Be told ENOBUFS when a packet is lost in a queue of this host (IP_RECVERR), or no longer.
+
+    To be switched on for each burst: meanwhile the kernel also queues ICMP errors, whoever sends them, in memory that
+    is there for what we receive. Switching off throws them away.
+    """
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, on)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, on)
 
 
 def receive_drops(sock: socket.socket) -> int:

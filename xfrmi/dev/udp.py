@@ -8,7 +8,8 @@ off their headers and asked of the kernel, which builds the same headers again. 
 switched before each run that differs, and one socket is enough: two on one port would share what arrives at random. A
 run of packets of one size goes out in one call (UDP_SEGMENT). Two fields then differ from a lone packet's: segments
 count up their IP identification (from 0), and carry a UDP checksum where a lone packet over IPv4 has 0, because the
-kernel refuses to segment without one.
+kernel refuses to segment without one. What is larger than the path carries goes by the raw socket, which fragments it
+or refuses it; what the kernel itself has learned of paths counts here no more than there.
 
 In, a run that the kernel has put together (UDP_GRO) is taken apart. The IP header is made up from control messages:
 identification, DF and header checksum read as 0.
@@ -26,13 +27,21 @@ from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
 from xfrmi.dev.device import Datagram, Failure
 from xfrmi.dev.mmsg import ReceiveRows, writable
+from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.sockets import (
+    ATTEMPTS,
+    IP_MTU_DISCOVER,
     IP_PKTINFO,
     IPV6_FLOWINFO,
+    IPV6_MTU_DISCOVER,
     IPV6_RECVHOPLIMIT,
     IPV6_RECVPKTINFO,
+    LOST,
+    PMTUDISC_OMIT,
+    PMTUDISC_PROBE,
     SEND_PATIENCE,
     enlarge_buffers,
+    hear_of_losses,
     receive_drops,
 )
 from xfrmi.dev.udp_headers import IPPROTO_IP, IPPROTO_IPV6, UDP_GRO, Origin, Peer, alike_v4, alike_v6
@@ -48,9 +57,12 @@ MAX_SEGMENTS = 64
 MAX_RUN = 65535 - 48
 """Bytes of ESP in one run: what a single datagram can hold."""
 
-IP_RECVTOS, IP_RECVTTL, IP_MTU_DISCOVER, IPV6_FLOWINFO_SEND, IPV6_AUTOFLOWLABEL = 13, 12, 10, 33, 70
-IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 0, 2
+IP_RECVTOS, IP_RECVTTL, IPV6_FLOWINFO_SEND, IPV6_AUTOFLOWLABEL = 13, 12, 33, 70
 SO_NO_CHECK = 11
+
+_OF_THE_RUN = errno.EIO, errno.EINVAL, errno.EMSGSIZE
+"""Refused as a run, but perhaps not one by one. EIO: the device computes no checksums and this kernel wants it to. The
+others: larger than the device's MTU, of which we have not heard yet."""
 
 _CONTROL = 256
 _CACHED = 1024
@@ -63,8 +75,11 @@ OnOther = Callable[[bytes, tuple[str, int]], None]
 class UdpEncap:
     """A Device[Datagram, Outgoing] on one local UDP port of one address family."""
 
-    def __init__(self, family: int, port: int, *, on_other: OnOther | None = None, offload: bool = True) -> None:
-        """Bind the port on all addresses. `offload` False: never merge or segment, lone packets only.
+    def __init__(
+        self, family: int, port: int, raw: RawEsp, *, on_other: OnOther | None = None, offload: bool = True
+    ) -> None:
+        """Bind the port on all addresses. `raw` is the raw socket of the family. `offload` False: never merge or
+        segment, lone packets only.
 
         Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
         """
@@ -74,6 +89,7 @@ class UdpEncap:
         """What did not leave in the last send_burst."""
         self.others = 0
         """Datagrams that were not ESP."""
+        self._raw = raw
         self._on_other = on_other
         try:
             self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -94,6 +110,7 @@ class UdpEncap:
             for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO, IPV6_FLOWINFO_SEND):
                 self._socket.setsockopt(IPPROTO_IPV6, option, 1)
             self._socket.setsockopt(IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0)
+            self._socket.setsockopt(IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_OMIT)
             self._headers_len, self._alike = 48, alike_v6
         enlarge_buffers(self._socket)
         self._rows = ReceiveRows(RECEIVE_ROWS, control=_CONTROL)
@@ -155,16 +172,22 @@ class UdpEncap:
         """Send complete outer packets whose source port is ours. Returns the number that left, see `failures`."""
         self.failures = []
         deadline = time.monotonic() + SEND_PATIENCE
+        hear_of_losses(self._socket, True)
         total = 0
         for outgoing in burst:
             packets = outgoing.packets
             total += len(packets)
+            mtu = self._raw.mtu(outgoing.path)
             start = 0
             while start < len(packets):
                 end = self._run_end(packets, start)
-                self._send_run(outgoing, packets[start:end], deadline)
+                if len(packets[start]) <= mtu:
+                    self._send_run(outgoing, start, end, deadline)
+                else:
+                    self._send_raw(outgoing, start, end)
                 start = end
-        return total - sum(failure.packets for failure in self.failures)
+        hear_of_losses(self._socket, False)
+        return total - sum(len(failure.positions) for failure in self.failures)
 
     def _run_end(self, packets: list[Buffer], start: int) -> int:
         """Index behind the run that begins at `start`: alike but for length, and of these only the last is shorter."""
@@ -179,14 +202,16 @@ class UdpEncap:
                 break
         return end
 
-    def _send_run(self, outgoing: Outgoing, run: list[Buffer], deadline: float) -> None:
+    def _send_run(self, outgoing: Outgoing, start: int, end: int, deadline: float) -> None:
+        run = outgoing.packets[start:end]
         size = len(run[0]) - self._headers_len if len(run) > 1 else 0
         peer = self._peers.get(outgoing.path) or self._peer(outgoing.path)
         sending = peer.sending(self._alike(run[0]), size)
         if self.family == AF_INET:
-            self._option(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO if sending.df else IP_PMTUDISC_DONT)
+            self._option(IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE if sending.df else PMTUDISC_OMIT)
             self._option(socket.SOL_SOCKET, SO_NO_CHECK, int(not size))
         payloads = [memoryview(packet)[self._headers_len :] for packet in run]
+        attempts = 0
         while True:
             try:
                 self._socket.sendmsg(payloads, sending.control, 0, sending.address)
@@ -197,15 +222,21 @@ class UdpEncap:
                 number = errno.EAGAIN
             except OSError as error:
                 number = error.errno or errno.EIO
+                attempts += 1
+                if number not in LOST and attempts < ATTEMPTS:
+                    continue
             break
-        if not size or number == errno.EAGAIN:
-            self.failures.append(Failure(outgoing, len(run), number))
+        if not size or number not in _OF_THE_RUN:
+            self.failures.append(Failure(outgoing, range(start, end), number))
             return
-        # EIO: the device computes no checksums and this kernel wants it to. EINVAL, EMSGSIZE: larger than the MTU, so
-        # each is fragmented or refused by itself.
         self._segment &= number != errno.EIO
-        for packet in run:
-            self._send_run(outgoing, [packet], deadline)
+        for position in range(start, end):
+            self._send_run(outgoing, position, position + 1, deadline)
+
+    def _send_raw(self, outgoing: Outgoing, start: int, end: int) -> None:
+        self._raw.send_burst([Outgoing(outgoing.path, outgoing.packets[start:end])])
+        for _, (position,), number in self._raw.failures:
+            self.failures.append(Failure(outgoing, range(start + position, start + position + 1), number))
 
     def _option(self, level: int, option: int, value: int) -> None:
         """Set a socket option unless it is set already."""

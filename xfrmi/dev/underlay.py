@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.router import Router
 from xfrmi.dev.device import Datagram, Device, Failure
+from xfrmi.dev.icmp_errors import IcmpErrors
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.udp import OnOther, UdpEncap
 from xfrmi.errors import XfrmError
@@ -24,13 +25,17 @@ class Underlay:
 
     def __init__(self, router: Router, on_other: OnOther | None = None) -> None:
         """Open the raw sockets. A machine without IPv6 has one of them only. XfrmError EPERM without CAP_NET_RAW."""
-        self._raw: dict[int, RawEsp] = {AF_INET: RawEsp(AF_INET, router)}
+        self._raw: dict[int, RawEsp] = {}
         self._udp: dict[tuple[int, int], UdpEncap] = {}
+        self.icmp_errors: list[IcmpErrors] = []
+        """What routers on the way say, one for each family."""
         self._on_other = on_other
         try:
-            self._raw[AF_INET6] = RawEsp(AF_INET6, router)
+            for family in (AF_INET, AF_INET6):
+                self._raw[family] = RawEsp(family, router)
+                self.icmp_errors.append(IcmpErrors(family))
         except XfrmError as error:
-            if error.errno != errno.EAFNOSUPPORT:
+            if error.errno != errno.EAFNOSUPPORT or not self._raw:
                 self.close()
                 raise
 
@@ -42,11 +47,14 @@ class Underlay:
     def listen(self, family: int, port: int) -> UdpEncap | None:
         """Open a UDP port for ESP. Returns the new device for the loop, None if it is open already.
 
-        Raises XfrmError EADDRINUSE, EACCES.
+        Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
         """
         if (family, port) in self._udp:
             return None
-        device = self._udp[family, port] = UdpEncap(family, port, on_other=self._on_other)
+        raw = self._raw.get(family)
+        if raw is None:
+            raise XfrmError(errno.EAFNOSUPPORT, detail="this kernel has no IPv6")
+        device = self._udp[family, port] = UdpEncap(family, port, raw, on_other=self._on_other)
         return device
 
     def send(self, burst: list[Outgoing]) -> list[Failure]:
@@ -59,7 +67,7 @@ class Underlay:
             if path.use_udp_socket:
                 device = self._udp.get((path.family, path.sport), device)
             if device is None:
-                failures.append(Failure(outgoing, len(outgoing.packets), errno.EAFNOSUPPORT))
+                failures.append(Failure(outgoing, range(len(outgoing.packets)), errno.EAFNOSUPPORT))
             else:
                 shares.setdefault(device, []).append(outgoing)
         for device, share in shares.items():
@@ -68,5 +76,5 @@ class Underlay:
         return failures
 
     def close(self) -> None:
-        for device in self:
+        for device in (*self, *self.icmp_errors):
             device.close()
