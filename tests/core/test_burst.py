@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.core.algorithms import ALL, COMBINED
 from xfrmi.core import esp
 from xfrmi.core.burst import FEW, Datagram, open_burst, seal_burst
 from xfrmi.core.gso import segment
@@ -37,22 +38,23 @@ from xfrmi.wire.xfrm_types import Algorithm, Encap, Limits, Replay, ReplayEsn, S
 NOW = 1_700_000_000.25
 V4, V6 = ("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")
 INNER = {4: ("198.51.100.1", "198.51.100.2"), 6: ("2001:db8:1::1", "2001:db8:1::2")}
+ALGORITHMS = ("aead", "crypt", "auth", "auth_trunc")
 LAST_32, LAST_64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 SLOW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def make(**fields: Any) -> State:
-    """A state whose IVs are the same each time; `told` of its owner is in state_told."""
-    icv = fields.pop("icv", 128)
+    """A state whose IVs are the same each time, with AES-GCM unless told otherwise."""
     given_: dict[str, Any] = {
         "src": V4[0],
         "dst": V4[1],
         "spi": 0x1001,
         "mode": Mode.TUNNEL,
-        "aead": Algorithm("rfc4106(gcm(aes))", bytes(range(20)), icv),
         "random": lambda length: bytes(range(0xF0, 0xF0 + length)),
     }
+    if fields.keys().isdisjoint(ALGORITHMS):
+        given_["aead"] = Algorithm("rfc4106(gcm(aes))", bytes(range(20)), 128)
     return State(**given_ | fields)
 
 
@@ -190,8 +192,7 @@ def shapes(draw: st.DrawFn) -> dict[str, Any]:
         fields["flags"] = STATE_AF_UNSPEC | draw(st.sampled_from([0, STATE_NOECN, STATE_DECAP_DSCP]))
     if draw(st.booleans()):
         fields["encap"] = Encap(sport=4500, dport=4501)
-    fields["icv"] = draw(st.sampled_from([128, 128, 128, 64]))
-    return fields
+    return fields | draw(st.one_of(st.just({}), st.sampled_from(list(ALL.values()))))
 
 
 @st.composite
@@ -371,10 +372,11 @@ def seal_all(fields: dict[str, Any], packets: list[bytes], last: int) -> list[Da
 
 def forge(fields: dict[str, Any], seq: int, plaintext: bytes) -> bytes:
     """An ESP packet with any plaintext, well sealed: what a peer with the key but without manners sends."""
-    state = make(**{name: fields[name] for name in ("icv",) if name in fields})
+    state = make(**{name: fields[name] for name in ALGORITHMS if name in fields})
+    iv = bytes(state.transform.iv_len)
     head = state.spi_bytes + (seq & LAST_32).to_bytes(4, "big")
     hi = (seq >> 32).to_bytes(4, "big") if fields.get("flags", 0) & STATE_ESN else b""
-    return head + bytes(8) + state.transform.seal(head, hi, bytes(8), plaintext)
+    return head + iv + state.transform.seal(head, hi, iv, plaintext)
 
 
 def touch(packet: Buffer, at: int) -> bytes:
@@ -480,6 +482,39 @@ def test_plain_runs_there_and_back(addresses: tuple[str, str], encap: Encap | No
         packets = [ipv4(100 + at % 2) for at in range(2)] + [ipv4(101)] * 40
         sealed = assert_same_sealing(packets, **shape).packets
         assert assert_same_opening([split_outer(packet) for packet in sealed], **shape).packets == packets
+
+
+@pytest.mark.parametrize("esn", [False, True], ids=["plain", "esn"])
+@pytest.mark.parametrize("algorithm", ALL.values(), ids=ALL)
+def test_every_algorithm_there_and_back(algorithm: dict[str, Any], esn: bool) -> None:
+    """Runs, packets between them, a super-packet; one packet was touched on the way."""
+    fields = {**algorithm, "replay_window": 32}
+    if esn:
+        fields = {**algorithm, "flags": STATE_ESN, "replay_esn": ReplayEsn((0, 0), replay_window=64)}
+    packets = [*[ipv4(100)] * 20, ipv4(63), *[ipv4(77)] * 20]
+    sealed = assert_same_sealing(packets, **fields).packets
+    datagrams = [split_outer(packet) for packet in sealed]
+    assert assert_same_opening(datagrams, **fields).packets == packets
+    datagrams[5] = datagrams[5][0], touch(datagrams[5][1], -1)
+    result = assert_same_opening(datagrams, **fields)
+    assert [at for at, _, _ in result.drops] == [5]  # its ICV, or its next header where there is none
+    whole, state = super_packet(60 * 40 + 59, 60), make(**fields)
+    expected = assert_same_sealing(list(segment(whole)), **fields)
+    assert observe(state, lambda: seal_burst(state, whole, NOW)) == expected
+
+
+ROWS = [name for name in COMBINED if name.startswith(("ccm", "chacha")) or (name[:3] == "gcm" and name[-3:] == "128")]
+
+
+@pytest.mark.parametrize("algorithm", ROWS)
+def test_which_algorithms_are_done_in_rows(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the library does in one call; the others go packet by packet."""
+    fields = COMBINED[algorithm]
+    burst = seal_all(fields, [ipv4(100)] * 40, 0)
+    for name in ("seal", "open", "accept"):
+        monkeypatch.setattr(esp, name, None)
+    assert len(seal_burst(make(**fields), [ipv4(100)] * 40, NOW)[0]) == 40
+    assert len(open_burst(make(**fields), burst, NOW)[0]) == 40
 
 
 def test_esn_crosses_the_subspace_inside_a_run() -> None:
