@@ -119,13 +119,13 @@ def leave(machine: Machine, outgoing: list[Outgoing], mtu: int) -> list[bytes]:
     """What a raw socket makes of it (RAW-06): fragments of what may be fragmented, failure for the rest."""
     left: list[bytes] = []
     for group in outgoing:
-        for packet in map(bytes, group.packets):
+        for position, packet in enumerate(map(bytes, group.packets)):
             if len(packet) <= mtu:
                 left.append(packet)
             elif packet[0] >> 4 == 6:
                 left += map(bytes, fragment_ipv6(packet, mtu, 1))
             elif packet[6] & 0x40:
-                machine.engine.send_failed(group, 1)
+                machine.engine.send_failed(group, [position])
             else:
                 left += map(bytes, fragment_ipv4(packet, mtu, 1))
     return left
