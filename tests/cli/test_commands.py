@@ -253,7 +253,9 @@ def test_links(server: Server, shell: Shell) -> None:
         ("link set ipsec0 type xfrm dev lo if_id 42", 2, "RTNETLINK answers: Invalid argument"),
         ("link add x0 type xfrm if_id 5 external", 1, "xfrmi: both 'external' and if_id/link cannot be specified"),
         ("link add x0 type vti", 2, "Error: Unknown device type."),
-        ("link del nosuch0", 2, "RTNETLINK answers: No such device"),
+        ("link del nosuch0", 1, 'Cannot find device "nosuch0"'),
+        ("link set nosuch0 up", 1, 'Cannot find device "nosuch0"'),
+        ("link show nosuch0", 1, 'Device "nosuch0" does not exist.'),
         ("link set ipsec0 netns nosuch", 2, "RTNETLINK answers: No such file or directory"),
     ],
 )

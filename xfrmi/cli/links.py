@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from xfrmi.errors import XfrmError
 from xfrmi.formats import requests_link as requests
 from xfrmi.formats.grammar_link import parse_link
+from xfrmi.formats.tokens import INCOMPLETE, GrammarError
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
 
 if TYPE_CHECKING:
@@ -21,11 +26,27 @@ def run(client: Client, tokens: Tokens, output: Output) -> None:
         case requests.AddLink(info, netns):
             client.add_link(info, netns or None)
         case requests.SetLink(device, info, netns):
-            client.set_link(replace(info, ifindex=client.link(device).ifindex), netns or None)
+            with _named(f'Cannot find device "{device}"', tokens):
+                ifindex = client.link(device).ifindex
+            client.set_link(replace(info, ifindex=ifindex), netns or None)
         case requests.DeleteLink(device):
-            client.delete_link(device)
+            with _named(f'Cannot find device "{device}"', tokens):
+                client.delete_link(device)
         case requests.ShowLinks() as request:
-            _print(_wanted(client, request), output)
+            with _named(f'Device "{request.device}" does not exist.', tokens):
+                links = _wanted(client, request)
+            _print(links, output)
+
+
+@contextmanager
+def _named(text: str, tokens: Tokens) -> Iterator[None]:
+    """ip looks a device up by its name before it asks for anything: `text` is what it says where there is none."""
+    try:
+        yield
+    except XfrmError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        raise GrammarError(text, INCOMPLETE, position=len(tokens.words) - 1, hint=error.detail) from None
 
 
 def _wanted(client: Client, request: requests.ShowLinks) -> list[LinkInfo]:
