@@ -1,0 +1,141 @@
+"""strongSwan's charon with its own ESP (plugin kernel-libipsec), in a namespace of a lab.
+
+Everything it reads and writes lies in the folder of its node. Its log tells the ESP keys of what was negotiated: that
+is how another implementation can take an end over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.system.hosts import eventually
+from xfrmi.lab.topology import Node
+
+CHARON = Path("/usr/sbin/charon-systemd")
+SWANCTL = Path("/usr/sbin/swanctl")
+PLUGINS = Path("/usr/lib/ipsec/plugins")
+ALGORITHMS = "openssl gcrypt aes sha1 sha2 md5 hmac kdf xcbc cmac ctr ccm gcm chapoly curve25519 random nonce"
+SETTINGS = """
+charon-systemd {{
+    load = {algorithms} kernel-libipsec kernel-netlink socket-default vici
+    plugins {{
+        vici {{
+            socket = unix://{folder}/vici
+        }}
+    }}
+    journal {{
+        default = -1
+    }}
+    filelog {{
+        log {{
+            path = {folder}/charon.log
+            flush_line = yes
+            default = 1
+            chd = 4
+        }}
+    }}
+}}
+swanctl {{
+    load = random
+}}
+"""
+
+
+def need_charon() -> None:
+    """Skip loudly where it is not installed."""
+    for path in (CHARON, SWANCTL, PLUGINS / "libstrongswan-kernel-libipsec.so"):
+        if not path.exists():
+            pytest.skip(f"NO {path} (Debian: charon-systemd libcharon-extra-plugins): LIBIPSEC NOT TESTED")
+
+
+@dataclass
+class Child:
+    """One CHILD_SA as the log tells it: two states."""
+
+    spis: dict[str, int] = field(default_factory=dict)
+    """By direction, in and out."""
+    keys: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"initiator": {}, "responder": {}})
+    """By sender: enc and auth."""
+
+
+class Charon:
+    def __init__(self, node: Node, config: str) -> None:
+        """Start it; `config` is a whole swanctl.conf."""
+        self._node = node
+        self._log = node.folder / "charon.log"
+        settings = node.folder / "strongswan.conf"
+        settings.write_text(SETTINGS.format(algorithms=ALGORITHMS, folder=node.folder))
+        (node.folder / "swanctl.conf").write_text(config)
+        self._env = {**os.environ, "STRONGSWAN_CONF": str(settings)}
+        with open(node.folder / "charon.out", "wb") as output:
+            self.process = node.popen([str(CHARON)], stdout=output, stderr=subprocess.STDOUT, env=self._env)
+        node.programs.append(self.process)
+
+    def load(self) -> None:
+        """Give it its connections; those that are to be started are."""
+        vici = self._node.folder / "vici"
+        eventually(vici.exists, lambda: f"charon did not come up on {self._node.name}: {self.last_words()}")
+        config = self._node.folder / "swanctl.conf"
+        command = [str(SWANCTL), "--load-all", "--file", str(config), "--uri", f"unix://{vici}"]
+        loaded = self._node.run(command, env=self._env)
+        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+
+    def children(self) -> dict[str, Child]:
+        """What is established, by the name of its configuration."""
+        found: dict[str, Child] = {}
+        pending: dict[str, tuple[str, list[str]]] = {}
+        for thread, line in self._lines():
+            if match := re.fullmatch(r"CHILD_SA (\S+)\{\d+\} state change: (\S+) => (\S+)", line):
+                if match[3] == "INSTALLING":
+                    pending[thread] = match[1], []
+                elif match[3] == "INSTALLED":
+                    name, told = pending.pop(thread)
+                    found[name] = _child(told)
+            elif thread in pending:
+                pending[thread][1].append(line)
+        return found
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        """(thread, text) of what is about CHILD_SAs: "07[CHD] text"."""
+        for line in self._log.read_text().splitlines():
+            thread, group, text = line.partition("[CHD] ")
+            if group:
+                yield thread, text
+
+    def last_words(self) -> str:
+        files = (self._node.folder / name for name in ("charon.out", "charon.log"))
+        return "\n".join("\n".join(path.read_text().splitlines()[-20:]) for path in files if path.exists())
+
+    def kill(self) -> None:
+        """Without a word to its peer."""
+        self.process.kill()
+        self.process.wait()
+        self._node.programs.remove(self.process)
+
+
+def _child(lines: list[str]) -> Child:
+    """From the lines between INSTALLING and INSTALLED: keys as hexadecimal dumps, then the two SAs."""
+    child = Child()
+    purposes = {"encryption": "enc", "integrity": "auth"}
+    key = bytearray()
+    direction = ""
+    for line in lines:
+        if match := re.match(r"(encryption|integrity) (initiator|responder) key =>", line):
+            key = bytearray()
+            child.keys[match[2]][purposes[match[1]]] = key
+        elif match := re.match(r" *\d+: ((?:[0-9A-F]{2} ){1,16})", line):
+            key += bytes.fromhex(match[1])
+        elif match := re.match(r"adding (in|out)bound ESP SA", line):
+            direction = match[1]
+        elif match := re.match(r"  SPI 0x([0-9a-f]+),", line):
+            child.spis[direction] = int(match[1], 16)
+        else:
+            key = bytearray()  # a dump of something else may follow
+    return child
