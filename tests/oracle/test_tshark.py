@@ -1,11 +1,12 @@
 """tshark as a judge that shares no line of code with us: it decrypts what we seal, and says whether the ICV is right.
 
-Every mode and pair of families, all AES-GCM key and ICV lengths, plain and in UDP; one capture, one run of tshark, a
-state (and so an SPI) for each case. The last resort of a user who does not believe us is Wireshark with the keys in its
-`esp_sa` table; this is that, by machine.
+Every mode and pair of families, all AES-GCM key and ICV lengths, plain and in UDP, and every other algorithm that its
+esp_sa table has, in tunnels and transport mode; one capture, one run of tshark, a state (and so an SPI) for each case.
+The last resort of a user who does not believe us is Wireshark with the keys in that table; this is that, by machine.
 
 What tshark cannot judge: BEET, of whose pseudo header (next header 94) it knows nothing; what is inside ESP is compared
-all the same. And ESN before the version whose esp_sa table has columns for it: without the upper half of the number no
+all the same. AES-CCM, ChaCha20-Poly1305, AES-GMAC, Camellia, SM4, XCBC, CMAC and HMAC-SM3, which are not in its table
+for ESP. And ESN before the version whose esp_sa table has columns for it: without the upper half of the number no
 ICV is right. So a packet of a Linux kernel goes along, and ours is judged where the kernel's is found right.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.core.algorithms import ALL
 from tests.core.esp_vectors import fields_of, sent
 from tests.core.packets import udp
 from tests.core.pair import INNER, OUTER, Pair
@@ -30,7 +32,7 @@ from xfrmi.core.state import State
 from xfrmi.wire.address import format_address
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_ESN, Mode
-from xfrmi.wire.xfrm_types import Algorithm, Encap, ReplayEsn, Selector, StateInfo
+from xfrmi.wire.xfrm_types import Encap, ReplayEsn, Selector, StateInfo
 
 TSHARK = shutil.which("tshark")
 if TSHARK is None:
@@ -46,17 +48,42 @@ RAW_IP = 101
 # What goes in ------------------------------------------------------------------------------------------------------
 
 
+CIPHERS = {
+    "ecb(cipher_null)": "NULL",
+    "cbc(aes)": "AES-CBC [RFC3602]",
+    "rfc3686(ctr(aes))": "AES-CTR [RFC3686]",
+    "cbc(des)": "DES-CBC [RFC2405]",
+    "cbc(des3_ede)": "TripleDES-CBC [RFC2451]",
+    "cbc(cast5)": "CAST5-CBC [RFC2144]",
+    "cbc(blowfish)": "BLOWFISH-CBC [RFC2451]",
+}
+AUTHS = {
+    ("hmac(md5)", 96): "HMAC-MD5-96 [RFC2403]",
+    ("hmac(sha1)", 96): "HMAC-SHA-1-96 [RFC2404]",
+    ("hmac(sha256)", 96): "HMAC-SHA-256-96 [draft-ietf-ipsec-ciph-sha-256-00]",
+    ("hmac(sha256)", 128): "HMAC-SHA-256-128 [RFC4868]",
+    ("hmac(sha384)", 192): "HMAC-SHA-384-192 [RFC4868]",
+    ("hmac(sha512)", 256): "HMAC-SHA-512-256 [RFC4868]",
+    ("hmac(rmd160)", 96): "MAC-RIPEMD-160-96 [RFC2857]",
+}
+"""(name, ICV in bits)."""
+ALGORITHMS = [
+    "cbc128", "cbc192", "cbc256", "ctr128", "ctr192", "ctr256", "null", "des", "des3", "cast5-16", "blowfish-16",
+    "md5", "sha1", "sha1-long-key", "sha256-96", "sha384", "sha512", "rmd160",
+]  # fmt: skip
+
+
 class Case(NamedTuple):
     mode: Mode
     inner: int
     outer: int
-    key_len: int = 16
-    icv: int = 128
+    algorithm: str = "gcm128-icv128"
+    """One of tests.core.algorithms."""
     udp: bool = False
 
     def __str__(self) -> str:
         shape = f"{self.mode.name.lower()}-{self.inner}-in-{self.outer}"
-        return f"{shape}-aes{8 * self.key_len}-icv{self.icv}{'-udp' if self.udp else ''}"
+        return f"{shape}-{self.algorithm}{'-udp' if self.udp else ''}"
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -68,18 +95,30 @@ SHAPES = [
     *[(mode, inner, outer) for mode in (Mode.TUNNEL, Mode.BEET) for inner in (4, 6) for outer in (4, 6)],
     *[(Mode.TRANSPORT, family, family) for family in (4, 6)],
 ]
+GCM = [f"gcm{key_bits}-icv{icv_bits}" for key_bits in (128, 192, 256) for icv_bits in (64, 96, 128)]
 CASES = [
-    Case(*shape, key_len, icv, in_udp)
-    for shape in SHAPES
-    for key_len in (16, 24, 32)
-    for icv in (64, 96, 128)
-    for in_udp in (False, True)
+    *[Case(*shape, algorithm, in_udp) for shape in SHAPES for algorithm in GCM for in_udp in (False, True)],
+    *[
+        Case(*shape, algorithm, in_udp)
+        for shape, in_udp in (
+            ((Mode.TUNNEL, 4, 6), False),
+            ((Mode.TUNNEL, 6, 4), True),
+            ((Mode.TRANSPORT, 4, 4), False),
+        )
+        for algorithm in ALGORITHMS
+    ],
 ]
-TAMPERED = [Case(Mode.TUNNEL, 4, 4, icv=icv) for icv in (64, 96, 128)]
-TOUCHED = {"sequence": 7, "iv": 8, "ciphertext": 16, "icv": -1}
-"""Offsets from the SPI on."""
+TAMPERED = [Case(Mode.TUNNEL, 4, 4, algorithm) for algorithm in (*GCM[:3], *ALGORITHMS)]
+TOUCHED = ["sequence", "iv", "ciphertext", "icv"]
 
-ESN_CASES = [Case(Mode.TUNNEL, 6, 4, icv=64), Case(Mode.TRANSPORT, 4, 4, icv=96), Case(Mode.TUNNEL, 4, 6, icv=128)]
+ESN_CASES = [
+    Case(Mode.TUNNEL, 6, 4, "gcm128-icv64"),
+    Case(Mode.TRANSPORT, 4, 4, "gcm128-icv96"),
+    Case(Mode.TUNNEL, 4, 6, "gcm128-icv128"),
+    Case(Mode.TUNNEL, 4, 4, "cbc128"),
+    Case(Mode.TUNNEL, 4, 4, "ctr128"),
+    Case(Mode.TUNNEL, 4, 4, "null"),
+]
 LAST = 0x5_FFFF_FFFE
 """The number after the next is the first of the next subspace."""
 KERNEL_ESN = "gcm128-icv128/transport/4-in-4/esn"
@@ -96,8 +135,8 @@ def state_of(case: Case, spi: int, **fields: Any) -> State:
         dst=dst,
         spi=spi,
         mode=case.mode,
-        aead=Algorithm("rfc4106(gcm(aes))", bytes(range(7, 7 + case.key_len + 4)), case.icv),
         encap=Encap(sport=4500, dport=4500) if case.udp else None,
+        **ALL[case.algorithm],
         **fields,
     )
 
@@ -117,15 +156,23 @@ def inside(mode: int, packet: bytes) -> bytes:
 def esp_sa(info: StateInfo, upper: int | None = None) -> str:
     """A line of Wireshark's esp_sa table; `upper` half of the sequence numbers, or None without ESN.
 
-    Addresses as the state's, key and salt together. Without ESN the last two columns are left out: versions before
-    they came warn, those after fill them in.
+    Addresses as the state's, key and salt or nonce together. Without ESN the last two columns are left out: versions
+    before they came warn, those after fill them in.
     """
-    assert info.aead is not None
     family = "IPv4" if len(info.dst) == 4 else "IPv6"
     columns = [family, format_address(info.src), format_address(info.dst), f"0x{info.spi:08x}"]
-    columns += [f"AES-GCM with {info.aead.bits // 8} octet ICV [RFC4106]", f"0x{info.aead.key.hex()}", "NULL", ""]
+    if info.aead is not None:
+        columns += [f"AES-GCM with {info.aead.bits // 8} octet ICV [RFC4106]", f"0x{info.aead.key.hex()}", "NULL", ""]
+    else:
+        assert info.crypt is not None and info.auth_trunc is not None
+        cipher, auth = CIPHERS[info.crypt.name], AUTHS[info.auth_trunc.name, info.auth_trunc.bits]
+        columns += [cipher, _hex(info.crypt.key), auth, _hex(info.auth_trunc.key)]
     columns += [] if upper is None else ["64-bit", f"0x{upper:08x}"]
     return ",".join(f'"{column}"' for column in columns)
+
+
+def _hex(key: bytes) -> str:
+    return f"0x{key.hex()}" if key else ""
 
 
 def pcap(packets: Iterable[bytes]) -> bytes:
@@ -229,8 +276,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Shown]]:
         capture.add(str(case), sealed(state, inner_packets(case)), esp_sa(state.info))
 
     for case in TAMPERED:
-        for what, offset in TOUCHED.items():
+        for what in TOUCHED:
             state = state_of(case, next(spis))
+            offset = {"sequence": 7, "iv": 8, "ciphertext": 8 + state.transform.iv_len, "icv": -1}[what]
             packet = bytearray(sealed(state, inner_packets(case)[-2:-1])[0])
             body = len(split_outer(packet)[0])
             packet[body + offset if offset >= 0 else offset] ^= 0x01
