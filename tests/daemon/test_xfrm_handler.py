@@ -206,6 +206,17 @@ def test_a_state_comes_back_as_it_went_in(kernel: Kernel) -> None:
     assert xfrm_msg.decode_state_notice(reply) == replace(state, current=Current(add_time=int(NOW)))
 
 
+def test_4_3_algorithms_come_back_by_their_long_names(kernel: Kernel) -> None:
+    """And with the length of the ICV: what was asked for as AUTH is both AUTH and AUTH_TRUNC from then on."""
+    crypt, auth = Algorithm("aes", bytes(16)), Algorithm("sha256", bytes(32))
+    kernel.add(replace(STATE, aead=None, crypt=crypt, auth=auth))
+    (reply,) = ask(kernel.handle, XfrmMsg.GETSA, xfrm_msg.encode_state_id(STATE_ID))
+    shown = xfrm_msg.decode_state_notice(reply)
+    assert shown.crypt == Algorithm("cbc(aes)", bytes(16))
+    assert shown.auth == Algorithm("hmac(sha256)", bytes(32))
+    assert shown.auth_trunc == Algorithm("hmac(sha256)", bytes(32), 96)
+
+
 def test_dump_is_multi_and_ends_with_done(kernel: Kernel) -> None:
     """NL-07; with NLM_F_ACK there is no acknowledgement beside DONE. Datagrams fit a 4096-byte buffer."""
     assert [m.type for m in answers(kernel.handle, request(XfrmMsg.GETSA, b"", NLM_F_DUMP))] == [netlink.NLMSG_DONE]
