@@ -82,9 +82,7 @@ VECTORS = [
 
 
 def cipher(name: str, key: str) -> Cipher:
-    make = CRYPTS[name].make
-    assert make is not None
-    return make(Algorithm(name, bytes.fromhex(key)))
+    return CRYPTS[name].make(Algorithm(name, bytes.fromhex(key)))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_published_vectors(name: str, key: str, iv: str, plaintext: str, ciphert
 
 
 def test_every_cipher_offered_has_a_vector() -> None:
-    assert {vector[0] for vector in VECTORS} == {name for name, entry in CRYPTS.items() if entry.make}
+    assert {vector[0] for vector in VECTORS} == set(CRYPTS)
 
 
 @pytest.mark.parametrize("name", ["cbc(aes)", "cbc(des3_ede)"])
@@ -126,5 +124,5 @@ def test_ciphers_are_keyed_late() -> None:
 
 def test_which_ivs_must_be_random() -> None:
     """RFC 3602 section 3 and RFC 3686 section 3.1: unpredictable for CBC, never repeated for counter mode."""
-    random = {name: cipher(name, "00" * entry.key_lens[-1]).random_iv for name, entry in CRYPTS.items() if entry.make}
+    random = {name: cipher(name, "00" * entry.key_lens[-1]).random_iv for name, entry in CRYPTS.items()}
     assert [name for name, chance in random.items() if not chance] == ["rfc3686(ctr(aes))"]
