@@ -1,4 +1,4 @@
-"""T-11, T-12: packets that do not fit, and who is told how much would."""
+"""T-11, T-12, T-21: packets that do not fit, who is told how much would, and who may change that."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from tests.conformance.frames import (
     SO_EE_ORIGIN_ICMP6,
     Complaint,
     complaint,
+    flip,
     inbox,
     outbox,
 )
 from tests.conformance.stage import on_stage
-from tests.system.hosts import Hosts, Tunnel, device_counts, rises
-from xfrmi.lab.traffic import filler
+from tests.netns import in_netns
+from tests.system.hosts import ROUTER, Hosts, Tunnel, device_counts, rises, two_hosts
+from xfrmi.lab.traffic import filler, ping
 from xfrmi.lab.wiretap import ETH_HEADER_LEN, kind
-from xfrmi.wire.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, ICMPV6_PKT_TOOBIG
+from xfrmi.wire.address import pack_address
+from xfrmi.wire.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, ICMPV6_PKT_TOOBIG, frag_needed, packet_too_big
 
 HEADERS = {4: 28, 6: 48}
 """IP and UDP."""
@@ -82,3 +85,38 @@ def test_t12_ipv6_is_never_told_less_than_1280(hosts: Hosts) -> None:
     assert len(arrives(hosts, tunnel, 6, 1280)) == 2
     (frame,) = arrives(hosts, tunnel, 6, 1206)
     assert len(frame) == ETH_HEADER_LEN + 1280
+
+
+INNER_MTU = {4: 1446, 6: 1426}
+NARROW = 1400
+
+
+@in_netns  # on hosts of its own: what is learned stays for ten minutes
+def test_t21_icmp_about_what_we_sent() -> None:
+    """T-21: 1.7: who quotes a valid SPI lowers the path MTU, which the next inner packet learns; who does not, not."""
+    with two_hosts() as hosts:
+        for over, whole in INNER_MTU.items():
+            tunnel = Tunnel(f"over{over}", 40 + over, outer=over)
+            hosts.set_up(tunnel)
+            hosts.clear()
+            assert len(ping(hosts.moon, tunnel.address("sun", 4), 1)) == 1
+            frame = next(frame for frame in hosts.wire("moon") if kind(frame) == "ESP")
+            spi = ETH_HEADER_LEN + {4: 20, 6: 40}[over]
+            for quoted in (flip(frame, spi + 3), flip(frame, spi)):
+                complain(hosts, quoted, over)
+                for inner in (4, 6):
+                    arrives(hosts, tunnel, inner, whole)
+            complain(hosts, frame, over)
+            narrow = whole - 1500 + NARROW
+            for inner in (4, 6):
+                refused(hosts, tunnel, inner, whole, narrow)
+                arrives(hosts, tunnel, inner, narrow)
+
+
+def complain(hosts: Hosts, quoted: bytes, over: int) -> None:
+    """Send moon the router's ICMP error about this frame, as if the link behind the router carried NARROW bytes."""
+    router = pack_address(ROUTER["moon", over])
+    answer = frag_needed if over == 4 else packet_too_big
+    packet = answer(quoted[ETH_HEADER_LEN:], NARROW, router)
+    assert packet is not None
+    hosts.taps["moon"].inject(quoted[6:12] + quoted[:6] + quoted[12:14] + packet)
