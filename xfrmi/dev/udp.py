@@ -60,9 +60,10 @@ MAX_RUN = 65535 - 48
 IP_RECVTOS, IP_RECVTTL, IPV6_FLOWINFO_SEND, IPV6_AUTOFLOWLABEL = 13, 12, 33, 70
 SO_NO_CHECK = 11
 
-_OF_THE_RUN = errno.EIO, errno.EINVAL, errno.EMSGSIZE
-"""Refused as a run, but perhaps not one by one. EIO: the device computes no checksums and this kernel wants it to. The
-others: larger than the device's MTU, of which we have not heard yet."""
+_OF_THE_RUN = errno.EIO, errno.EPERM, errno.EINVAL, errno.EMSGSIZE
+"""Refused as a run, but perhaps not one by one. EIO: the device computes no checksums and this kernel wants it to.
+EPERM: netfilter saw one large packet. EINVAL, EMSGSIZE: larger than the device's MTU, of which we have not heard yet.
+"""
 
 _CONTROL = 256
 _CACHED = 1024
