@@ -58,7 +58,7 @@ AUTHS: dict[str, dict[str, Any]] = {
     "sha384": pair("cbc(aes)", 16, "hmac(sha384)", 48),
     "sha512": pair("cbc(aes)", 16, "hmac(sha512)", 64),
     "sha512-full": pair("cbc(aes)", 16, "hmac(sha512)", 64, 512),
-    "sha1-8": pair("cbc(aes)", 16, "hmac(sha1)", 20, 8),
+    "sha1-32": pair("cbc(aes)", 16, "hmac(sha1)", 20, 32),
     "sha1-long-key": pair("cbc(aes)", 16, "hmac(sha1)", 200),
     "sha1-no-key": pair("cbc(aes)", 16, "hmac(sha1)", 0),
     "rmd160": pair("cbc(aes)", 16, "hmac(rmd160)", 20),

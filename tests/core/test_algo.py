@@ -25,6 +25,7 @@ from xfrmi.core.algo import (
 from xfrmi.core.algo_auth import NoAuth
 from xfrmi.core.algo_authenc import AuthEnc
 from xfrmi.errors import XfrmError
+from xfrmi.wire.xfrm_const import STATE_ESN
 from xfrmi.wire.xfrm_types import Algorithm, StateInfo
 
 NO_CIPHER = "ESP: AEAD or CRYPT must be provided"
@@ -134,6 +135,17 @@ def test_an_icv_of_no_byte_is_none() -> None:
     assert transform_for(StateInfo(crypt=CBC, auth=Algorithm("digest_null", b""))).icv_len == 0
 
 
+@pytest.mark.parametrize(("bits", "fine"), [(8, False), (31, False), (32, True)])
+def test_esn_takes_four_bytes_of_icv(bits: int, fine: bool) -> None:
+    """As many as its upper half has: the kernel puts that where the ICV will be."""
+    info = StateInfo(crypt=CBC, auth_trunc=Algorithm("hmac(sha1)", bytes(20), bits), flags=STATE_ESN)
+    if fine:
+        assert transform_for(info).icv_len == 4
+    else:
+        assert refusal(info) == (errno.EINVAL, INIT_FAILED)
+    assert transform_for(StateInfo(crypt=CBC, flags=STATE_ESN)).icv_len == 0
+
+
 KEY_LENS = [
     *[("aead", name, entry.key_lens, entry.icv_bits[0]) for name, entry in AEADS.items()],
     *[("crypt", name, entry.key_lens, 0) for name, entry in CRYPTS.items()],
@@ -152,7 +164,8 @@ def test_keys_of_every_length(kind: str, name: str, key_lens: tuple[int, ...], b
             transform = transform_for(StateInfo(**fields))
             transform.seal(bytes(8), b"", bytes(transform.iv_len), bytes(16))
         else:
-            assert refusal(StateInfo(**fields)) == (errno.EINVAL, INIT_FAILED)
+            extack = INIT_FAILED if kind == "aead" else ""
+            assert refusal(StateInfo(**fields)) == (errno.EINVAL, extack)
 
 
 @pytest.mark.parametrize("name", [name for name in AUTHS if name.startswith("hmac")])

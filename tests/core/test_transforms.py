@@ -28,7 +28,7 @@ authenticated = pytest.mark.parametrize("fields", AUTHENTICATED.values(), ids=AU
 
 
 def state(fields: dict[str, Any], **more: Any) -> State:
-    """Its random IVs are always the same: an ICV of one byte would be right by chance now and then."""
+    """Its random IVs are always the same, so that a test does the same each time."""
     usual: dict[str, Any] = {"src": "192.0.2.1", "dst": "192.0.2.2", "spi": 0x1001, "mode": Mode.TUNNEL}
     return State(**usual | {"random": lambda length: bytes(range(length))} | fields | more)
 

@@ -28,6 +28,7 @@ from xfrmi.core.algo_authenc import AuthEnc
 from xfrmi.core.algo_cipher import Cipher
 from xfrmi.core.transform import Transform
 from xfrmi.errors import XfrmError
+from xfrmi.wire.xfrm_const import STATE_ESN
 from xfrmi.wire.xfrm_types import Algorithm, StateInfo
 
 INIT_FAILED = "Kernel was unable to initialize cryptographic operations"
@@ -157,17 +158,19 @@ def settled(info: StateInfo) -> dict[str, Any]:
 
 def transform_for(info: StateInfo) -> Transform:
     """The transform of a state that `attach` has found fine. Raises XfrmError EINVAL for a key of the wrong length,
-    and for authentication without encryption, which takes an explicit ecb(cipher_null)."""
+    an ICV that is too short, and for authentication without encryption, which takes an explicit ecb(cipher_null)."""
     if info.aead is not None:
         aead = AEADS[info.aead.name]
-        _check_key(info.aead, aead.key_lens)
+        _check_key(info.aead, aead.key_lens, INIT_FAILED)
         return aead.make(info.aead)
     if info.crypt is None:
         raise XfrmError(errno.EINVAL, "ESP: AEAD or CRYPT must be provided")
     algorithm = _auth_of(info)
     auth, crypt = AUTHS[algorithm.name], CRYPTS[_long(info.crypt.name)]
-    if auth.full_bits and algorithm.bits < 8:
-        raise XfrmError(errno.EINVAL, INIT_FAILED, f"an ICV of {algorithm.bits} bits is not a byte")
+    shortest = 4 if info.flags & STATE_ESN else 1
+    if auth.full_bits and algorithm.bits < 8 * shortest:
+        detail = f"{algorithm.bits} bits of ICV are fewer than {shortest} bytes"
+        raise XfrmError(errno.EINVAL, INIT_FAILED, detail)
     _check_key(info.crypt, crypt.key_lens)
     if auth.key_lens:
         _check_key(algorithm, auth.key_lens)
@@ -181,13 +184,14 @@ def _auth_of(info: StateInfo) -> Algorithm:
     return Algorithm(name, algorithm.key, algorithm.bits or AUTHS[name].default_bits)
 
 
-def _check_key(algorithm: Algorithm, key_lens: tuple[int, ...]) -> None:
+def _check_key(algorithm: Algorithm, key_lens: tuple[int, ...], extack: str = "") -> None:
+    """The kernel has words for a wrong key of a combined mode only."""
     if len(algorithm.key) not in key_lens:
         first, last = key_lens[0], key_lens[-1]
         every = key_lens == tuple(range(first, last + 1)) and last > first
         lengths = f"{first} to {last}" if every else ", ".join(map(str, key_lens))
         detail = f'"{algorithm.name}" takes keys of {lengths} bytes (salt or nonce included), not {len(algorithm.key)}'
-        raise XfrmError(errno.EINVAL, INIT_FAILED, detail)
+        raise XfrmError(errno.EINVAL, extack, detail)
 
 
 def _long(name: str) -> str:
