@@ -22,7 +22,7 @@ from tests.core.samples import Log
 from xfrmi.core import Interface, PolicyInfo, Selector
 from xfrmi.core import events as ev
 from xfrmi.core.router import Route
-from xfrmi.wire.address import pack_address
+from xfrmi.wire.address import format_address, pack_address
 from xfrmi.wire.fragment import fragment_ipv4
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import (
@@ -393,3 +393,40 @@ def test_a_policy_id_is_what_deletes_it() -> None:
     deleted = pair.left.engine.delete_policy(PolicyId(ANY, Dir.OUT, 42), NOW)
     assert deleted.if_id == 42
     assert pair.emit(PACKET) == [] and pair.left.moved() == {}
+
+
+def test_TX_10_a_loop_through_several_devices() -> None:
+    """Caught where it begins; a peer that is reached through another device is none, nor is one whose packets end
+    there (docs/deviations.md)."""
+    ways = {OUTER[4][1]: 11, "192.0.2.9": 12, "192.0.2.10": 10}  # peer -> the device towards it
+    host = Host()
+
+    def route(dst: bytes, src: bytes, ifindex: int, mark: int) -> Route:
+        return Route(1500, ifindex or ways.get(format_address(dst), 2), src or bytes(len(dst)))
+
+    host.router.route = route  # type: ignore[method-assign]
+    devices = []
+    for number, peer in enumerate((OUTER[4][1], "192.0.2.9", "192.0.2.10")):
+        device = host.interface(f"xfrm{number}", 42 + number)
+        device.ifindex = 10 + number
+        devices.append(device)
+        host.engine.add_state(tunnel_state(OUTER[4][0], peer, 0x1000 + number, 42 + number), NOW)
+        for info in policies(OUTER[4][0], peer, 42 + number, out=True):
+            host.engine.add_policy(info, NOW)
+
+    def sent() -> int:
+        host.router.generation += 1
+        return len(send(host, devices[0], PACKET)[0])
+
+    assert sent() == 0
+    assert raised(devices[0]) == {"tx_errors": 1, "tx_dropped": 1, "collisions": 1}
+    assert raised(devices[1]) == raised(devices[2]) == {} and host.moved() == {}
+    ways["192.0.2.10"] = 2
+    assert sent() == 1, "a tunnel in a tunnel in a tunnel"
+    ways["192.0.2.10"] = 12
+    assert sent() == 1, "the last one's own loop, which is counted there"
+    ways["192.0.2.10"] = 11
+    assert sent() == 0, "the others circle"
+    host.engine.delete_state(StateId(pack_address("192.0.2.9"), 0x1001), NOW)
+    assert sent() == 1, "which ends in the second"
+    assert host.moved() == {}

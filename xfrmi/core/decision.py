@@ -13,7 +13,7 @@ from xfrmi.core.resolve import OWN_ENDS
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.errors import Drop
 from xfrmi.wire.flow import Flow
-from xfrmi.wire.xfrm_const import Action, Dir, Mode, XfrmStat
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, IPPROTO_UDP, Action, Dir, Mode, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 class Loop(Exception):
-    """TX-10: the outer packet would come back into the device it came from."""
+    """TX-10: the outer packet would come back into the device it came from, at once or through others of ours."""
 
 
 class Decision:
@@ -83,7 +83,7 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         raise Refused(None, "the policy demands no transform, and plaintext never leaves an xfrm interface")  # TX-07
     if states[0].if_id != interface.if_id:
         raise Refused(None, "the state belongs to another if_id")  # TX-08
-    if way is None:
+    if way is None or _circles(engine, (interface,), *way, now):
         raise Loop
     path, route = way
     mtu = route.mtu
@@ -136,6 +136,26 @@ def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Pa
     if route is None:
         raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the peer")
     return None if loops else (path, route)
+
+
+def _circles(engine: Engine, passed: tuple[Interface, ...], path: Path, route: Route, now: float) -> bool:
+    """Will the outer packet, on its way through other devices of ours, be back in one that it has `passed`? Each pass
+    makes it larger, and without DF more of them, so that it would never end."""
+    onward = next((i for i in engine.interfaces if route.ifindex and i.ifindex == route.ifindex and not i.away), None)
+    if onward is None:
+        return False
+    if onward in passed:
+        return True
+    in_udp = path.dport != 0
+    protocol = IPPROTO_UDP if in_udp else IPPROTO_ESP
+    flow = Flow(path.family, path.src, path.dst, protocol, path.sport, path.dport, in_udp)
+    policies = engine.spd.lookup_all(Dir.OUT, onward.if_id, flow, 0, onward.link)
+    try:
+        states = _resolve(engine, onward, policies, flow, now)
+        way = _way_out(engine, onward, states[-1]) if states else None
+    except Refused:  # its end, which is counted there
+        return False
+    return way is not None and _circles(engine, (*passed, onward), *way, now)
 
 
 def _source(engine: Engine, template: Template) -> bytes:
