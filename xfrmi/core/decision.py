@@ -31,7 +31,7 @@ IPV4_MIN_MTU = 68
 """What every link carries (RFC 791 3.2): nothing smaller is told to a sender, however little the states leave."""
 
 LIFETIME = 1.0
-"""Seconds a decision may be reused, so that a path MTU learned by the kernel is noticed within that time."""
+"""Seconds a decision may be reused: what nobody announces is noticed within that time, once the router knows of it."""
 
 
 class Refused(Exception):
