@@ -217,16 +217,16 @@ class Spd:
 
     # Bookkeeping -------------------------------------------------------------------------------------------------
 
-    def _add(self, policy: Policy, replaced: Policy | None, now: float) -> None:
-        policy.index = replaced.index if replaced is not None else self._choose_index(policy.dir, policy.index)
-        if replaced is not None and replaced.priority == policy.priority:
-            policy.rank = replaced.rank
-        else:
     def point(self, policy: Policy, templates: tuple[Template, ...]) -> None:
         """Give a policy other templates."""
         policy.point(templates)
         self.generation += 1
 
+    def _add(self, policy: Policy, replaced: Policy | None, now: float) -> None:
+        policy.index = replaced.index if replaced is not None else self._choose_index(policy.dir, policy.index)
+        if replaced is not None and replaced.priority == policy.priority:
+            policy.rank = replaced.rank
+        else:
             self._next_position += 1
             policy.rank = (policy.priority, self._next_position)
         self._policies[policy.identity] = policy
