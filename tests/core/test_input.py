@@ -7,9 +7,10 @@ import pytest
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Host, Pair, forge, policies, raised, receive, tunnel_state
 from xfrmi.core import Interface, PolicyInfo, Selector, Template
+from xfrmi.core.esp import seal
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.icmp import host_unreachable
-from xfrmi.wire.ip import split_outer
+from xfrmi.wire.ip import checksum, pseudo_header_sum, split_outer
 from xfrmi.wire.xfrm_const import (
     IPPROTO_IPIP,
     IPPROTO_UDP,
@@ -20,7 +21,7 @@ from xfrmi.wire.xfrm_const import (
     Mode,
     PolicyType,
 )
-from xfrmi.wire.xfrm_types import Limits, Mark, PolicyId, StateId
+from xfrmi.wire.xfrm_types import Encap, Limits, Mark, PolicyId, StateId
 
 ANY = Selector.parse("0.0.0.0/0")
 PACKET = udp(*INNER[4])
@@ -340,6 +341,38 @@ def test_an_inner_packet_that_is_not_whole(inner: bytes, delivered: bool) -> Non
     pair = Pair()
     assert receive(pair.right.engine, [forge(inner, IPPROTO_IPIP)]) == [inner] * delivered
     assert raised(pair.xfrm_right) == RECEIVED and pair.right.moved() == {}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("encap", [Encap(), None])
+def test_transport_mode_through_a_nat(version: int, encap: Encap | None) -> None:
+    """RFC 3948 3.1.2: the NAT has changed the source, which the checksum inside covers. Without UDP there was none."""
+    pair = Pair()
+    packet = udp(*OUTER[version])
+    fields = {"mode": Mode.TRANSPORT, "flags": 0, "encap": encap, "reqid": 2}
+    for host in (pair.left, pair.right):
+        host.engine.add_state(tunnel_state(*OUTER[version], 0x77, **fields), NOW)
+    sealed = bytes(seal(pair.left.engine.get_state(StateId(OUTER[version][1], 0x77)), packet, NOW))
+    any_of_it = Selector.parse("::/0" if version == 6 else "0.0.0.0/0")
+    only(pair, PolicyInfo(any_of_it, Dir.FWD, 42, (Template(*OUTER[version], reqid=2, mode=Mode.TRANSPORT),)))
+    source = slice(12, 16) if version == 4 else slice(8, 24)
+    changed = bytearray(sealed)
+    changed[source.stop - 1] ^= 0x55
+    (inner,) = receive(pair.right.engine, [bytes(changed)])
+    assert inner[source] == changed[source] != packet[source]
+    start = 20 if version == 4 else 40
+    pseudo = pseudo_header_sum(inner[12:20] if version == 4 else inner[8:40], IPPROTO_UDP, len(inner) - start)
+    assert (checksum(inner[start:], pseudo) == 0) == (encap is not None)
+    assert inner[start : start + 6] + inner[start + 8 :] == packet[start : start + 6] + packet[start + 8 :]
+
+
+def test_a_packet_of_another_version_than_announced() -> None:
+    """As captured ("next header 4 with IPv6 inside"): received, and refused by the IP it is announced for."""
+    pair = Pair()
+    inner = udp(*INNER[6])
+    assert receive(pair.right.engine, [forge(inner, IPPROTO_IPIP)]) == []
+    assert raised(pair.xfrm_right) == {"rx_packets": 1, "rx_bytes": len(inner)}
+    assert pair.right.moved() == {}
 
 
 def test_LT_01_a_state_that_ends_within_a_burst() -> None:

@@ -15,6 +15,7 @@ from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
 from xfrmi.errors import Drop
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.xfrm_const import IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP, Mode, SaDir, XfrmStat
+from xfrmi.wire.xfrm_event_msg import AE_CAUSE_UPDATE
 from xfrmi.wire.xfrm_info_msg import SadInfo
 from xfrmi.wire.xfrm_types import Algorithm, Current, Encap, Limits, Mark, Replay, ReplayEsn, Selector, StateInfo
 
@@ -571,7 +572,7 @@ def test_set_replay_moves_counters_and_keeps_the_iv_counter() -> None:
     shown = state.snapshot()
     assert (shown.replay, shown.current) == (Replay(100, 50, 7), Current(1, 2, 3, 4))
     assert (state.iv_counter, shown.stats.replay_window, state.sequence.next()) == (1, 5, 101)
-    assert log == [events.StateReplaySet(shown)]
+    assert log == [events.StateReplayed(shown, AE_CAUSE_UPDATE)]
     assert sad.delete(state_id(), NOW) is state
 
 
@@ -624,7 +625,7 @@ def test_when_all_are_gone_the_index_is_empty() -> None:
     assert [state.spi for state in sad.dump()] == [0x100]
     sad.delete(state_id(0x100), NOW)
     tables = {name: table for name, table in vars(sad._index).items() if isinstance(table, dict)}
-    assert len(tables) == 6
+    assert len(tables) == 7
     assert not any(tables.values())
 
 

@@ -43,10 +43,12 @@ class StateExpired:
 
 
 @dataclass(frozen=True, slots=True)
-class StateReplaySet:
-    """NEWAE: replay counters or lifetimes of a state were set by request; group AEVENTS."""
+class StateReplayed:
+    """NEWAE: the replay counters of a state have moved, or were set by request; group AEVENTS. See aevents.py."""
 
     info: StateInfo
+    cause: int
+    """One of xfrm_event_msg.AE_CAUSE_..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ Event = (
     | StateUpdated
     | StateDeleted
     | StateExpired
-    | StateReplaySet
+    | StateReplayed
     | StatesFlushed
     | PolicyAdded
     | PolicyUpdated

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfrmi.core.burst import open_burst
+from xfrmi.core.mode_tunnel import OtherFamily
 from xfrmi.core.policy_check import check_input, is_icmp, quoted_flow
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.core.state import KM_DEAD
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
 from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
-from xfrmi.wire.ip import split_outer, trim, upper_layer
+from xfrmi.wire.ip import renew_checksum, split_outer, trim, upper_layer
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ICMP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
 from xfrmi.wire.xfrm_types import NO_MARK
 
@@ -114,10 +115,14 @@ def _open_run(
 ) -> None:
     # 2 open
     packets, drops = open_burst(state, datagrams, now)
+    if engine.sad.aevents.listeners:
+        engine.sad.aevents.moved((state,), now)
     came = Way((*way.secpath, state), way.verified, way.mark)
     inside: list[Datagram] = []
     if state.mode == Mode.TRANSPORT:
         packets, inside = _esp_inside(packets)
+        if state.encap is not None:
+            _renew_checksums(packets)
     # 3 device
     interface = engine.interfaces.for_state(state.if_id)
     late: list[Datagram] = []
@@ -153,6 +158,14 @@ def _esp_inside(packets: list[Buffer]) -> tuple[list[Buffer], list[Datagram]]:
         else:
             others.append(packet)
     return others, inside
+
+
+def _renew_checksums(packets: list[Buffer]) -> None:
+    """A NAT on the way has changed addresses that TCP and UDP have in their checksums (RFC 3948 3.1.2). A kernel takes
+    these for right, since the ICV has been; a packet on its way into a TUN cannot be marked so, they are made right."""
+    for packet in packets:
+        assert isinstance(packet, bytearray)  # transport mode puts each together
+        renew_checksum(packet)
 
 
 def _receive(
@@ -207,6 +220,8 @@ def _count(interface: Interface, state: State, packets: list[Buffer]) -> None:
 
 def _check(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: float) -> Verdict | None:
     """None where the packet is refused."""
+    if type(packet) is OtherFamily:
+        return None
     try:
         packet = trim(packet)  # TFC padding is no part of the packet
         key = flow_key(packet)

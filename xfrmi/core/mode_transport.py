@@ -4,9 +4,8 @@ The header travels in the clear and is used again at the other end, with the pro
 and the length made right. Fragments are protected like whole datagrams, as the kernel does for packets that reach it
 already fragmented; the peer, which reassembles before it decrypts, cannot open them (RFC 4303 3.3.4 would refuse).
 
-A NAT on the way changes addresses that TCP and UDP have in their checksums, out of its reach. A kernel takes these for
-right in a state that encapsulates in UDP, since the ICV has said so; here they are made right (RFC 3948 3.1.2): the
-packet goes through a TUN, which cannot say that of it.
+A NAT on the way changes addresses that TCP and UDP have in their checksums, out of its reach. What is opened here is
+what the peer has sealed, to the byte; input.py makes such checksums right.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from xfrmi.wire.ip import (
     extension_header,
     ipv4_header_checksum,
     ipv6_transport_offset,
-    renew_checksum,
 )
 from xfrmi.wire.xfrm_const import XfrmStat
 
@@ -68,8 +66,6 @@ class TransportIPv4(Transport):
         inner[IPV4_TOTAL_LENGTH] = (len(inner) + len(payload)).to_bytes(2, "big")
         inner[IPV4_CHECKSUM] = ipv4_header_checksum(inner).to_bytes(2, "big")
         inner += payload
-        if self._udp:
-            renew_checksum(inner)
         return inner
 
 
@@ -99,6 +95,4 @@ class TransportIPv6(Transport):
         inner[previous] = next_header
         inner[IPV6_PAYLOAD_LENGTH] = (end - IPV6_HEADER_LEN + len(payload)).to_bytes(2, "big")
         inner += payload
-        if self._udp:
-            renew_checksum(inner)
         return inner

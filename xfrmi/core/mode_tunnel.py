@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from xfrmi.core.state import State
 
 
+class OtherFamily(bytes):
+    """An inner packet of another version than its next header announces. The device has received it, and the IP it is
+    announced for refuses it; a TUN, which asks the version only, would call in the other one."""
+
+
 class Tunnel:
     """What both outer families share: the way in."""
 
@@ -64,8 +69,7 @@ class Tunnel:
         else:
             other = 4
         if payload[0] >> 4 == other:
-            # The IP it is announced for will refuse it. A TUN asks the version only and would call in the other one.
-            return b"\0" + payload[1:]
+            return OtherFamily(payload)
         outer_tos = tos_of(header)
         if self._decap_dscp or (outer_tos & ECN_MASK == CE and self._ecn):
             return self._with_outer_tos(payload, outer_tos, next_header)

@@ -175,6 +175,8 @@ def _send_run(
     now: float,
 ) -> None:
     sealed, drops = _seal(decision.states, run, now)
+    if engine.sad.aevents.listeners:
+        engine.sad.aevents.moved(decision.states, now)
     late: list[Buffer] = []
     for index, drop in drops:
         if drop.stat == XfrmStat.OUT_STATE_INVALID and decision.generation != engine.generation:
@@ -207,6 +209,8 @@ def _send_super(
         sealed, drops = seal_burst(decision.states[0], packet, now)
     else:
         sealed, drops = _seal(decision.states, segment(packet), now)
+    if engine.sad.aevents.listeners:
+        engine.sad.aevents.moved(decision.states, now)
     if drops:
         _abort(engine, interface, drops[0][1])
         _group(interface, decision, sealed, [None] * len(sealed), outgoing)

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.core.acquire import acquires_wanted, larval_for_flow, larval_for_spi
+from xfrmi.core.aevents import Aevents, restart, set_thresholds
 from xfrmi.core.events import (
     Acquire,
     EventSink,
@@ -28,12 +29,11 @@ from xfrmi.core.events import (
     StateAdded,
     StateDeleted,
     StateExpired,
-    StateReplaySet,
+    StateReplayed,
     StatesFlushed,
     StateUpdated,
 )
 from xfrmi.core.lifetime import check_times
-from xfrmi.core.replay import make_sequence, make_window
 from xfrmi.core.resolve import ends_of, find
 from xfrmi.core.sad_check import IPSEC_PROTO_ANY, check_esn_update, check_id, check_spi_request, duplicate, no_state
 from xfrmi.core.spd_check import check_policy
@@ -42,7 +42,8 @@ from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
 from xfrmi.core.timers import FIRST_LOOK, Timers
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.address import any_address
-from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, SaDir, XfrmStat
+from xfrmi.wire.xfrm_const import SaDir, XfrmStat
+from xfrmi.wire.xfrm_event_msg import AE_CAUSE_UPDATE
 from xfrmi.wire.xfrm_info_msg import SadInfo
 from xfrmi.wire.xfrm_types import Current, Replay, ReplayEsn, StateId, StateInfo, Template
 
@@ -66,6 +67,7 @@ class Sad:
         self._random = random
         self._index = StateIndex()
         self._timers: Timers[State] = Timers()
+        self.aevents = Aevents(emit)
         self._acquire_seq = 0
         self._hash_buckets = HASH_BUCKETS
         # One bound method for all states.
@@ -165,8 +167,11 @@ class Sad:
         replay: Replay | None = None,
         replay_esn: ReplayEsn | None = None,
         current: Current | None = None,
+        replay_thresh: int | None = None,
+        etimer_thresh: int | None = None,
     ) -> State:
-        """NEWAE: sequence numbers, window and lifetime counters from outside. The IV counter is not touched.
+        """NEWAE: sequence numbers, window and lifetime counters from outside, and when aevents tell of them (packets,
+        tenths of a second). The IV counter is not touched.
 
         What does not suit the kind of the state's window is ignored. Raises XfrmError ESRCH, EINVAL.
         """
@@ -174,15 +179,17 @@ class Sad:
         old_esn = state.info.replay_esn
         if replay_esn is not None and old_esn is not None:
             check_esn_update(old_esn, replay_esn)
-            _restart(state, replace(state.info, replay_esn=replay_esn))
+            restart(state, replace(state.info, replay_esn=replay_esn))
         elif replay is not None and old_esn is None:
-            _restart(state, replace(state.info, replay=replay))
+            restart(state, replace(state.info, replay=replay))
         if current is not None:
             with self._index.moving(state):
                 state.add_time = current.add_time
             state.bytes, state.packets, state.use_time = current.bytes, current.packets, current.use_time
+        set_thresholds(state, replay_thresh, etimer_thresh)
+        self.aevents.reset(state)
         self.generation += 1
-        self._emit(StateReplaySet(state.snapshot()))
+        self._emit(StateReplayed(state.snapshot(), AE_CAUSE_UPDATE))
         return state
 
     def alloc_spi(self, info: StateInfo, low: int, high: int, now: float) -> State:
@@ -303,9 +310,11 @@ class Sad:
             again = check_times(state, int(now))
             if again is not None:
                 self._timers.set(state, now + again - int(now))
+        self.aevents.tick(now)
 
     def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
+        deadlines = self._timers.next_deadline(), self.aevents.next_deadline()
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _limit_reached(self, state: State, hard: bool) -> None:
         """A limit of whatever kind: a soft one is announced once, a hard one ends the state at once (3.3)."""
@@ -352,6 +361,7 @@ class Sad:
         """Only this: no event."""
         self._index.remove(state)
         self._timers.cancel(state)
+        self.aevents.forget(state)
         state.km = KM_DEAD
         state.on_limit = state.on_mapping = None
         self.generation += 1
@@ -380,11 +390,3 @@ class Sad:
 
 def _first(larvals: Iterator[State], mark: int, pcpu: int | None) -> State | None:
     return next((larval for larval in larvals if has_mark(larval, mark) and larval.info.pcpu == pcpu), None)
-
-
-def _restart(state: State, info: StateInfo) -> None:
-    """Let the counters of `state` continue from those in `info`; its drop counts stay."""
-    window = make_window(info)
-    window.late, window.replayed = state.window.late, state.window.replayed
-    state.info, state.window = info, window
-    state.sequence = make_sequence(info, bool(state.extra_flags & SA_XFLAG_OSEQ_MAY_WRAP))

@@ -67,12 +67,12 @@ class Events:
         """`groups`: Group bits. The caller sends what it finds in the subscriber's queue."""
         subscriber = Subscriber(groups, wake)
         self._subscribers.append(subscriber)
-        self._count_acquire_listeners()
+        self._count_listeners()
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.remove(subscriber)
-        self._count_acquire_listeners()
+        self._count_listeners()
 
     @contextmanager
     def caused_by(self, request: netlink.Message) -> Iterator[None]:
@@ -91,6 +91,11 @@ class Events:
             for subscriber in listeners:
                 subscriber.put(datagram)
 
-    def _count_acquire_listeners(self) -> None:
-        """Larval states are made only while somebody listens for acquires (7.6)."""
-        self._engine.acquire_listeners = sum(1 for s in self._subscribers if s.groups & Group.ACQUIRE.bit)
+    def _count_listeners(self) -> None:
+        """Larval states are made only while somebody listens for acquires (7.6), and counters are compared only while
+        somebody listens for aevents (3.7)."""
+        self._engine.acquire_listeners = self._listeners(Group.ACQUIRE)
+        self._engine.sad.aevents.listeners = self._listeners(Group.AEVENTS)
+
+    def _listeners(self, group: Group) -> int:
+        return sum(1 for subscriber in self._subscribers if subscriber.groups & group.bit)

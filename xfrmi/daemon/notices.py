@@ -18,7 +18,7 @@ _GROUPS: dict[type, Group] = {
     core.StateDeleted: Group.SA,
     core.StatesFlushed: Group.SA,
     core.StateExpired: Group.EXPIRE,
-    core.StateReplaySet: Group.AEVENTS,
+    core.StateReplayed: Group.AEVENTS,
     core.PolicyAdded: Group.POLICY,
     core.PolicyUpdated: Group.POLICY,
     core.PolicyDeleted: Group.POLICY,
@@ -73,9 +73,8 @@ def _encode(event: core.Event) -> tuple[XfrmMsg, bytes]:
             return XfrmMsg.DELSA, sa_msg.encode_state_deleted(info)
         case core.StateExpired(info, hard):
             return XfrmMsg.EXPIRE, event_msg.encode_state_expiry(event_msg.StateExpiry(info, hard), reply=True)
-        case core.StateReplaySet(info):
-            flags = event_msg.AE_CAUSE_UPDATE
-            return XfrmMsg.NEWAE, event_msg.encode_aevent(aevent(info, flags), reply=True)
+        case core.StateReplayed(info, cause):
+            return XfrmMsg.NEWAE, event_msg.encode_aevent(aevent(info, cause), reply=True)
         case core.StatesFlushed(proto):
             return XfrmMsg.FLUSHSA, sa_msg.encode_flush_states(proto)
         case core.PolicyAdded(info):

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from xfrmi.core.aevents import thresholds_of
 from xfrmi.core.selector import prefix_of
-from xfrmi.core.state import KM_VALID
 from xfrmi.daemon.credentials import Credentials, may_configure
 from xfrmi.daemon.handler import Handler
 from xfrmi.daemon.notices import aevent
@@ -32,9 +32,6 @@ Reply = tuple[XfrmMsg, bytes] | None
 
 _MAX_TYPE = max(XfrmMsg)
 IPSEC_PROTO_ANY = 255
-AEVENT_THRESHOLDS = 2, 10
-"""Packets and tenths of a second, those of every valid state (sysctl net.core.xfrm_aevent_rseqth, xfrm_aevent_etime):
-NEWAE cannot change them, since no aevents are sent because of them."""
 
 
 class XfrmHandler(Handler):
@@ -126,13 +123,15 @@ class XfrmHandler(Handler):
         return None
 
     def _set_replay(self, wanted: xfrm_msg.Aevent) -> Reply:
-        self._engine.sad.set_replay(wanted.id, wanted.replay, wanted.replay_esn, wanted.current)
+        self._engine.sad.set_replay(
+            wanted.id, wanted.replay, wanted.replay_esn, wanted.current, wanted.replay_thresh, wanted.etimer_thresh
+        )
         return None
 
     def _get_replay(self, wanted: xfrm_msg.Aevent) -> Reply:
         state = self._engine.sad.find(wanted.id)
-        thresholds = AEVENT_THRESHOLDS if state.km == KM_VALID else (0, 0)
-        return XfrmMsg.NEWAE, xfrm_msg.encode_aevent(aevent(state.snapshot(), wanted.flags, thresholds), reply=True)
+        told = aevent(state.snapshot(), wanted.flags, thresholds_of(state))
+        return XfrmMsg.NEWAE, xfrm_msg.encode_aevent(told, reply=True)
 
     def _count_states(self, flags: int) -> Reply:
         return XfrmMsg.NEWSADINFO, xfrm_msg.encode_sad_info(self._engine.sad.counts(), flags)

@@ -15,6 +15,7 @@ and raises XfrmError where the kernel would refuse its form. What a state may sa
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from errno import EINVAL
 from struct import Struct
 from typing import Final, NamedTuple
@@ -45,7 +46,9 @@ from xfrmi.wire.xfrm_struct import (
     Fields,
     address,
     address_attr,
+    current_attr,
     current_of,
+    get_current,
     get_mark,
     get_number,
     get_optional_u32,
@@ -59,7 +62,7 @@ from xfrmi.wire.xfrm_struct import (
     state_id_of,
     unfit,
 )
-from xfrmi.wire.xfrm_types import NO_STATS, Mark, StateId, StateInfo, StateStats
+from xfrmi.wire.xfrm_types import NO_STATS, UNUSED, Mark, StateId, StateInfo, StateStats
 
 STATE: Final = Struct(f"={SELECTOR_FORMAT}16s4sB3x16s{LIMITS_FORMAT}{CURRENT_FORMAT}5IHBBB7x")
 """xfrm_usersa_info, 224 bytes: sel, id (daddr, spi, proto), saddr, lft, curlft, stats, seq, reqid, family, mode,
@@ -158,10 +161,19 @@ def state_attrs(info: StateInfo, *, reply: bool) -> bytes:
     return b"".join(parts)
 
 
+def _request_attrs(info: StateInfo) -> bytes:
+    """What is said of a state only when it is made."""
+    parts = [current_attr(info.current)] if any(info.current) else []
+    for kind, value in ((Xfrma.REPLAY_THRESH, info.replay_thresh), (Xfrma.ETIMER_THRESH, info.etimer_thresh)):
+        if value is not None:
+            parts.append(attr_u32(kind, value))
+    return b"".join(parts)
+
+
 def encode_state(info: StateInfo, *, reply: bool = False) -> bytes:
     """A NEWSA or UPDSA body; `reply` for what the server sends (see state_attrs). XfrmError if a number has no room."""
     try:
-        return state_struct(info) + state_attrs(info, reply=reply)
+        return state_struct(info) + state_attrs(info, reply=reply) + (b"" if reply else _request_attrs(info))
     except (struct.error, OverflowError):
         raise unfit(info) from None
 
@@ -172,7 +184,8 @@ def decode_state(message: Message) -> StateInfo:
     info = state_of(STATE.unpack_from(message.body), attrs)
     if info.mode != Mode.IPTFS and not IPTFS_ATTRS.isdisjoint(attrs):
         raise XfrmError(EINVAL, "IP-TFS options can only be used in IP-TFS mode", f"the mode is {info.mode}")
-    return info
+    # Counters count from XFRMA_LTIME_VAL; those of the fixed part are for dumps.
+    return replace(info, current=get_current(attrs) or UNUSED)
 
 
 def decode_state_notice(message: Message) -> StateInfo:
@@ -227,6 +240,8 @@ def state_of(wire: Fields, attrs: Attrs) -> StateInfo:
         lastused=0 if lastused is None else get_u64(lastused),
         mtimer_thresh=get_number(attrs, Xfrma.MTIMER_THRESH),
         nat_keepalive_interval=get_number(attrs, Xfrma.NAT_KEEPALIVE_INTERVAL),
+        replay_thresh=get_optional_u32(attrs, Xfrma.REPLAY_THRESH),
+        etimer_thresh=get_optional_u32(attrs, Xfrma.ETIMER_THRESH),
         pcpu=get_optional_u32(attrs, Xfrma.SA_PCPU),
         offload=None if offload is None else _OFFLOAD.unpack_from(offload),
         sec_ctx=get_sec_ctx(attrs),

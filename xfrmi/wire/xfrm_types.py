@@ -215,6 +215,10 @@ class StateInfo:
     nat_keepalive_interval: int = 0
     """Seconds, 0 off."""
     pcpu: int | None = None
+    replay_thresh: int | None = None
+    """Packets from one aevent to the next; requests only, None: the default."""
+    etimer_thresh: int | None = None
+    """Tenths of a second likewise."""
     offload: tuple[int, int] | None = None
     """XFRMA_OFFLOAD_DEV: (ifindex, flags)."""
     sec_ctx: bytes | None = None
