@@ -74,6 +74,7 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         raise Refused(None, "no policy")
     blocked = any(policy.action == Action.BLOCK for policy in policies)
     states = _resolve(engine, interface, policies, flow, now) if not blocked else ()
+    limits = _limits(engine, interface, states)
     way = _way_out(engine, interface, states[-1]) if states else None
     for policy in policies:  # not before: a policy whose templates find no state has not been used (OUT-04)
         policy.use_time = int(now)
@@ -87,11 +88,10 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
         raise Loop
     path, route = way
     mtu = route.mtu
-    for state in reversed(states):
+    for state, limit in zip(reversed(states), reversed(limits), strict=True):
         state.path_mtu = mtu
-        mtu = state.mtu(mtu)
-    mtu = max(min(mtu, interface.mtu), IPV4_MIN_MTU)
-    return Decision(states, path, mtu, now + LIFETIME, engine.generation)
+        mtu = min(state.mtu(mtu), limit)
+    return Decision(states, path, max(mtu, IPV4_MIN_MTU), now + LIFETIME, engine.generation)
 
 
 def _resolve(
@@ -115,6 +115,22 @@ def _resolve(
     except Drop as drop:
         raise Refused(drop.stat, drop.reason) from None
     return tuple(states)
+
+
+def _limits(engine: Engine, interface: Interface, states: Sequence[State]) -> list[int]:
+    """For each state the MTU of the route that its packet has before: the device's, or towards the end of the tunnel
+    inside. There has to be such a route, though the packet does not take it. Raises Refused."""
+    limits = [interface.mtu]
+    for state in states[:-1]:
+        limit = limits[-1]
+        if state.mode != Mode.TRANSPORT:
+            path = state.path
+            route = engine.router.route(path.dst, path.src, 0, path.mark)
+            if route is None:
+                raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the end of an inner tunnel")
+            limit = route.mtu
+        limits.append(limit)
+    return limits
 
 
 def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Path, Route] | None:
