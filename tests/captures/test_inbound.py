@@ -1,5 +1,5 @@
-"""Inbound captures: forged packets come off the wire; what xfrm0 delivers, what a socket reads, which counters move, and
-what `ip -s xfrm state` and `ip -d -s link` print afterwards."""
+"""Inbound captures: forged packets come off the wire; what xfrm0 delivers, what a socket reads, which counters move,
+and what `ip -s xfrm state` and `ip -d -s link` print afterwards."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def check_texts(vector: Vector, machine: Machine, total: Counters) -> None:
     text = vector.data["link_text_after"].rstrip("\n")
     received, transmitted = ([int(n) for n in re.findall(r"\d+", line)] for line in text.splitlines()[4::2])
     ours = total.get("link", {})
-    base = [n - ours.get(f"rx_{name}", 0) for n, name in zip(received, ("bytes", "packets", "errors", "dropped"), strict=False)]
+    names = ("bytes", "packets", "errors", "dropped")
+    base = [n - ours.get(f"rx_{name}", 0) for n, name in zip(received, names, strict=False)]
     assert min(base) >= 0
     stats = LinkStats(
         rx_bytes=base[0] + machine.xfrm0.rx_bytes, rx_packets=base[1] + machine.xfrm0.rx_packets,

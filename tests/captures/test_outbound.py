@@ -64,7 +64,7 @@ def test_what_the_kernel_sent_opens(vector: Vector, one_burst: bool) -> None:
     packets = [packet for packet in vector.data["packets"] if packet["outer"] is not None]
     datagrams = [datagram(bytes.fromhex(packet["outer"])) for packet in packets]
     opened: list[bytes] = []
-    for burst in [datagrams] if one_burst else [[datagram] for datagram in datagrams]:
+    for burst in [datagrams] if one_burst else [[one] for one in datagrams]:
         inner, drops = open_burst(receiver, burst, NOW)
         dropped = {index for index, _ in drops}
         # Next header 59 is a dummy packet to whoever opens it (5.1): BEET and transport send it, nobody receives it.
