@@ -73,7 +73,7 @@ class Stage(Generic[T]):
         try:
             self._link.send((name, kwargs))
             return self._link.recv()
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             status = self._wait()
             return "fail", f"the process with what was built ended with wait status {status}"
 

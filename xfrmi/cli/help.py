@@ -26,7 +26,7 @@ The counters, in the format of /proc/net/xfrm_stat."""
 DOCTOR = """\
 Usage: xfrmi doctor [ -j ]
 What this machine lacks for xfrmi (✗), what may be in its way (!), what is well (✓), each with the line that mends it.
-Looks only, changes nothing; needs no daemon. As an ordinary user it sees less. Exit status 1 if there is a ✗, else 0."""
+Looks only, changes nothing; needs no daemon. As an ordinary user it sees less. Exit status 1 with a ✗, else 0."""
 
 USAGES = {
     "link": LINK_USAGE,

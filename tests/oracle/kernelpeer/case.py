@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from tests.oracle.kernelpeer.pair import DEVICE, ENCAP_PORT, IF_ID, INNER
+from tests.oracle.kernelpeer.pair import DEVICE, ENCAP_PORT, IF_ID, NUMBER, inner
 from tests.system.hosts import ANY, FULL, OUTER, PEER
 
 MODES = {
@@ -53,6 +53,7 @@ class Case:
     window: int = 32
     more: str = ""
     """Further words for both states."""
+    if_id: int = IF_ID
 
     def __str__(self) -> str:
         words = [str(self.algorithm), self.mode, f"{self.inner}in{self.outer}"]
@@ -61,7 +62,7 @@ class Case:
 
     def address(self, name: str) -> str:
         """Where `name` is reached through this: in transport mode there is no other address than the outer."""
-        return (OUTER if self.mode == "transport" else INNER)[name, self.inner]
+        return OUTER[name, self.inner] if self.mode == "transport" else inner(name, self.inner, self.if_id)
 
     def lines(self, name: str) -> str:
         """All that one end is told. A kernel sends no transport mode through an xfrm interface (TX-10), so there the
@@ -77,14 +78,15 @@ class Case:
         return f"route del {OUTER['sun', self.outer]}/{FULL[self.outer]} dev {DEVICE}\n" * (self.mode == "transport")
 
     def spi(self, sender: str, generation: int = 0) -> int:
-        return 0x4200 + 0x10 * generation + (1 if sender == "moon" else 2)
+        """The last digit says whose it is."""
+        return self.if_id * 0x100 + 0x10 * generation + NUMBER[sender]
 
     def state_line(self, sender: str, name: str, verb: str = "add", more: str = "", generation: int = 0) -> str:
         """The state for what `sender` sends, as `name` is told it."""
         receiver = PEER[sender]
         words = [
             f"xfrm state {verb} src {OUTER[sender, self.outer]} dst {OUTER[receiver, self.outer]} proto esp",
-            f"spi {self.spi(sender, generation):#x} reqid {IF_ID} mode {self.mode} replay-window {self.window}",
+            f"spi {self.spi(sender, generation):#x} reqid {self.if_id} mode {self.mode} replay-window {self.window}",
             self._flags(),
             self.algorithm.words(f"{sender}{generation}"),
             self._if_id(name),
@@ -101,7 +103,7 @@ class Case:
         return f"flag {' flag '.join(flags)}" if flags else ""
 
     def _if_id(self, name: str) -> str:
-        return "" if self.mode == "transport" and name == "sun" else f"if_id {IF_ID}"
+        return "" if self.mode == "transport" and name == "sun" else f"if_id {self.if_id}"
 
     def policy_lines(self, name: str) -> str:
         lines = ""
@@ -117,6 +119,6 @@ class Case:
                 selector = f"src {self.address(sender)}/{full} dst {self.address(receiver)}/{full}"
             lines += (
                 f"xfrm policy add {selector} dir {direction} {self._if_id(name)} "
-                f"tmpl src {source} dst {target} proto esp reqid {IF_ID} mode {self.mode}\n"
+                f"tmpl src {source} dst {target} proto esp reqid {self.if_id} mode {self.mode}\n"
             )
         return lines

@@ -55,7 +55,7 @@ def lacking() -> str:
         return ""
     install = f"apt install {' '.join(missing)} && " if missing else ""
     what = f"{', '.join(missing)} is not installed" if missing else "its kernel has not been downloaded"
-    return f"{what}; mend it: {install}make interop"
+    return f"{what}; mend it: {install}make kernel"
 
 
 def fetch() -> Path:

@@ -24,7 +24,7 @@ from xfrmi.lab.topology import Node
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 BOOT_SECONDS = 60.0
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 10.0
 
 COMMAND_LINE = " ".join((
     "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init net.ifnames=0",

@@ -3,7 +3,7 @@
       moon eth0 ──[tap]── router ──[tap]── eth0 sun          moon runs `xfrmi daemon`, sun is the machine in qemu
 
 Addresses are those of tests.system.hosts. Both ends have ipsec0 with if_id 42 from the start, with an address of each
-family inside; what a test adds to that, it is rid of by `clean`.
+family inside; states and policies are for a test to add, and `clean` takes them away.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -30,14 +30,25 @@ from xfrmi.wire.xfrm_types import StateInfo
 
 IF_ID = 42
 DEVICE = "ipsec0"
-INNER = {("moon", 4): "10.0.42.1", ("sun", 4): "10.0.42.2", ("moon", 6): "fd00:42::1", ("sun", 6): "fd00:42::2"}
-PREFIX = {4: 24, 6: 64}
+NUMBER = {"moon": 1, "sun": 2}
 ENCAP_PORT = 4500
 UDP_ENCAP, UDP_ENCAP_ESPINUDP = 100, 2
 QUIET = ("net.ipv6.conf.default.router_solicitations=0", "net.ipv6.conf.default.accept_dad=0",
          "net.ipv6.conf.default.addr_gen_mode=1", "net.ipv4.conf.default.rp_filter=0",
          "net.ipv4.conf.all.rp_filter=0")  # fmt: skip
 """Neither end says anything inside the tunnel by itself, so that counters can be compared."""
+
+
+def inner(name: str, family: int, if_id: int = IF_ID) -> str:
+    """The address of an end inside."""
+    return f"10.0.{if_id}.{NUMBER[name]}" if family == 4 else f"fd00:{if_id}::{NUMBER[name]}"
+
+
+def device_lines(name: str, device: str, if_id: int) -> str:
+    return (
+        f"link add {device} type xfrm dev eth0 if_id {if_id}\nlink set {device} up\n"
+        f"addr add {inner(name, 4, if_id)}/24 dev {device}\naddr add {inner(name, 6, if_id)}/64 dev {device}\n"
+    )
 
 
 class Moon:
@@ -108,11 +119,20 @@ class Pair:
     moon: Moon
     sun: Sun
     router: Node
-    taps: dict[str, Wiretap] = field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[End, End]:
         return self.moon, self.sun
+
+    def tap(self, name: str) -> Wiretap:
+        """On the cable to this end."""
+        return Wiretap(self.router, PORT[name])
+
+    def router_mac(self, name: str) -> bytes:
+        """The router's address on that cable."""
+        with self.router, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind((PORT[name], 0))
+            return sock.getsockname()[4]
 
     def tell(self, lines: Callable[[str], str] | str) -> None:
         """Both ends the same; or each what `lines` says for its name."""
@@ -164,12 +184,7 @@ def _set_up(built: Pair) -> None:
             encap.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         encap.bind(("", ENCAP_PORT))
         encap.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP)
-    built.tell(
-        lambda name: (
-            f"link add {DEVICE} type xfrm dev eth0 if_id {IF_ID}\nlink set {DEVICE} up\n"
-            + "".join(f"addr add {INNER[name, family]}/{PREFIX[family]} dev {DEVICE}\n" for family in (4, 6))
-        )
-    )
+    built.tell(lambda name: device_lines(name, DEVICE, IF_ID))
 
 
 def clean(built: Pair) -> None:

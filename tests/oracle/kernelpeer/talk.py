@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 from tests.oracle.kernelpeer.pair import End
 from xfrmi.lab.traffic import family_of, filler
@@ -15,6 +15,7 @@ from xfrmi.wire.ip import checksum
 
 ECHO = {4: (8, 0), 6: (128, 129)}
 """Types of request and reply."""
+SO_RCVBUFFORCE = 33
 SECONDS = 5.0
 BLOCK = 1 << 16
 
@@ -85,3 +86,36 @@ def carries_tcp(source: End, sink: End, address: str, size: int) -> bool:
     if problems:
         raise problems[0]
     return sent.digest() == received.digest()
+
+
+class Datagrams:
+    """A one-way stream of numbered datagrams."""
+
+    def __init__(self, source: End, sink: End, address: str, size: int = 200) -> None:
+        family = family_of(address)
+        self._in = sink.socket(family, socket.SOCK_DGRAM)
+        self._in.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+        self._in.bind((address, 0))
+        self._in.settimeout(1)
+        self._out = source.socket(family, socket.SOCK_DGRAM)
+        self._out.connect((address, self._in.getsockname()[1]))
+        self._rest = filler(size)
+        self.sent = 0
+
+    def send(self) -> None:
+        self._out.send(struct.pack("!I", self.sent) + self._rest)
+        self.sent += 1
+
+    def arrived(self, expected: int) -> list[int]:
+        """The numbers that have come since the last time, in their order; waits only while they are fewer."""
+        numbers: list[int] = []
+        with suppress(TimeoutError):
+            while len(numbers) < expected:
+                data = self._in.recv(BLOCK)
+                assert data[4:] == self._rest
+                numbers.append(int.from_bytes(data[:4], "big"))
+        return numbers
+
+    def close(self) -> None:
+        self._in.close()
+        self._out.close()

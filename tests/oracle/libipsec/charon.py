@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hosts import eventually
+from tests.system.hosts import PEER, eventually
 from xfrmi.lab.topology import Node
 
 CHARON = Path("/usr/sbin/charon-systemd")
@@ -61,7 +61,7 @@ class Child:
 
     spis: dict[str, int] = field(default_factory=dict)
     """By direction, in and out."""
-    keys: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"initiator": {}, "responder": {}})
+    keys: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"moon": {}, "sun": {}})
     """By sender: enc and auth."""
 
 
@@ -70,6 +70,7 @@ class Charon:
         """Start it; `config` is a whole swanctl.conf."""
         self._node = node
         self._log = node.folder / "charon.log"
+        self._uri = f"unix://{node.folder}/vici"
         settings = node.folder / "strongswan.conf"
         settings.write_text(SETTINGS.format(algorithms=ALGORITHMS, folder=node.folder))
         (node.folder / "swanctl.conf").write_text(config)
@@ -80,16 +81,34 @@ class Charon:
 
     def load(self) -> None:
         """Give it its connections; those that are to be started are."""
-        vici = self._node.folder / "vici"
-        eventually(vici.exists, lambda: f"charon did not come up on {self._node.name}: {self.last_words()}")
-        config = self._node.folder / "swanctl.conf"
-        command = [str(SWANCTL), "--load-all", "--file", str(config), "--uri", f"unix://{vici}"]
-        loaded = self._node.run(command, env=self._env)
-        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+        eventually(
+            (self._node.folder / "vici").exists,
+            lambda: f"charon did not come up on {self._node.name}: {self.last_words()}",
+        )
+        self._swanctl("--load-all", "--file", str(self._node.folder / "swanctl.conf"))
 
-    def children(self) -> dict[str, Child]:
-        """What is established, by the name of its configuration."""
-        found: dict[str, Child] = {}
+    def _swanctl(self, *arguments: str) -> str:
+        done = self._node.run([str(SWANCTL), *arguments, "--uri", self._uri], env=self._env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def counts(self) -> dict[int, tuple[int, int]]:
+        """What its SAs have carried, by SPI: packets and bytes of inner packets."""
+        told = self._swanctl("--list-sas", "--raw")
+        found = {}
+        for direction in ("in", "out"):
+            pattern = rf"spi-{direction}=([0-9a-f]+) .*?bytes-{direction}=(\d+) packets-{direction}=(\d+)"
+            for match in re.finditer(pattern, told):
+                found[int(match[1], 16)] = int(match[3]), int(match[2])
+        return found
+
+    def initiate(self, child: str) -> None:
+        """Have it negotiate this one (once more)."""
+        self._node.start([str(SWANCTL), "--initiate", "--child", child, "--uri", self._uri], "initiate.log")
+
+    def children(self, responder: str) -> list[tuple[str, Child]]:
+        """What is established, in order, with the name of its configuration; its negotiation was answered there."""
+        found: list[tuple[str, Child]] = []
         pending: dict[str, tuple[str, list[str]]] = {}
         for thread, line in self._lines():
             if match := re.fullmatch(r"CHILD_SA (\S+)\{\d+\} state change: (\S+) => (\S+)", line):
@@ -97,7 +116,7 @@ class Charon:
                     pending[thread] = match[1], []
                 elif match[3] == "INSTALLED":
                     name, told = pending.pop(thread)
-                    found[name] = _child(told)
+                    found.append((name, _child(told, responder)))
             elif thread in pending:
                 pending[thread][1].append(line)
         return found
@@ -120,8 +139,9 @@ class Charon:
         self._node.programs.remove(self.process)
 
 
-def _child(lines: list[str]) -> Child:
+def _child(lines: list[str], responder: str) -> Child:
     """From the lines between INSTALLING and INSTALLED: keys as hexadecimal dumps, then the two SAs."""
+    roles = {"initiator": PEER[responder], "responder": responder}
     child = Child()
     purposes = {"encryption": "enc", "integrity": "auth"}
     key = bytearray()
@@ -129,7 +149,7 @@ def _child(lines: list[str]) -> Child:
     for line in lines:
         if match := re.match(r"(encryption|integrity) (initiator|responder) key =>", line):
             key = bytearray()
-            child.keys[match[2]][purposes[match[1]]] = key
+            child.keys[roles[match[2]]][purposes[match[1]]] = key
         elif match := re.match(r" *\d+: ((?:[0-9A-F]{2} ){1,16})", line):
             key += bytes.fromhex(match[1])
         elif match := re.match(r"adding (in|out)bound ESP SA", line):

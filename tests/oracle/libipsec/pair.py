@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 from tests.iproute import ip
 from tests.oracle.libipsec.charon import Charon, Child, need_charon
 from tests.oracle.libipsec.proposals import Proposal
-from tests.system.hosts import ANY, FULL, OUTER, PEER, Hosts, eventually, tell, two_hosts
+from tests.system.hosts import ANY, FULL, OUTER, PEER, Hosts, at, eventually, tell, two_hosts
+from xfrmi.lab.wiretap import ETH_HEADER_LEN, kind
+from xfrmi.wire.address import pack_address
+from xfrmi.wire.xfrm_const import IPPROTO_UDP
 
 INNER = (4, 6)
 MTU = 1350
@@ -55,21 +59,29 @@ class Connection:
             f" local_ts = {local}\n remote_ts = {remote}\n {start}\n}}\n"
         )
 
-    def lines(self, child: Child) -> str:
-        """What moon's xfrmi is told."""
+    def ends(self, sender: str) -> str:
+        return f"src {OUTER[sender, self.outer]} dst {OUTER[PEER[sender], self.outer]}"
+
+    def state_id(self, child: Child, sender: str) -> str:
+        spi = child.spis["out" if sender == "moon" else "in"]
+        return f"{self.ends(sender)} proto esp spi {spi:#x}"
+
+    def state_line(self, child: Child, sender: str) -> str:
+        """As moon's xfrmi is told."""
+        return (
+            f"state add {self.state_id(child, sender)} reqid {self.number} mode tunnel "
+            f"replay-window 128 flag af-unspec {self.proposal.with_keys(child.keys[sender])} "
+            f"encap espinudp 4500 4500 0.0.0.0 if_id {self.number}\n"
+        )
+
+    def device_lines(self) -> str:
+        """The device and its policies."""
         text = f"link add {self.device} type xfrm if_id {self.number}\nlink set {self.device} mtu {MTU} up\n"
-        for sender, direction, role in (("moon", "out", "initiator"), ("sun", "in", "responder")):
-            ends = f"src {OUTER[sender, self.outer]} dst {OUTER[PEER[sender], self.outer]}"
+        for (sender, direction), family in product((("moon", "out"), ("sun", "in")), INNER):
             text += (
-                f"state add {ends} proto esp spi {child.spis[direction]:#x} reqid {self.number} mode tunnel "
-                f"replay-window 128 flag af-unspec {self.proposal.with_keys(child.keys[role])} "
-                f"encap espinudp 4500 4500 0.0.0.0 if_id {self.number}\n"
+                f"policy add src {ANY[family]} dst {ANY[family]} dir {direction} if_id {self.number} "
+                f"tmpl {self.ends(sender)} proto esp reqid {self.number} mode tunnel\n"
             )
-            for family in INNER:
-                text += (
-                    f"policy add src {ANY[family]} dst {ANY[family]} dir {direction} if_id {self.number} "
-                    f"tmpl {ends} proto esp reqid {self.number} mode tunnel\n"
-                )
         return text
 
 
@@ -88,16 +100,53 @@ def config(host: str, connections: Sequence[Connection]) -> str:
 
 
 @dataclass
+class Successor:
+    """Keys that sun has asked moon for, to follow those in use."""
+
+    child: Child
+    answer: bytes
+    """The frame that sun waits for: with it, libipsec takes the new SAs, and sends with them at once."""
+
+
+@dataclass
 class Pair:
     hosts: Hosts
     sun: Charon
+    children: dict[str, Child]
+    successors: dict[str, Successor]
+
+    def connect(self, connection: Connection) -> None:
+        """From now on moon's xfrmi is the other end of this one."""
+        child = self.children[connection.name]
+        states = "".join(connection.state_line(child, sender) for sender in PEER)
+        tell(self.hosts.moon, connection.device_lines() + states)
+        with self.hosts.moon:
+            for family in INNER:
+                here, there = (connection.address(name, family) for name in ("moon", "sun"))
+                ip(f"route add {there}/{FULL[family]} dev {connection.device} src {here}")
+
+    def counts_agree(self, connection: Connection) -> None:
+        """Both count the same packets and bytes for both states."""
+        spis = self.children[connection.name].spis.values()
+
+        def ours() -> dict[int, tuple[int, int]]:
+            with at(self.hosts.moon) as client:
+                return {s.spi: (s.current.packets, s.current.bytes) for s in client.states() if s.spi in spis}
+
+        def theirs() -> dict[int, tuple[int, int]]:
+            return {spi: count for spi, count in self.sun.counts().items() if spi in spis}
+
+        eventually(lambda: ours() == theirs(), lambda: f"xfrmi {ours()}, libipsec {theirs()}")
+        assert len(ours()) == 2
+        assert all(packets for packets, _ in ours().values())
 
     def last_words(self) -> str:
         return f"xfrmi said:\n{self.hosts.moon.last_words(lines=40)}\nlibipsec said:\n{self.sun.last_words()}"
 
 
 @contextmanager
-def pair(connections: Sequence[Connection]) -> Iterator[Pair]:
+def pair(connections: Sequence[Connection], rekeyed: Sequence[Connection] = ()) -> Iterator[Pair]:
+    """Those that are to be `rekeyed` get a successor, whose negotiation sun has not finished."""
     need_charon()
     with two_hosts(daemons=False) as hosts:
         for host in hosts.ends:  # libipsec's routes want a local address in the traffic selector
@@ -106,14 +155,44 @@ def pair(connections: Sequence[Connection]) -> Iterator[Pair]:
         sun, moon = (Charon(host, config(host.name, connections)) for host in (hosts.sun, hosts.moon))
         sun.load()
         moon.load()
-        eventually(lambda: len(moon.children()) == len(connections), moon.last_words, SECONDS)
-        children = moon.children()
+        eventually(lambda: len(moon.children("sun")) == len(connections), moon.last_words, SECONDS)
+        children = dict(moon.children("sun"))
+        successors = {connection.name: negotiate(hosts, sun, moon, connection) for connection in rekeyed}
         moon.kill()
         hosts.moon.await_daemon(daemon)
-        for connection in connections:
-            tell(hosts.moon, connection.lines(children[connection.name]))
-            with hosts.moon:
-                for family in INNER:
-                    here, there = (connection.address(name, family) for name in ("moon", "sun"))
-                    ip(f"route add {there}/{FULL[family]} dev {connection.device} src {here}")
-        yield Pair(hosts, sun)
+        yield Pair(hosts, sun, children, successors)
+
+
+def negotiate(hosts: Hosts, sun: Charon, moon: Charon, connection: Connection) -> Successor:
+    """Let sun start once more, and keep moon's answer."""
+    to_sun = next(frame for frame in hosts.wire("sun") if _is_ike(frame, "moon", connection.outer))
+    before = len(moon.children("sun"))
+    blackhole = f"blackhole {OUTER['sun', connection.outer]}/{FULL[connection.outer]}"
+    with hosts.router:
+        ip(f"route add {blackhole}")
+    hosts.clear()
+    sun.initiate(connection.name)
+    eventually(lambda: len(moon.children("sun")) > before, moon.last_words, SECONDS)
+    _, child = moon.children("moon")[-1]
+
+    def answers() -> list[bytes]:
+        return [frame for frame in hosts.wire("moon") if _is_ike(frame, "moon", connection.outer)]
+
+    eventually(answers, "moon does not answer")
+    with hosts.router:
+        ip(f"route del {blackhole}")
+    return Successor(child, to_sun[:ETH_HEADER_LEN] + answers()[-1][ETH_HEADER_LEN:])
+
+
+def spi_in_udp(frame: bytes) -> int | None:
+    """The SPI of ESP in UDP, 0 for IKE on the same port, None for what is no UDP."""
+    family = {f"IPv{family} protocol {IPPROTO_UDP}": family for family in INNER}.get(kind(frame))
+    if family is None:
+        return None
+    at = ETH_HEADER_LEN + {4: 28, 6: 48}[family]
+    return int.from_bytes(frame[at : at + 4], "big")
+
+
+def _is_ike(frame: bytes, sender: str, outer: int) -> bool:
+    at, address = ETH_HEADER_LEN + {4: 12, 6: 8}[outer], pack_address(OUTER[sender, outer])
+    return spi_in_udp(frame) == 0 and frame[at : at + len(address)] == address

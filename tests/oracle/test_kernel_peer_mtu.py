@@ -1,0 +1,199 @@
+"""Packets too large for the tunnel, in front of xfrmi and of a real kernel: both tell their senders the same."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+
+import pytest
+
+from tests.iproute import ip
+from tests.oracle.kernelpeer.algorithms import GCM
+from tests.oracle.kernelpeer.case import MODES, Algorithm, Case
+from tests.oracle.kernelpeer.exam import connected, counts_agree, crosses, untroubled
+from tests.oracle.kernelpeer.pair import DEVICE, End, Pair, inner
+from tests.oracle.kernelpeer.talk import SECONDS
+from tests.stage import Stage, on_stage
+from tests.system.hosts import FULL, OUTER, PORT, ROUTER, eventually
+from xfrmi.lab.traffic import family_of, filler
+
+IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
+PMTUDISC_DONT, PMTUDISC_DO = 0, 2
+HEADERS = {4: 28, 6: 48}
+"""IP and UDP."""
+SHA1 = Algorithm("cbc(aes)", 16, 96, "hmac(sha1)", 20)
+NULL = Algorithm("ecb(cipher_null)", 0, 128, "hmac(sha256)", 32)
+
+
+@pytest.fixture(autouse=True)
+def forgetful(kernel_pair: Stage[Pair]) -> None:
+    """Nobody remembers the path MTUs of the test before."""
+    forget(kernel_pair=kernel_pair)
+
+
+@on_stage
+def forget(kernel_pair: Pair) -> None:
+    """`clean` does it for IPv4. IPv6 remembers them with the route: it is replaced by one like it."""
+    kernel_pair.tell(
+        lambda name: (
+            f"route replace {inner(name, 6)}/64 dev {DEVICE} metric 256\nroute replace ::/0 via {ROUTER[name, 6]}\n"
+        )
+    )
+
+
+class Probe:
+    """A connected UDP socket at one end, which forbids or allows fragments, and its peer at the other."""
+
+    def __init__(self, source: End, sink: End, address: str, discover: int = PMTUDISC_DO) -> None:
+        family = family_of(address)
+        self.far = sink.socket(family, socket.SOCK_DGRAM)
+        self.far.bind((address, 0))
+        self.far.settimeout(SECONDS)
+        self.near = source.socket(family, socket.SOCK_DGRAM)
+        v6 = family == socket.AF_INET6
+        level, self._mtu, option = (
+            (socket.IPPROTO_IPV6, IPV6_MTU, IPV6_MTU_DISCOVER) if v6 else (socket.IPPROTO_IP, IP_MTU, IP_MTU_DISCOVER)
+        )
+        self._level = level
+        self._headers = HEADERS[6 if v6 else 4]
+        self.near.setsockopt(level, option, discover)
+        self.near.connect((address, self.far.getsockname()[1]))
+
+    @property
+    def mtu(self) -> int:
+        """What the sending host believes the path to carry."""
+        return self.near.getsockopt(self._level, self._mtu)  # type: ignore[no-any-return]
+
+    def send(self, packet_len: int) -> None:
+        self.near.send(filler(packet_len - self._headers))
+
+    def learn(self) -> int:
+        """Send as much as is believed to fit until no error comes back any more: what has been learned."""
+
+        def settled() -> bool:
+            before = self.mtu
+            with suppress(OSError):  # what came back about the last one
+                self.send(before)
+            self.far.settimeout(0.2)
+            with suppress(TimeoutError):
+                return len(self.far.recv(1 << 16)) == before - self._headers
+            return False
+
+        eventually(settled, lambda: f"no end of it at {self.mtu}")
+        return self.mtu
+
+    def arrives(self, packet_len: int) -> bool:
+        self.send(packet_len)
+        return bool(self.far.recv(1 << 16) == filler(packet_len - self._headers))
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+def probes(pair: Pair, case: Case, discover: int = PMTUDISC_DO) -> Iterator[Probe]:
+    """From moon, then from sun."""
+    for source, sink in (pair.ends, pair.ends[::-1]):
+        with closing(Probe(source, sink, case.address(sink.name), discover)) as probe:
+            yield probe
+
+
+def ways() -> list[Case]:
+    """Every mode and pair of families with one algorithm, and a few algorithms with other overheads."""
+    with_gcm = [
+        Case(GCM, mode, inner, outer, encap)
+        for mode, families in MODES.items()
+        if mode != "transport"  # there it is the outer route's own MTU that a kernel's sender is told
+        for inner, outer in families
+        for encap in (False, True)
+    ]
+    return with_gcm + [Case(algorithm, "tunnel", 4, 4) for algorithm in (SHA1, NULL)]
+
+
+@on_stage
+@pytest.mark.parametrize("case", ways(), ids=str)
+def test_both_ends_are_told_the_same(kernel_pair: Pair, case: Case) -> None:
+    """T-11, 5.8: one byte more than fits is refused at both ends with the same limit, and what fits arrives."""
+    pair = kernel_pair
+    with connected(pair, case), untroubled(pair):
+        learned = []
+        for probe in probes(pair, case):
+            assert probe.mtu == 1500
+            learned.append(probe.learn())
+            with pytest.raises(OSError) as refused:
+                probe.send(learned[-1] + 1)
+            assert refused.value.errno == errno.EMSGSIZE
+            assert probe.arrives(learned[-1])
+        assert learned[0] == learned[1] < 1500
+        counts_agree(pair)
+
+
+@on_stage
+@pytest.mark.parametrize("case", [Case(GCM, "tunnel", 4, outer, encap) for outer in (4, 6) for encap in (False, True)],
+                         ids=str)  # fmt: skip
+def test_fragments_outside_and_inside(kernel_pair: Pair, case: Case) -> None:
+    """TX-12b: without DF a packet goes on, and its ESP packet in fragments; longer ones are cut by the device."""
+    pair = kernel_pair
+    with connected(pair, case), untroubled(pair):
+        for probe in probes(pair, case, PMTUDISC_DONT):
+            for size in (1500, 4000, 20_000):
+                assert probe.arrives(size), size
+        counts_agree(pair)
+
+
+@on_stage
+@pytest.mark.parametrize("outer", [4, 6])
+def test_large_ipv6_datagrams(kernel_pair: Pair, outer: int) -> None:
+    """An IPv6 sender fragments by what it has been told."""
+    pair = kernel_pair
+    case = Case(GCM, "tunnel", 6, outer)
+    with connected(pair, case), untroubled(pair):
+        for probe in probes(pair, case):
+            probe.learn()
+        for probe in probes(pair, case, PMTUDISC_DONT):
+            for size in (4000, 20_000):
+                assert probe.arrives(size), size
+        counts_agree(pair)
+
+
+@contextmanager
+def narrow(pair: Pair, mtu: int) -> Iterator[None]:
+    """The router sends no more than `mtu` bytes to either host; their own devices do not show it."""
+    with pair.router:
+        for (name, family), address in OUTER.items():
+            ip(f"route add {address}/{FULL[family]} dev {PORT[name]} mtu lock {mtu}")
+    try:
+        yield
+    finally:
+        with pair.router:
+            for (name, family), address in OUTER.items():
+                ip(f"route del {address}/{FULL[family]} dev {PORT[name]}")
+
+
+@on_stage
+@pytest.mark.parametrize("encap", [False, True], ids=["raw", "udp"])
+@pytest.mark.parametrize(("inner", "outer"), MODES["tunnel"])
+def test_a_router_on_the_way_carries_less(kernel_pair: Pair, inner: int, outer: int, encap: bool) -> None:
+    """1.7: the router's ICMP error reaches the end that sealed the packet, the next packet inside makes it known there.
+
+    Both ends arrive at the same figure, and TCP gets through.
+    """
+    pair = kernel_pair
+    case = Case(GCM, "tunnel", inner, outer, encap)
+    with narrow(pair, 1400), connected(pair, case):
+        learned = [probe.learn() for probe in probes(pair, case)]
+        assert learned[0] == learned[1]
+        crosses(pair, case)
+
+
+@on_stage
+@pytest.mark.parametrize("encap", [False, True], ids=["raw", "udp"])
+@pytest.mark.parametrize(("inner", "outer"), [(4, 4), (4, 6), (6, 6)])
+def test_tcp_over_1280(kernel_pair: Pair, inner: int, outer: int, encap: bool) -> None:
+    """The least that IPv6 asks of a link. (IPv6 inside IPv4 cannot be told less than 1280, see deviations.)"""
+    pair = kernel_pair
+    case = Case(GCM, "tunnel", inner, outer, encap)
+    with narrow(pair, 1280), connected(pair, case):
+        crosses(pair, case)
