@@ -26,7 +26,7 @@ from tests.conformance.frames import (
     with_tos,
 )
 from tests.conformance.stage import on_stage
-from tests.system.hosts import Hosts, Tunnel, rises, tell
+from tests.system.hosts import Hosts, Tunnel, eventually, rises, tell
 from xfrmi.lab.wiretap import kind, spi_and_sequence
 
 TUNNELS = {4: Tunnel("over4", 44, outer=4), 6: Tunnel("over6", 46, outer=6)}
@@ -38,12 +38,18 @@ LABEL = 0x12345
 FLAGS = "flag af-unspec"
 
 
-def sent(hosts: Hosts, tunnel: Tunnel, payload: bytes) -> list[bytes]:
-    """ESP frames as they left moon, with this inside; what was seen is forgotten."""
-    frames = [frame for frame in hosts.wire("moon") if kind(frame) == "ESP"]
+def sent(hosts: Hosts, tunnel: Tunnel, payload: bytes, count: int) -> list[bytes]:
+    """So many ESP frames as they left moon, with this inside; what was seen is forgotten."""
+
+    def seen() -> list[bytes]:
+        frames = [frame for frame in hosts.wire("moon") if kind(frame) == "ESP"]
+        outward = [frame for frame in frames if spi_and_sequence(frame)[0] == tunnel.spi("moon")]
+        return [frame for frame in outward if opened(frame, tunnel)[0].endswith(payload)]
+
+    eventually(lambda: len(seen()) == count, lambda: f"{len(seen())} of {count} frames were seen")
+    frames = seen()
     hosts.clear()
-    outward = [frame for frame in frames if spi_and_sequence(frame)[0] == tunnel.spi("moon")]
-    return [frame for frame in outward if opened(frame, tunnel)[0].endswith(payload)]
+    return frames
 
 
 def expected_tos(tos: int, flags: str) -> int:
@@ -68,7 +74,7 @@ def test_t16_tos_outside(hosts: Hosts, inner: int, over: int) -> None:
             for tos in toses:
                 sender.setsockopt(*TOS[inner], tos)
                 sender.send(b"tos")
-        frames = sent(hosts, tunnel, b"tos")
+        frames = sent(hosts, tunnel, b"tos", len(toses))
         assert [outer(frame).tos for frame in frames] == [expected_tos(tos, flags) for tos in toses], flags
 
 
@@ -92,7 +98,7 @@ def test_t16_the_rest_of_the_outer_header(hosts: Hosts, inner: int, over: int) -
                 options = (IPV6_UNICAST_HOPS, SENDERS_TTL), (IPV6_FLOWINFO_SEND, 1)
                 with outbox(hosts.moon, address, *options) as sender:
                     sender.sendto(b"header", (address, PORT, LABEL, 0))
-        for frame in sent(hosts, tunnel, b"header"):
+        for frame in sent(hosts, tunnel, b"header", 2):
             inside, _ = opened(frame, tunnel)
             assert inside[8 if inner == 4 else 7] == SENDERS_TTL, "the inner one is not touched"
             seen.append(outer(frame))
@@ -148,7 +154,7 @@ def test_t17_beet_options(hosts: Hosts, length: int, pad_len: int, header_len: i
             sender.send(b"with options")
             arrived = box.next()
         assert (arrived.payload, arrived.options) == (b"with options", options)
-        (frame,) = sent(hosts, tunnel, b"with options")
+        (frame,) = sent(hosts, tunnel, b"with options", 1)
         payload, next_header = opened(frame, tunnel)
         assert next_header == 94
         assert payload[:3] == bytes((socket.IPPROTO_UDP, header_len, pad_len))

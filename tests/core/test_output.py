@@ -17,7 +17,7 @@ from xfrmi.core.router import Route, StaticRouter
 from xfrmi.core.state import State
 from xfrmi.wire.address import any_address, family_of, pack_address
 from xfrmi.wire.fragment import fragment_ipv4
-from xfrmi.wire.ip import split_outer
+from xfrmi.wire.ip import checksum, split_outer
 from xfrmi.wire.vnet import GSO_TCPV4, SuperPacket
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, IPPROTO_UDP, Action, Dir, Mode
 from xfrmi.wire.xfrm_types import Encap, Limits, Mark, PolicyId, Replay, StateId
@@ -229,6 +229,48 @@ def test_dev_binds_unless_it_is_lo_or_gone(link: int, routes: tuple[int, ...], w
     pair.xfrm_left.link = link
     (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET], NOW)
     assert outgoing.path.ifindex == way_out
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_TX_03_a_kernel_asks_the_routing_tables_only(quirks: bool) -> None:
+    pair = Pair()
+    pair.left.engine.kernel_quirks = quirks
+    pair.xfrm_left.link = 2
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [PACKET], NOW)
+    assert outgoing.path.ifindex == (0 if quirks else 2)
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_TX_10_transport_mode_by_dev(quirks: bool) -> None:
+    """Its packets are always routed into the device. A kernel takes that for a loop."""
+    pair = Pair(mode=Mode.TRANSPORT, flags=0)
+    template = Template(*OUTER[4], mode=Mode.TRANSPORT, reqid=1)
+    pair.left.engine.update_policy(PolicyInfo(ANY, Dir.OUT, 42, (template,)), NOW)
+    pair.left.engine.kernel_quirks = quirks
+    pair.left.engine.router = StaticRouter(ifindex=9)
+    pair.xfrm_left.ifindex, pair.xfrm_left.link = 9, 2
+    assert len(pair.emit(udp(*OUTER[4]))) == (not quirks)
+    assert pair.xfrm_left.collisions == quirks
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("outer", [4, 6])
+def test_TX_12a_a_small_ipv6_packet_on_a_narrow_path(outer: int, local: bool, quirks: bool) -> None:
+    """Sent in fragments. A kernel means to, and drops it; and tells who is not on this host what nobody believes."""
+    pair = Pair(outer, mtu=1280)
+    pair.left.engine.kernel_quirks = quirks
+    packet = udp(INNER[6][0] if local else "2001:db8:9::9", INNER[6][1], bytes(1230))
+    outgoing, replies = pair.left.engine.output(pair.xfrm_left, [packet], NOW)
+    if quirks:
+        assert outgoing == [] and raised(pair.xfrm_left) == {"tx_errors": 1, "tx_aborted_errors": 1}
+        assert [int.from_bytes(reply[44:48], "big") for reply in replies] == [{4: 1226, 6: 1206}[outer]] * (not local)
+        return
+    (sealed,) = wire(outgoing)
+    assert len(sealed) > 1280 and replies == []
+    assert raised(pair.xfrm_left) == {"tx_packets": 1, "tx_bytes": len(packet)}
+    assert outer == 6 or (not sealed[6] & 0x40 and checksum(sealed[:20]) == 0)
+    assert receive(pair.right.engine, [sealed]) == [packet]
 
 
 def test_TX_10_a_tunnel_whose_peer_is_behind_itself_loops_whatever_dev_says() -> None:

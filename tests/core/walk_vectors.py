@@ -125,7 +125,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.router = StaticRouter(1500, {pack_address(address) for address in OWN}, ETH0)
-        self.engine = Engine(self.router)
+        self.engine = Engine(self.router, kernel_quirks=True)
         self.xfrm0 = self.engine.add_interface("xfrm0", 42, link=ETH0)
         self.xfrm0.ifindex = XFRM0
         self.engine.add_interface("xfrm1", 43, link=ETH0).ifindex = XFRM1

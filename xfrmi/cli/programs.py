@@ -16,11 +16,17 @@ def daemon(words: list[str]) -> int:
         epilog="Interfaces stay when it stops, without carrier, so that nothing routed into them leaves in the clear.",
     )
     parser.add_argument("--remove-on-exit", action="store_true", help="delete the interfaces on a clean stop")
+    parser.add_argument(
+        "--kernel-quirks",
+        action="store_true",
+        help="do what Linux does also where it falls short of its own goals: no transport mode through an interface, "
+        "small IPv6 packets lost on narrow paths, dev without effect (docs/deviations.md)",
+    )
     options = parser.parse_args(words)
     from xfrmi.daemon.main import run_daemon
 
     try:
-        run_daemon(options.remove_on_exit)
+        run_daemon(options.remove_on_exit, options.kernel_quirks)
     except XfrmError as error:
         print(f"xfrmi: {error.detail or error}", file=sys.stderr)
         return 1

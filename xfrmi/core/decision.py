@@ -139,12 +139,13 @@ def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Pa
 
     A peer that is reached through this very interface is a loop even so, as in the kernel; except in transport mode,
     where the peer always is, and `dev` is what leads out (docs/deviations.md). `dev lo` leads nowhere and a `dev` that
-    is gone leads no more: both count as none (DEV-06).
+    is gone leads no more: both count as none (DEV-06). A kernel asks the routing tables only.
     """
     path = outermost.path
     route = engine.router.route(path.dst, path.src, 0, path.mark)
     loops = route is not None and route.ifindex != 0 and route.ifindex == interface.ifindex and not interface.away
-    if interface.link not in (0, LOOPBACK_IFINDEX) and not (loops and outermost.mode != Mode.TRANSPORT):
+    bound_to_link = interface.link not in (0, LOOPBACK_IFINDEX) and not engine.kernel_quirks
+    if bound_to_link and not (loops and outermost.mode != Mode.TRANSPORT):
         bound = outermost.path_to(interface.link)
         by_link = engine.router.route(bound.dst, bound.src, bound.ifindex, bound.mark)
         if by_link is not None:

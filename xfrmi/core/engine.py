@@ -49,7 +49,10 @@ class Engine:
         self,
         router: Router | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
+        kernel_quirks: bool = False,
     ) -> None:
+        self.kernel_quirks = kernel_quirks
+        """Do what Linux does also where that falls short of what xfrm interfaces are for (docs/deviations.md)."""
         self._host_router: Router = router if router is not None else StaticRouter()
         self.router = PathMtus(self._host_router)
         """Routes as they are known here: the given router's, and what has been learned about them."""

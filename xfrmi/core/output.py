@@ -19,11 +19,13 @@ from xfrmi.core import esp
 from xfrmi.core.burst import seal_burst
 from xfrmi.core.decision import Decision, Loop, Refused, decide
 from xfrmi.core.gso import segment
+from xfrmi.core.outer import DF_HIGH
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire import icmp
 from xfrmi.wire.flow import flow_key, flow_of_key
+from xfrmi.wire.ip import IPV4_CHECKSUM, IPV6_MIN_MTU, IPV6_SADDR, ipv4_header_checksum
 from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import XfrmStat
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 
 MAX_FLOWS = 4096
 """Decisions kept per interface; past it they are all forgotten and made again."""
-
-IPV6_MIN_MTU = 1280
 
 
 def output(
@@ -88,7 +88,7 @@ def _walk(
             interface.tx_dropped += 1
             continue
         # 3 fit
-        if length > decision.mtu and not _fits_anyway(interface, whole, length, decision.mtu, replies):
+        if length > decision.mtu and not _fits_anyway(engine, interface, whole, length, decision.mtu, replies):
             continue
         # 4 seal: whatever goes the same way together, of whichever flow; a super-packet is a run of its own
         if run_decision is not None and run and (isinstance(packet, SuperPacket) or not decision.joins(run_decision)):
@@ -145,7 +145,9 @@ def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refus
 # 3 fit ----------------------------------------------------------------------------------------------------------
 
 
-def _fits_anyway(interface: Interface, packet: Buffer, length: int, mtu: int, replies: list[Buffer]) -> bool:
+def _fits_anyway(
+    engine: Engine, interface: Interface, packet: Buffer, length: int, mtu: int, replies: list[Buffer]
+) -> bool:
     """TX-12: too big for the tunnel. True when it goes on all the same and its outer packet will be fragmented."""
     if packet[0] >> 4 == 4:
         if not packet[6] & 0x40:  # DF clear (TX-12b)
@@ -153,13 +155,26 @@ def _fits_anyway(interface: Interface, packet: Buffer, length: int, mtu: int, re
         reply = icmp.frag_needed(packet, mtu)
     else:
         if length <= IPV6_MIN_MTU:  # no link may say it cannot carry this (TX-12a)
-            return True
+            if engine.kernel_quirks:
+                _vanish(engine, interface, packet, mtu, replies)
+            return not engine.kernel_quirks
         reply = icmp.packet_too_big(packet, mtu)  # which tells at least 1280
     interface.tx_errors += 1
     interface.tx_dropped += 1
     if reply is not None:
         replies.append(reply)
     return False
+
+
+def _vanish(engine: Engine, interface: Interface, packet: Buffer, mtu: int, replies: list[Buffer]) -> None:
+    """What a kernel means to fragment, and drops. Who is on this host hears nothing of it; somebody else is told an MTU
+    that no IPv6 sender believes (PMTU-05)."""
+    interface.tx_errors += 1
+    interface.tx_aborted += 1
+    if not engine.router.is_local(interface.ifindex, bytes(packet[IPV6_SADDR])):
+        reply = icmp.packet_too_big(packet, mtu, least=0)
+        if reply is not None:
+            replies.append(reply)
 
 
 # 4 seal ---------------------------------------------------------------------------------------------------------
@@ -263,6 +278,18 @@ def _group(
         return
     if not outgoing or outgoing[-1].path is not decision.path:
         outgoing.append(Outgoing(decision.path, [], interface))
+    if decision.mtu < IPV6_MIN_MTU:
+        _let_be_cut(sealed, decision.states[-1].path_mtu)
     group = outgoing[-1]
     group.packets += sealed
     group.inner += inner
+
+
+def _let_be_cut(sealed: list[Buffer], mtu: int) -> None:
+    """What is too big and is here all the same (_fits_anyway) may be fragmented: also IPv6 in IPv4, where DF is set."""
+    for packet in sealed:
+        if len(packet) > mtu and packet[0] >> 4 == 4 and packet[6] & DF_HIGH:
+            assert not isinstance(packet, bytes)
+            packet[6] &= ~DF_HIGH
+            header_len = (packet[0] & 15) * 4
+            packet[IPV4_CHECKSUM] = ipv4_header_checksum(packet[:header_len]).to_bytes(2, "big")

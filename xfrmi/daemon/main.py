@@ -40,7 +40,7 @@ them hardly ever: with 100,000 states that would hold up every packet for 150 ms
 class Daemon:
     """Everything of one daemon, assembled. XfrmError if this machine or another daemon does not let it be."""
 
-    def __init__(self, resources: ExitStack, remove_on_exit: bool = False) -> None:
+    def __init__(self, resources: ExitStack, remove_on_exit: bool = False, kernel_quirks: bool = False) -> None:
         """`resources` gives back, in reverse order, what has been taken, also if this raises half-way."""
         self._started = time.time()
         self._loop = Loop()
@@ -50,7 +50,7 @@ class Daemon:
         router = KernelRouter()
         resources.callback(router.close)
         self._loop.watch(router.fileno(), router.process)
-        self._engine = Engine(router)
+        self._engine = Engine(router, kernel_quirks=kernel_quirks)
         underlay = Underlay(self._engine.router)
         resources.callback(underlay.close)
         self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
@@ -98,9 +98,9 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_daemon(remove_on_exit: bool = False) -> None:
+def run_daemon(remove_on_exit: bool = False, kernel_quirks: bool = False) -> None:
     """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as resources:
-        Daemon(resources, remove_on_exit).run()
+        Daemon(resources, remove_on_exit, kernel_quirks).run()

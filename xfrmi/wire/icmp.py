@@ -66,9 +66,9 @@ def host_unreachable(packet: Buffer, source: bytes = b"") -> bytes | None:
     return _icmpv4(packet, ICMP_HOST_UNREACH, 0, source)
 
 
-def packet_too_big(packet: Buffer, mtu: int, source: bytes = b"") -> bytes | None:
+def packet_too_big(packet: Buffer, mtu: int, source: bytes = b"", *, least: int = IPV6_MIN_MTU) -> bytes | None:
     """ICMPv6 type 2. The MTU told is never below 1280: a smaller one would be ignored (TX-12a, PMTU-05)."""
-    return _icmpv6(packet, ICMPV6_PKT_TOOBIG, 0, max(mtu, IPV6_MIN_MTU), source)
+    return _icmpv6(packet, ICMPV6_PKT_TOOBIG, 0, max(mtu, least), source)
 
 
 def address_unreachable(packet: Buffer, source: bytes = b"") -> bytes | None:
