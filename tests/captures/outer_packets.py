@@ -45,15 +45,15 @@ def decrypted(state: State, esp: Buffer, seq: int) -> bytes:
     return bytes(state.transform.open(esp[:ESP_HEADER_LEN], hi, esp[ESP_HEADER_LEN:start], esp[start:]))
 
 
-def outer_header(packet: bytes, flow_label: bool = True) -> bytes:
+def outer_header(packet: bytes, made_up: bool) -> bytes:
     """Outer headers, SPI and sequence number, as far as 48 bytes have them and without what is not ours to choose:
-    IPv4 identification where DF is clear, the identification of IPv6 fragments, checksums; and, if not `flow_label`,
-    the IPv6 flow label, for inner packets whose sender makes one up."""
+    IPv4 identification where DF is clear, the identification of IPv6 fragments, checksums; and, if `made_up`, what may
+    be copied from an inner packet whose sender makes it up: IPv4 identification and IPv6 flow label."""
     if packet[0] >> 4 == 6:
         end = {IPPROTO_UDP: 46, IPPROTO_FRAGMENT: 44}.get(packet[6], 48)
-        label = packet[1:4] if flow_label else bytes((packet[1] & 0xF0, 0, 0))
+        label = bytes((packet[1] & 0xF0, 0, 0)) if made_up else packet[1:4]
         return packet[:1] + label + packet[4:end]
-    ident = packet[4:6] if packet[6] & DF else b""
+    ident = packet[4:6] if packet[6] & DF and not made_up else b""
     if packet[6] & 0x1F or packet[7]:  # a later fragment
         return packet[:4] + packet[6:10] + packet[12:20]
     return packet[:4] + ident + packet[6:10] + packet[12 : 36 if packet[9] == IPPROTO_UDP else 28]
