@@ -102,9 +102,9 @@ class Charon:
                 found[int(match[1], 16)] = int(match[3]), int(match[2])
         return found
 
-    def initiate(self, child: str) -> None:
-        """Have it negotiate this one (once more)."""
-        self._node.start([str(SWANCTL), "--initiate", "--child", child, "--uri", self._uri], "initiate.log")
+    def rekey(self, child: str) -> None:
+        """Have it negotiate new keys for this one; that is all it is told, the answer comes when it comes."""
+        self._swanctl("--rekey", "--child", child)
 
     def children(self, responder: str) -> list[tuple[str, Child]]:
         """What is established, in order, with the name of its configuration; its negotiation was answered there."""
@@ -152,7 +152,7 @@ def _child(lines: list[str], responder: str) -> Child:
             child.keys[roles[match[2]]][purposes[match[1]]] = key
         elif match := re.match(r" *\d+: ((?:[0-9A-F]{2} ){1,16})", line):
             key += bytes.fromhex(match[1])
-        elif match := re.match(r"adding (in|out)bound ESP SA", line):
+        elif match := re.match(r"(?:adding|registering) (in|out)bound ESP SA", line):
             direction = match[1]
         elif match := re.match(r"  SPI 0x([0-9a-f]+),", line):
             child.spis[direction] = int(match[1], 16)
