@@ -53,9 +53,11 @@ class Stage(Generic[T]):
         build: Callable[[], AbstractContextManager[T]],
         clean: Callable[[T], None],
         last_words: Callable[[T], str],
+        seconds: int = SECONDS,
     ) -> None:
-        """`build` in a network namespace of its own; `clean` before each test; `last_words` belong to a failure."""
-        self._build, self._clean, self._last_words = build, clean, last_words
+        """`build` in a network namespace of its own, in so many seconds; `clean` before each test; `last_words` belong
+        to a failure."""
+        self._build, self._clean, self._last_words, self._seconds = build, clean, last_words, seconds
         self._pid = 0
         self._link: Connection
 
@@ -95,7 +97,7 @@ class Stage(Generic[T]):
         """The child: build, play what is asked for until nobody asks any more."""
 
         def play_all() -> None:
-            signal.alarm(SECONDS)
+            signal.alarm(self._seconds)
             enter_netns()
             with self._build() as built:
                 while request := _next(link):

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
+from itertools import product
 
 import pytest
 
-from tests.iproute import ip
 from tests.oracle.kernelpeer.algorithms import GCM
 from tests.oracle.kernelpeer.case import MODES, Algorithm, Case
 from tests.oracle.kernelpeer.exam import SIZE, connected, counts_agree, crosses, untroubled
-from tests.oracle.kernelpeer.pair import DEVICE, End, Pair, inner
-from tests.oracle.kernelpeer.talk import SECONDS, carries_tcp
+from tests.oracle.kernelpeer.pair import DEVICE, Pair, inner
+from tests.oracle.kernelpeer.probe import PMTUDISC_DO, PMTUDISC_DONT, Probe, narrow
+from tests.oracle.kernelpeer.talk import carries_tcp
+from tests.oracle.spread import every
 from tests.stage import Stage, on_stage
-from tests.system.hosts import FULL, OUTER, PORT, ROUTER, eventually
-from xfrmi.lab.traffic import family_of, filler
+from tests.system.hosts import ROUTER
 
-IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
-PMTUDISC_DONT, PMTUDISC_DO = 0, 2
-HEADERS = {4: 28, 6: 48}
-"""IP and UDP."""
 SHA1 = Algorithm("cbc(aes)", 16, 96, "hmac(sha1)", 20)
 NULL = Algorithm("ecb(cipher_null)", 0, 128, "hmac(sha256)", 32)
 
@@ -41,56 +37,6 @@ def forget(kernel_pair: Pair) -> None:
             f"route replace {inner(name, 6)}/64 dev {DEVICE} metric 256\nroute replace ::/0 via {ROUTER[name, 6]}\n"
         )
     )
-
-
-class Probe:
-    """A connected UDP socket at one end, which forbids or allows fragments, and its peer at the other."""
-
-    def __init__(self, source: End, sink: End, address: str, discover: int = PMTUDISC_DO) -> None:
-        family = family_of(address)
-        self.far = sink.socket(family, socket.SOCK_DGRAM)
-        self.far.bind((address, 0))
-        self.far.settimeout(SECONDS)
-        self.near = source.socket(family, socket.SOCK_DGRAM)
-        v6 = family == socket.AF_INET6
-        level, self._mtu, option = (
-            (socket.IPPROTO_IPV6, IPV6_MTU, IPV6_MTU_DISCOVER) if v6 else (socket.IPPROTO_IP, IP_MTU, IP_MTU_DISCOVER)
-        )
-        self._level = level
-        self._headers = HEADERS[6 if v6 else 4]
-        self.near.setsockopt(level, option, discover)
-        self.near.connect((address, self.far.getsockname()[1]))
-
-    @property
-    def mtu(self) -> int:
-        """What the sending host believes the path to carry."""
-        return self.near.getsockopt(self._level, self._mtu)  # type: ignore[no-any-return]
-
-    def send(self, packet_len: int) -> None:
-        self.near.send(filler(packet_len - self._headers))
-
-    def learn(self) -> int:
-        """Send as much as is believed to fit until no error comes back any more: what has been learned."""
-
-        def settled() -> bool:
-            before = self.mtu
-            with suppress(OSError):  # what came back about the last one
-                self.send(before)
-            self.far.settimeout(0.2)
-            with suppress(TimeoutError):
-                return len(self.far.recv(1 << 16)) == before - self._headers
-            return False
-
-        eventually(settled, lambda: f"no end of it at {self.mtu}")
-        return self.mtu
-
-    def arrives(self, packet_len: int) -> bool:
-        self.send(packet_len)
-        return bool(self.far.recv(1 << 16) == filler(packet_len - self._headers))
-
-    def close(self) -> None:
-        self.near.close()
-        self.far.close()
 
 
 def probes(pair: Pair, case: Case, discover: int = PMTUDISC_DO) -> Iterator[Probe]:
@@ -113,7 +59,7 @@ def ways() -> list[Case]:
 
 
 @on_stage
-@pytest.mark.parametrize("case", ways(), ids=str)
+@pytest.mark.parametrize("case", every(7, ways()), ids=str)
 def test_both_ends_are_told_the_same(kernel_pair: Pair, case: Case) -> None:
     """T-11, 5.8: one byte more than fits is refused at both ends with the same limit, and what fits arrives."""
     pair = kernel_pair
@@ -131,11 +77,11 @@ def test_both_ends_are_told_the_same(kernel_pair: Pair, case: Case) -> None:
 
 
 @on_stage
-@pytest.mark.parametrize("case", [Case(GCM, "tunnel", 4, outer, encap) for outer in (4, 6) for encap in (False, True)],
-                         ids=str)  # fmt: skip
-def test_fragments_outside_and_inside(kernel_pair: Pair, case: Case) -> None:
+@pytest.mark.parametrize(("outer", "encap"), every(3, product((4, 6), (False, True))))
+def test_fragments_outside_and_inside(kernel_pair: Pair, outer: int, encap: bool) -> None:
     """TX-12b: without DF a packet goes on, and its ESP packet in fragments; longer ones are cut by the device."""
     pair = kernel_pair
+    case = Case(GCM, "tunnel", 4, outer, encap)
     with connected(pair, case), untroubled(pair):
         for probe in probes(pair, case, PMTUDISC_DONT):
             for size in (1500, 4000, 20_000):
@@ -144,7 +90,7 @@ def test_fragments_outside_and_inside(kernel_pair: Pair, case: Case) -> None:
 
 
 @on_stage
-@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("outer", every(2, (4, 6)))
 def test_large_ipv6_datagrams(kernel_pair: Pair, outer: int) -> None:
     """An IPv6 sender fragments by what it has been told."""
     pair = kernel_pair
@@ -158,48 +104,32 @@ def test_large_ipv6_datagrams(kernel_pair: Pair, outer: int) -> None:
         counts_agree(pair)
 
 
-@contextmanager
-def narrow(pair: Pair, mtu: int) -> Iterator[None]:
-    """The router sends no more than `mtu` bytes to either host; their own devices do not show it."""
-    with pair.router:
-        for (name, family), address in OUTER.items():
-            ip(f"route add {address}/{FULL[family]} dev {PORT[name]} mtu lock {mtu}")
-    try:
-        yield
-    finally:
-        with pair.router:
-            for (name, family), address in OUTER.items():
-                ip(f"route del {address}/{FULL[family]} dev {PORT[name]}")
-
-
 @on_stage
-@pytest.mark.parametrize("encap", [False, True], ids=["raw", "udp"])
-@pytest.mark.parametrize(("inner", "outer"), MODES["tunnel"])
-def test_a_router_on_the_way_carries_less(kernel_pair: Pair, inner: int, outer: int, encap: bool) -> None:
+@pytest.mark.parametrize(("families", "encap"), every(3, product(MODES["tunnel"], (False, True))))
+def test_a_router_on_the_way_carries_less(kernel_pair: Pair, families: tuple[int, int], encap: bool) -> None:
     """1.7: the router's ICMP error reaches the end that sealed the packet, the next packet inside makes it known there.
 
     Both ends arrive at the same figure, and TCP gets through.
     """
     pair = kernel_pair
-    case = Case(GCM, "tunnel", inner, outer, encap)
-    with narrow(pair, 1400), connected(pair, case):
+    case = Case(GCM, "tunnel", *families, encap)
+    with narrow(pair.router, 1400), connected(pair, case):
         learned = [probe.learn() for probe in probes(pair, case)]
         assert learned[0] == learned[1]
         crosses(pair, case)
 
 
 @on_stage
-@pytest.mark.parametrize("encap", [False, True], ids=["raw", "udp"])
-@pytest.mark.parametrize(("inner", "outer"), [(4, 4), (4, 6), (6, 6)])
-def test_tcp_over_1280(kernel_pair: Pair, inner: int, outer: int, encap: bool) -> None:
+@pytest.mark.parametrize(("families", "encap"), every(5, product(((4, 4), (4, 6), (6, 6)), (False, True))))
+def test_tcp_over_1280(kernel_pair: Pair, families: tuple[int, int], encap: bool) -> None:
     """The least that IPv6 asks of a link. (IPv6 inside IPv4 cannot be told less than 1280, see deviations.)
 
     What a kernel has to send of IPv6 over IPv6 it drops here: nobody may be told less than 1280, and its outer packets
     are not fragmented. Ours are.
     """
     pair = kernel_pair
-    case = Case(GCM, "tunnel", inner, outer, encap)
-    with narrow(pair, 1280), connected(pair, case):
+    case = Case(GCM, "tunnel", *families, encap)
+    with narrow(pair.router, 1280), connected(pair, case):
         assert carries_tcp(pair.moon, pair.sun, case.address("sun"), SIZE)
-        if (inner, outer) != (6, 6):
+        if families != (6, 6):
             assert carries_tcp(pair.sun, pair.moon, case.address("moon"), SIZE)

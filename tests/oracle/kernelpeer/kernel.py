@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 META_PACKAGE = "linux-image-6.12-cloud-amd64"
@@ -24,6 +25,7 @@ WANTED = (
     "xfrm6_tunnel", "authenc", "authencesn", "gcm", "ccm", "ghash_generic", "ghash_clmulni_intel", "aesni_intel",
     "chacha20poly1305", "chacha_x86_64", "chacha_generic", "poly1305_x86_64", "poly1305_generic", "echainiv", "seqiv",
     "crypto_null", "des_generic", "des3_ede_x86_64", "cmac", "xcbc", "sha1_ssse3", "sha256_ssse3", "sha512_ssse3",
+    "rmd160", "camellia_generic", "cast5_generic", "blowfish_generic",
 )  # fmt: skip
 """Modules, loaded at boot with what they depend on. Those that a kernel has built in are not missed."""
 
@@ -38,9 +40,11 @@ FETCHING = {"apt-get": "apt", "dpkg-deb": "dpkg", "zstd": "zstd"}
 
 
 def folder() -> Path:
-    """Where the kernel is kept: `vmlinux`, and `modules` in the order in which they load."""
+    """Where the kernel is kept: `vmlinux`, and `modules` in the order in which they load. Another choice of them is
+    another folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "xfrmi-kernelpeer" / META_PACKAGE
+    choice = zlib.crc32(" ".join(WANTED).encode())
+    return Path(cache) / "xfrmi-kernelpeer" / f"{META_PACKAGE}-{choice:08x}"
 
 
 def lacking() -> str:

@@ -21,6 +21,7 @@ from xfrmi.wire.ip import renew_checksum
 from xfrmi.wire.xfrm_const import IPPROTO_UDP
 
 INNER = (4, 6)
+CREATE_CHILD_SA, INFORMATIONAL = 36, 37
 MTU = 1350
 """Of moon's devices: fits with every algorithm. libipsec's own has 1400, which does not, and is fragmented outside."""
 SECONDS = 20.0
@@ -102,11 +103,12 @@ def config(host: str, connections: Sequence[Connection]) -> str:
 
 @dataclass
 class Successor:
-    """Keys that sun has asked moon for, to follow those in use."""
+    """Keys to follow those in use."""
 
     child: Child
-    answer: bytes
-    """The frame that sun waits for: with it, libipsec takes the new SAs, and sends with them at once."""
+    turn: bytes
+    """The frame that sun waits for: when it has come, libipsec sends with the new keys. If sun has asked for them this
+    is moon's answer, else moon's word that the old ones may go; by then it receives with the new ones already."""
 
 
 @dataclass
@@ -146,8 +148,8 @@ class Pair:
 
 
 @contextmanager
-def pair(connections: Sequence[Connection], rekeyed: Sequence[Connection] = ()) -> Iterator[Pair]:
-    """Those that are to be `rekeyed` get a successor, whose negotiation sun has not finished."""
+def pair(connections: Sequence[Connection], initiator: str = "") -> Iterator[Pair]:
+    """With an initiator of rekeying each gets a successor, to which sun has not turned yet."""
     need_charon()
     with two_hosts(daemons=False) as hosts:
         for host in hosts.ends:  # libipsec's routes want a local address in the traffic selector
@@ -158,33 +160,44 @@ def pair(connections: Sequence[Connection], rekeyed: Sequence[Connection] = ()) 
         moon.load()
         eventually(lambda: len(moon.children("sun")) == len(connections), moon.last_words, SECONDS)
         children = dict(moon.children("sun"))
-        successors = {connection.name: negotiate(hosts, sun, moon, connection) for connection in rekeyed}
+        successors = {c.name: negotiate(hosts, sun, moon, c, initiator) for c in connections if initiator}
         moon.kill()
         hosts.moon.await_daemon(daemon)
         yield Pair(hosts, sun, children, successors)
 
 
-def negotiate(hosts: Hosts, sun: Charon, moon: Charon, connection: Connection) -> Successor:
-    """Let sun start once more, and keep moon's answer."""
-    to_sun = next(frame for frame in hosts.wire("sun") if _is_ike(frame, "moon", connection.outer))
+def negotiate(hosts: Hosts, sun: Charon, moon: Charon, connection: Connection, initiator: str) -> Successor:
+    """New keys for one in use. What moon says never gets to sun by itself: its request, if it has to ask, is handed on;
+    what it says last is kept."""
+    to_sun = next(frame for frame in hosts.wire("sun") if _exchange(frame, connection.outer))[:ETH_HEADER_LEN]
+
+    def said(exchange: int) -> bytes:
+        """By moon, and whole: what travels a virtual cable has no checksum yet."""
+        frames = [frame for frame in hosts.wire("moon") if _exchange(frame, connection.outer) == exchange]
+        if not frames:
+            return b""
+        packet = bytearray(frames[-1][ETH_HEADER_LEN:])
+        renew_checksum(packet)
+        return to_sun + packet
+
     before = len(moon.children("sun"))
     blackhole = f"blackhole {OUTER['sun', connection.outer]}/{FULL[connection.outer]}"
     with hosts.router:
         ip(f"route add {blackhole}")
     hosts.clear()
-    sun.rekey(connection.name)
+    last = CREATE_CHILD_SA
+    if initiator == "moon":
+        moon.rekey(connection.name)
+        eventually(lambda: said(CREATE_CHILD_SA), "moon does not ask")
+        hosts.taps["sun"].inject(said(CREATE_CHILD_SA))
+        last = INFORMATIONAL
+    else:
+        sun.rekey(connection.name)
     eventually(lambda: len(moon.children("sun")) > before, moon.last_words, SECONDS)
-    _, child = moon.children("moon")[-1]
-
-    def answers() -> list[bytes]:
-        return [frame for frame in hosts.wire("moon") if _is_ike(frame, "moon", connection.outer)]
-
-    eventually(answers, "moon does not answer")
+    eventually(lambda: said(last), "moon does not say its last word")
     with hosts.router:
         ip(f"route del {blackhole}")
-    packet = bytearray(answers()[-1][ETH_HEADER_LEN:])
-    renew_checksum(packet)  # on a virtual cable it is left to the receiver's kernel, which a captured frame does not tell
-    return Successor(child, to_sun[:ETH_HEADER_LEN] + packet)
+    return Successor(moon.children(PEER[initiator])[-1][1], said(last))
 
 
 def spi_in_udp(frame: bytes) -> int | None:
@@ -196,6 +209,9 @@ def spi_in_udp(frame: bytes) -> int | None:
     return int.from_bytes(frame[at : at + 4], "big")
 
 
-def _is_ike(frame: bytes, sender: str, outer: int) -> bool:
-    at, address = ETH_HEADER_LEN + {4: 12, 6: 8}[outer], pack_address(OUTER[sender, outer])
-    return spi_in_udp(frame) == 0 and frame[at : at + len(address)] == address
+def _exchange(frame: bytes, outer: int) -> int:
+    """The type of exchange, if it is IKE behind the marker, from moon; else 0."""
+    at, address = ETH_HEADER_LEN + {4: 12, 6: 8}[outer], pack_address(OUTER["moon", outer])
+    if spi_in_udp(frame) != 0 or frame[at : at + len(address)] != address:
+        return 0
+    return frame[ETH_HEADER_LEN + {4: 28, 6: 48}[outer] + 4 + 18]
