@@ -4,13 +4,13 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test kernel interop bench lint clean lab dev
+.PHONY: help demo test kernel interop coverage bench lint clean lab dev
 .NOTPARALLEL: # lab and dev are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
 	@echo "make test    run the tests"
-	@echo "make interop speak with a real kernel in qemu, in every combination (about 10 minutes)"
+	@echo "make interop speak with a real kernel in qemu and with libipsec, in every combination (about 30 minutes)"
 	@echo "make bench   measure: cost per packet, cost against table size"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   remove the virtual environment and caches"
@@ -30,7 +30,11 @@ kernel: dev
 	@"$(BIN)/python" -m tests.oracle.kernelpeer.kernel
 
 interop: kernel
-	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer" tests/oracle $(TESTARGS)
+	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec" tests/oracle $(TESTARGS)
+
+# Which other implementation has judged which combination, from the parameters of the tests.
+coverage: dev
+	@"$(BIN)/python" -m tests.coverage > docs/coverage.md
 
 bench: dev
 	@"$(BIN)/python" -m pytest bench -q --benchmark-columns=median,iqr --benchmark-sort=name --benchmark-name=short $(BENCHARGS)

@@ -35,8 +35,7 @@ from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_ESN, Mode
 from xfrmi.wire.xfrm_types import Encap, ReplayEsn, Selector, StateInfo
 
 TSHARK = shutil.which("tshark")
-if TSHARK is None:
-    pytest.skip("TSHARK IS NOT INSTALLED, NOT TESTED", allow_module_level=True)
+pytestmark = pytest.mark.skipif(TSHARK is None, reason="TSHARK IS NOT INSTALLED, NOT TESTED")
 
 NOW = 1_700_000_000.0
 PORTS = {"sport": 40001, "dport": 40002}

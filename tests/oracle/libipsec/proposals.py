@@ -6,6 +6,7 @@ without UDP are not for it at all.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -15,6 +16,13 @@ class Proposal:
     """As `esp_proposals` of swanctl.conf has it."""
     words: str
     """As `state add` has it, {enc} and {auth} for the keys."""
+
+    @property
+    def key_bits(self) -> int:
+        """Of the cipher."""
+        if match := re.match(r"(?:aes|camellia|blowfish|cast)(\d+)", self.name):
+            return int(match[1])
+        return {"3des": 192, "des": 64, "null": 0, "chacha20poly1305": 256}[self.name.partition("-")[0]]
 
     @property
     def secret(self) -> bool:
@@ -46,6 +54,10 @@ AUTHS = {
 CIPHERS = {
     **{f"aes{bits}": "enc cbc(aes) {enc}" for bits in (128, 192, 256)},
     **{f"aes{bits}ctr": "enc rfc3686(ctr(aes)) {enc}" for bits in (128, 192, 256)},
+    **{f"camellia{bits}": "enc cbc(camellia) {enc}" for bits in (128, 192, 256)},
+    "cast128": "enc cbc(cast5) {enc}",
+    "blowfish128": "enc cbc(blowfish) {enc}",
+    "des": "enc cbc(des) {enc}",
     "3des": "enc cbc(des3_ede) {enc}",
     "null": "enc ecb(cipher_null) ''",
 }
