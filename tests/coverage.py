@@ -201,11 +201,12 @@ line of code with xfrmi:
   (`tests/oracle/libipsec`). All of it in `make interop`, a quarter in `make test`.
 - **S**, scapy: opens what xfrmi seals, seals what xfrmi opens; with ESN across 2^32 (`tests/oracle/test_scapy.py`).
 - **T**, tshark: decrypts what xfrmi seals and finds the ICV right, and wrong where a bit was turned
-  (`tests/oracle/test_tshark.py`). **t**: with ESN it decrypts; only versions that know ESN judge the ICV (4.0 does not).
+  (`tests/oracle/test_tshark.py`).
+- **t**, tshark with ESN: it decrypts; only versions that know ESN judge the ICV, 4.0 does not.
 
 A letter alone: all pairs of families. With figures: only these, the inner family first: `46` is IPv4 in IPv6. Rows: an
 algorithm of two parts counts in two rows, that of its cipher (with any that authenticates) and that of what
-authenticates (with any cipher). UDP is ESP in UDP, RFC 3948.
+authenticates (with any cipher). UDP is ESP in UDP, RFC 3948.\
 """
 LEGEND = """
 ## Why a letter is missing
@@ -224,7 +225,8 @@ LEGEND = """
   `xcbc(aes)` or `cbc(camellia)`. All but AES-GCM go through three shapes (4 in 4; 6 in 4 in UDP; transport over IPv6),
   with ESN through the first: mode and algorithm do not know of each other. AES-GCM has ESN with the key of 128 bits.
 - **T**: tshark's table for ESP has no AES-CCM, ChaCha20-Poly1305, AES-GMAC, Camellia, XCBC and CMAC, and is not asked
-  about encryption without integrity. All but AES-GCM go through three shapes (4 in 6; 6 in 4 in UDP; transport over IPv4).
+  about encryption without integrity. All but AES-GCM go through three shapes (4 in 6; 6 in 4 in UDP; transport over
+  IPv4).
 - **t**: six cases, to see whether this tshark can judge ESN at all; a packet of a kernel goes along, and where that is
   not found right, ours need not be.
 """
