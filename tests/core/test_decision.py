@@ -10,8 +10,10 @@ import pytest
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Host, Pair, raised, tunnel_state, wire
 from xfrmi.core import PolicyInfo, Selector, Template
+from xfrmi.core.decision import decide
 from xfrmi.core.router import LOOPBACK_IFINDEX, Route, StaticRouter
 from xfrmi.wire.address import format_address, pack_address
+from xfrmi.wire.flow import flow_of
 from xfrmi.wire.xfrm_const import (
     IPPROTO_ESP,
     STATE_AF_UNSPEC,
@@ -233,6 +235,34 @@ def test_SPD_23_the_sub_policy_may_go() -> None:
     assert sender.send() == []
     sender.engine.delete_policy(PolicyId(ANY, Dir.OUT, 42, type=PolicyType.SUB), NOW)
     assert len(sender.send()) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "main", "sub", "inside_out"),
+    [
+        (4, (transport(3),), (tunnel(1),), ["tunnel", "transport"]),
+        (6, (transport(3, INNER[6]),), (tunnel(1),), ["transport", "tunnel"]),
+        (6, (tunnel(1, OUTER[6]), transport(3, OUTER[6])), None, ["tunnel", "transport"]),
+    ],
+    ids=["IPv4", "IPv6", "IPv6, one policy"],
+)
+def test_SPD_23_with_two_policies_ipv6_has_transport_mode_inside(
+    version: int, main: Any, sub: Any, inside_out: list[str]
+) -> None:
+    """Whichever policy says so: an order made for Mobile IPv6."""
+    host = Host()
+    xfrm = host.interface()
+    for ends in OUTER.values():
+        host.engine.add_state(tunnel_state(*ends, 1), NOW)
+    for ends in (INNER[4], INNER[6], OUTER[6]):
+        host.engine.add_state(tunnel_state(*ends, 3, mode=Mode.TRANSPORT, flags=0, reqid=3), NOW)
+    everything = Selector.parse("0.0.0.0/0" if version == 4 else "::/0")
+    for templates, kind in ((main, PolicyType.MAIN), (sub, PolicyType.SUB)):
+        if templates is not None:
+            host.engine.add_policy(PolicyInfo(everything, Dir.OUT, 42, templates, type=kind), NOW)
+    packet = udp(*INNER[version])
+    decision = decide(host.engine, xfrm, flow_of(packet), NOW)
+    assert [Mode(state.mode).name.lower() for state in decision.states] == inside_out
 
 
 def test_3_6_an_inbound_state_counts_twice_and_is_no_use_of_the_policy() -> None:

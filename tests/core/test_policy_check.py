@@ -251,6 +251,24 @@ def test_SPD_23_a_sub_policy_is_joined_by_the_main_one() -> None:
         check(spd, TUNNEL)
 
 
+@pytest.mark.parametrize("ends", [("10.1.0.1", "10.0.0.1"), ("2001:db8::1", "2001:db8::2")], ids=["IPv4", "IPv6"])
+def test_SPD_23_with_two_policies_ipv6_has_transport_mode_inside(ends: tuple[str, str]) -> None:
+    """Transport mode of the main policy, a tunnel of the sub policy: which was outermost?"""
+    spd = new_spd()[0]
+    any_flow = "0.0.0.0/0" if "." in ends[0] else "::/0"
+    for kind, mode in ((PolicyType.SUB, Mode.TUNNEL), (PolicyType.MAIN, Mode.TRANSPORT)):
+        family = {} if mode == Mode.TUNNEL else {"src": ends[0], "dst": ends[1]}
+        templates = (wanted(mode=mode, **family),)
+        spd.insert(policy_info(any_flow, dir=Dir.IN, if_id=42, templates=templates, type=kind), NOW)
+    tunnel_, transport_ = state(flags=STATE_AF_UNSPEC), state(mode=Mode.TRANSPORT, spi=0x2001, selector=Selector())
+    transport_.selector = Selector()
+    inner_is_transport, inner_is_tunnel = (tunnel_, transport_), (transport_, tunnel_)
+    right, wrong = (inner_is_tunnel, inner_is_transport) if "." in ends[0] else (inner_is_transport, inner_is_tunnel)
+    assert check(spd, *right, flow_=flow(*ends)) is not None
+    with drops(XfrmStat.IN_TMPL_MISMATCH):
+        check(spd, *wrong, flow_=flow(*ends))
+
+
 def test_IN_14_IPv4_in_IPv6_compares_four_bytes_of_the_ends() -> None:
     spd = spd_with(wanted(src="2001:db8::1", dst="2001:db8::2"))
     similar = state(src="2001:db8:ffff::9", dst="2001:db8::2", flags=STATE_AF_UNSPEC)

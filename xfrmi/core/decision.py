@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from xfrmi.core.policy import in_order
 from xfrmi.core.resolve import OWN_ENDS
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.errors import Drop
@@ -97,7 +98,7 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
 def _resolve(
     engine: Engine, interface: Interface, policies: Sequence[Policy], flow: Flow, now: float
 ) -> tuple[State, ...]:
-    """The states for the templates of `policies`, in that order. Empty if there are none to find. Raises Refused."""
+    """The states for the templates of `policies`, as they are applied. Empty if none is needed. Raises Refused."""
     states: list[State] = []
     try:
         for policy in policies:
@@ -114,7 +115,7 @@ def _resolve(
                     src, dst = local, remote
     except Drop as drop:
         raise Refused(drop.stat, drop.reason) from None
-    return tuple(states)
+    return tuple(in_order(states, policies, flow.family))
 
 
 def _limits(engine: Engine, interface: Interface, states: Sequence[State]) -> list[int]:

@@ -9,13 +9,14 @@ tried one after another, best first.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from xfrmi.core.selector import Matcher, prefix_mask, prefix_of
 from xfrmi.wire.address import any_address
 from xfrmi.wire.flow import Flow
-from xfrmi.wire.xfrm_const import AF_INET
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, Mode
 from xfrmi.wire.xfrm_types import Current, Mark, PolicyInfo, Selector, Template
 
 Rank = tuple[int, int]
@@ -109,6 +110,33 @@ class Policy:
     def snapshot(self) -> PolicyInfo:
         """This policy as a dump shows it."""
         return replace(self.info, index=self.index, current=Current(0, 0, self.add_time, self.use_time))
+
+
+class HasMode(Protocol):
+    """A state or a template."""
+
+    @property
+    def mode(self) -> int: ...
+
+
+T = TypeVar("T", bound=HasMode)
+
+
+def in_order(transforms: Sequence[T], policies: Sequence[Policy], family: int) -> Sequence[T]:
+    """What `policies` demand together of a flow of `family`, as it is applied, the innermost first (SPD-23).
+
+    It is the order of the policies and their templates; only where a sub policy is joined by a main one, IPv6 has
+    transport mode innermost and tunnels outermost, whichever policy they are of: so the kernel does, for Mobile IPv6.
+    """
+    if len(policies) < 2 or family != AF_INET6:
+        return transforms
+    return sorted(transforms, key=_ipv6_class)
+
+
+def _ipv6_class(transform: HasMode) -> int:
+    if transform.mode == Mode.TRANSPORT:
+        return 0
+    return 1 if transform.mode in (Mode.ROUTEOPTIMIZATION, Mode.IN_TRIGGER) else 2
 
 
 def whole_selector(selector: Selector) -> Selector:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from xfrmi.core.policy import in_order
 from xfrmi.core.selector import selector_match
 from xfrmi.errors import Drop
 from xfrmi.wire.flow import PORT_PROTOCOLS, Flow, flow_of
@@ -100,7 +101,7 @@ def check_input(
         templates += policy.templates
         if len(templates) >= XFRM_MAX_DEPTH:
             raise Drop(XfrmStat.IN_BUFFER_ERROR, "more templates than can be checked")
-    met = verify_templates(templates, secpath, flow.family, if_id, verified)
+    met = verify_templates(in_order(templates, policies, flow.family), secpath, flow.family, if_id, verified)
     # 4 the rest
     if _has_tunnel(secpath, met):
         raise Drop(XfrmStat.IN_TMPL_MISMATCH, "came through a tunnel that no template asks for")
