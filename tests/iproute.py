@@ -91,6 +91,7 @@ def _address(netlink: IPRoute, verb: str, words: list[str], family: int | None) 
 
 def _route(netlink: IPRoute, verb: str, words: list[str], family: int | None) -> None:
     options: dict[str, Any] = {}
+    metrics: dict[str, int] = {}
     if words[0] in RTN_TYPES:
         options["type"] = RTN_TYPES[words.pop(0)]
         if options["type"] == RTN_TYPES["local"]:
@@ -110,9 +111,13 @@ def _route(netlink: IPRoute, verb: str, words: list[str], family: int | None) ->
             options["table"] = TABLES.get(value) or int(value)
         elif word == "mtu":
             locked = {"lock": 1 << RTAX_MTU} if value == "lock" else {}
-            options["metrics"] = {"mtu": int(words.pop(0) if locked else value), **locked}
+            metrics |= {"mtu": int(words.pop(0) if locked else value), **locked}
+        elif word == "hoplimit":
+            metrics["hoplimit"] = int(value)
         else:
             options[{"metric": "priority", "src": "prefsrc"}[word]] = int(value) if word == "metric" else value
+    if metrics:
+        options["metrics"] = metrics
     netlink.route(verb if verb != "delete" else "del", **options)
 
 

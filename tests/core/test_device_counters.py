@@ -10,8 +10,9 @@ import pytest
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Pair, forge, raised, receive, tunnel_state
 from tests.core.test_output import tcp_super
-from xfrmi.core import PolicyInfo, Selector, Template
+from xfrmi.core import Interface, PolicyInfo, Selector, Template
 from xfrmi.core.router import Route, StaticRouter
+from xfrmi.core.sysctl import Sysctls
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, IPPROTO_IPIP, IPPROTO_NONE, Action, Dir, Mode, PolicyType, SaDir
@@ -253,31 +254,60 @@ def test_1_4_a_state_for_output_opens_nothing() -> None:
 # disable_policy ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to", [INNER[4][1], "203.0.113.77"], ids=["in", "fwd"])
-def test_RX_12_disable_policy_of_the_device(to: str) -> None:
-    """What it receives in that family is asked nothing more, to be delivered or forwarded; the states still count."""
+class Switches(Sysctls):
+    """Of a machine with disable_policy for these families."""
+
+    def __init__(self, *families: int) -> None:
+        self.families = frozenset(families)
+        self.asked = 0
+
+    def disable_policy(self, interface: Interface) -> frozenset[int]:
+        self.asked += 1
+        return self.families
+
+
+def test_RX_12_disable_policy_of_the_device() -> None:
+    """What it receives in that family is asked nothing more; the states still count."""
     pair = Pair()
     pair.right.engine.flush_policies(PolicyType.MAIN, NOW)
-    packet, packet6 = udp(INNER[4][0], to), PACKET6
-    assert pair.send(packet, packet6) == []
+    switches = pair.right.engine.sysctls = Switches()
+    assert pair.send(PACKET, PACKET6) == []
     assert pair.right.moved() == {"XfrmInNoPols": 2}
-    pair.xfrm_right.set_nopolicy(frozenset({AF_INET}))
-    assert pair.send(packet, packet6) == [packet], "the other family has a switch of its own"
-    pair.xfrm_right.set_nopolicy(frozenset({AF_INET, AF_INET6}))
-    assert pair.send(packet, packet, packet6) == [packet, packet, packet6]
+    switches.families = frozenset({AF_INET})
+    assert pair.send(PACKET, PACKET6, now=NOW + 1) == [PACKET], "the other family has a switch of its own"
+    switches.families = frozenset({AF_INET, AF_INET6})
+    assert pair.send(PACKET, PACKET, PACKET6, now=NOW + 2) == [PACKET, PACKET, PACKET6]
     assert pair.right.moved() == {"XfrmInNoPols": 3}
-    pair.xfrm_right.set_nopolicy(frozenset())
-    assert pair.send(packet) == [], "no verdict outlives the switch"
+    switches.families = frozenset()
+    assert pair.send(PACKET, now=NOW + 3) == [], "no verdict outlives the switch"
+    assert raised(pair.xfrm_right)["rx_packets"] == 8
+
+
+def test_RX_12_the_device_is_asked_once_a_second() -> None:
+    pair = Pair()
+    switches = pair.right.engine.sysctls = Switches()
+    for tenth in range(25):
+        assert pair.send(PACKET, PACKET, now=NOW + tenth / 10) == [PACKET, PACKET]
+    assert switches.asked == 3
+
+
+@pytest.mark.parametrize(("version", "let_in"), [(4, True), (6, False)])
+def test_RX_12_of_what_is_forwarded(version: int, let_in: bool) -> None:
+    """IPv6 marks the routes to the addresses of the device, and nothing that leads elsewhere."""
+    pair = Pair()
+    pair.right.engine.flush_policies(PolicyType.MAIN, NOW)
+    pair.right.engine.sysctls = Switches(AF_INET, AF_INET6)
+    packet = udp(INNER[version][0], {4: "203.0.113.77", 6: "2001:db8:77::1"}[version])
+    assert pair.send(packet) == ([packet] if let_in else [])
 
 
 def test_RX_12_a_blocking_policy_and_a_selector_are_not_asked_either() -> None:
     pair = Pair(selector=Selector.parse("10.0.0.0/8"), flags=0)
-    for info in (PolicyInfo(ANY, Dir.IN, 42, action=Action.BLOCK),):
-        pair.right.engine.update_policy(info, NOW)
+    pair.right.engine.update_policy(PolicyInfo(ANY, Dir.IN, 42, action=Action.BLOCK), NOW)
     outer = [forge(PACKET, IPPROTO_IPIP, seq=1), forge(PACKET, IPPROTO_IPIP, seq=2)]
     assert receive(pair.right.engine, outer[:1]) == []
-    pair.xfrm_right.set_nopolicy(frozenset({AF_INET}))
-    assert receive(pair.right.engine, outer[1:]) == [PACKET]
+    pair.right.engine.sysctls = Switches(AF_INET)
+    assert receive(pair.right.engine, outer[1:], NOW + 1) == [PACKET]
 
 
 def test_RX_12_does_not_reach_into_another_namespace() -> None:
@@ -285,6 +315,6 @@ def test_RX_12_does_not_reach_into_another_namespace() -> None:
     pair = Pair()
     pair.right.engine.flush_policies(PolicyType.MAIN, NOW)
     pair.xfrm_right.away = True
-    pair.xfrm_right.set_nopolicy(frozenset({AF_INET}))
+    pair.right.engine.sysctls = Switches(AF_INET)
     assert pair.send(PACKET) == []
     assert pair.right.moved() == {"XfrmInNoPols": 1}

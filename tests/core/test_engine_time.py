@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.packets import udp
@@ -158,10 +160,27 @@ def behind_nat(outer: int = 4, **fields: object) -> Pair:
     return pair
 
 
+def test_3_8_the_first_keepalive_is_sent_at_once() -> None:
+    """An update is no new beginning; what an update completes begins like any other."""
+    pair = behind_nat(nat_keepalive_interval=20)
+    engine = pair.left.engine
+    assert engine.next_deadline() == START
+    assert [wire([sent])[0][28:] for sent in engine.tick(START)] == [KEEPALIVE]
+    nat: dict[str, Any] = {"replay_window": 0, "dir": SaDir.OUT, "nat_keepalive_interval": 20}
+    nat["encap"] = Encap(sport=4500, dport=4501)
+    engine.update_state(tunnel_state(*OUTER[4], 0x1000, **nat), START + 5)
+    assert engine.tick(START + 19) == [] and len(engine.tick(START + 20)) == 1
+    larval = engine.alloc_spi(tunnel_state(*OUTER[4], 0, dir=SaDir.OUT), 0x2000, 0x2000, START + 21)
+    assert engine.tick(START + 21) == []
+    engine.update_state(tunnel_state(*OUTER[4], larval.spi, **nat), START + 22)
+    assert [wire([sent])[0][28:] for sent in engine.tick(START + 22)] == [KEEPALIVE]
+
+
 @pytest.mark.parametrize("outer", [4, 6])
-def test_a_silent_state_sends_keepalives(outer: int) -> None:
+def test_3_8_a_silent_state_sends_keepalives(outer: int) -> None:
     pair = behind_nat(outer, nat_keepalive_interval=20, set_mark=Mark(7, 0xFF))
     engine = pair.left.engine
+    engine.tick(START)
     assert engine.tick(START + 19.9) == [] and engine.next_deadline() == START + 20
     (sent,) = engine.tick(START + 20)
     assert sent.interface is None and (sent.path.sport, sent.path.dport, sent.path.mark) == (4500, 4501, 7)
@@ -212,6 +231,8 @@ def test_the_next_deadline_is_the_earliest_of_all() -> None:
     engine.add_state(
         tunnel_state(*OUTER[4], 0x1000, nat_keepalive_interval=20, dir=SaDir.OUT, encap=Encap(), replay_window=0), START
     )
+    assert engine.next_deadline() == START
+    engine.tick(START)
     assert engine.next_deadline() == START + 20
     larval = engine.alloc_spi(tunnel_state(*OUTER[4], 0), 0x100, 0x200, START - 15)
     assert engine.next_deadline() == START + 15

@@ -273,6 +273,42 @@ def test_TX_12a_a_small_ipv6_packet_on_a_narrow_path(outer: int, local: bool, qu
     assert receive(pair.right.engine, [sealed]) == [packet]
 
 
+@pytest.mark.parametrize("outer", [4, 6])
+def test_5_3_the_ttl_is_that_of_the_route(outer: int) -> None:
+    """5.4, too, and whatever the inner one is. A route that changes counts from the next decision on."""
+
+    class Hops(StaticRouter):
+        hop_limit = 9
+
+        def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+            return Route(1500, 0, src or any_address(family_of(dst)), hop_limit=self.hop_limit)
+
+    pair = Pair(outer)
+    router = Hops()
+    pair.left.engine.router = router
+    at = 8 if outer == 4 else 7
+    assert [packet[at] for packet in pair.emit(udp(*INNER[4], ttl=3), udp(*INNER[6], ttl=4))] == [9, 9]
+    router.hop_limit = 200
+    (packet,) = pair.emit(udp(*INNER[4], ttl=3), now=NOW + 1)
+    assert packet[at] == 200
+    assert outer == 6 or checksum(packet[:20]) == 0
+
+
+def test_5_3_each_of_two_tunnels_has_the_ttl_of_its_own_route() -> None:
+    """As if each began at this host, which it does."""
+
+    class Hops(StaticRouter):
+        def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+            return Route(1500, 0, src or any_address(family_of(dst)), hop_limit=77 if dst == far_end else 88)
+
+    far_end = pack_address(FAR[1])
+    host, xfrm = nested(Mode.TUNNEL, Mode.TUNNEL)
+    host.engine.router = Hops()
+    (packet,) = wire(host.engine.output(xfrm, [udp(*INNER[4], ttl=3)], NOW)[0])
+    assert packet[8] == 88
+    assert [state.ttl for state in reversed(list(host.engine.states()))] == [77, 88]
+
+
 def test_TX_10_a_tunnel_whose_peer_is_behind_itself_loops_whatever_dev_says() -> None:
     pair = Pair()
     pair.left.engine.router = StaticRouter(ifindex=9)

@@ -514,7 +514,7 @@ def test_deletion_stops_the_clock() -> None:
 
 @pytest.mark.parametrize("spi", [0, 0x100])
 def test_a_larval_state_expires_after_acq_expires(spi: int) -> None:
-    sad, log = new_sad(acq_expires=20)
+    sad, log = new_sad(acq_expires=lambda: 20)
     if spi:
         sad.alloc_spi(wanted(), spi, spi, NOW)
     else:

@@ -50,6 +50,29 @@ def test_the_mtu_is_the_links_or_the_routes(version: int) -> None:
     assert local.mtu == 65535
 
 
+@both
+@in_netns
+def test_5_3_the_hop_limit_is_the_routes_or_the_hosts(version: int) -> None:
+    """Over IPv6 it is the device's, which routers set (5.4)."""
+    Wire()
+    clock = Clock()
+    router = KernelRouter(clock)
+
+    def hop_limit() -> int:
+        clock.now += MAX_AGE  # nobody announces sysctls
+        route = router.route(PEER[version], b"", 0, 0)
+        assert route is not None
+        return route.hop_limit
+
+    assert hop_limit() == 64
+    before = router.generation
+    sysctl({4: "net.ipv4.ip_default_ttl", 6: "net.ipv6.conf.wire0.hop_limit"}[version], 42)
+    assert hop_limit() == 42
+    assert router.generation == before + 1
+    ip(f"-{version} route add {({4: '192.0.2.2/32', 6: '2001:db8::2/128'})[version]} dev wire0 hoplimit 7")
+    assert hop_limit() == 7
+
+
 @in_netns
 def test_whatever_the_kernel_refuses_is_no_route() -> None:
     Wire()

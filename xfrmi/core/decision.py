@@ -88,6 +88,7 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
     if way is None or _circles(engine, (interface,), *way, now):
         raise Loop
     path, route = way
+    states[-1].set_ttl(route.hop_limit)
     mtu = route.mtu
     for state, limit in zip(reversed(states), reversed(limits), strict=True):
         state.path_mtu = mtu
@@ -129,6 +130,7 @@ def _limits(engine: Engine, interface: Interface, states: Sequence[State]) -> li
             route = engine.router.route(path.dst, path.src, 0, path.mark)
             if route is None:
                 raise Refused(XfrmStat.OUT_BUNDLE_GEN_ERROR, "no route to the end of an inner tunnel")
+            state.set_ttl(route.hop_limit)
             limit = route.mtu
         limits.append(limit)
     return limits

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.core import input as inbound
@@ -29,7 +30,8 @@ from xfrmi.core.path_mtu import PathMtus, icmp_error
 from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.sad import Sad
 from xfrmi.core.spd import Spd
-from xfrmi.wire.xfrm_const import XfrmStat
+from xfrmi.core.sysctl import Sysctls
+from xfrmi.wire.xfrm_const import AF_INET, STATE_NOPMTUDISC, SaDir, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.events import Event, EventSink
@@ -50,9 +52,11 @@ class Engine:
         router: Router | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
         kernel_quirks: bool = False,
+        sysctls: Sysctls | None = None,
     ) -> None:
         self.kernel_quirks = kernel_quirks
         """Do what Linux does also where that falls short of what xfrm interfaces are for (docs/deviations.md)."""
+        self.sysctls = sysctls if sysctls is not None else Sysctls()
         self._host_router: Router = router if router is not None else StaticRouter()
         self.router = PathMtus(self._host_router)
         """Routes as they are known here: the given router's, and what has been learned about them."""
@@ -60,7 +64,7 @@ class Engine:
         """/proc/net/xfrm_stat, indexed by XfrmStat."""
         self.interfaces = Interfaces()
         self._sinks: list[EventSink] = []
-        self.sad = Sad(self._emit, random)
+        self.sad = Sad(self._emit, random, self.sysctls.acq_expires)
         self.spd = Spd(self._emit)
         self._keepalives = Keepalives()
 
@@ -107,15 +111,21 @@ class Engine:
 
     def add_state(self, info: StateInfo, now: float) -> State:
         """NEWSA (3.3). Raises XfrmError as 7.4 says, before anything has changed."""
-        state = self.sad.add(info, now)
+        state = self.sad.add(self._settled(info), now)
         self._keepalives.watch(state, now)
         return state
 
     def update_state(self, info: StateInfo, now: float) -> State:
         """UPDSA (3.3): makes a larval state valid, or changes the little that may change of a valid one."""
-        state = self.sad.update(info, now)
+        state = self.sad.update(self._settled(info), now)
         self._keepalives.watch(state, now)
         return state
+
+    def _settled(self, info: StateInfo) -> StateInfo:
+        """With the flag that a switch of the machine adds (3.5)."""
+        if info.family == AF_INET and info.dir != SaDir.IN and self.sysctls.no_pmtu_disc():
+            return replace(info, flags=info.flags | STATE_NOPMTUDISC)
+        return info
 
     def delete_state(self, state_id: StateId, now: float) -> State:
         return self.sad.delete(state_id, now)
@@ -189,7 +199,7 @@ class Engine:
         self.sad.tick(now)
         self.spd.tick(now)
         self.router.expire(now)
-        return self._keepalives.tick(now)
+        return self._keepalives.tick(self.router, now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, None if nothing is planned."""

@@ -26,7 +26,7 @@ from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
 from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
 from xfrmi.wire.ip import renew_checksum, split_outer, trim, upper_layer
-from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ICMP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
+from xfrmi.wire.xfrm_const import AF_INET, IPPROTO_ESP, STATE_ICMP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
 from xfrmi.wire.xfrm_types import NO_MARK
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
+
+
+NOPOLICY_AGE = 1.0
+"""Seconds after which a device that receives is asked anew for its disable_policy: nobody announces a change."""
 
 
 class Way(NamedTuple):
@@ -171,6 +175,8 @@ def _renew_checksums(packets: list[Buffer]) -> None:
 def _receive(
     engine: Engine, interface: Interface, way: Way, packets: list[Buffer], delivered: Delivered, now: float
 ) -> None:
+    if not interface.away and abs(now - interface.nopolicy_asked) >= NOPOLICY_AGE:
+        _ask_nopolicy(engine, interface, now)
     generation = engine.generation
     if interface.verdicts_generation != generation or len(interface.verdicts) > MAX_VERDICTS:
         interface.verdicts.clear()
@@ -205,6 +211,14 @@ def _receive(
         _walk(engine, nested, again, delivered, now)
 
 
+def _ask_nopolicy(engine: Engine, interface: Interface, now: float) -> None:
+    interface.nopolicy_asked = now
+    nopolicy = engine.sysctls.disable_policy(interface)
+    if nopolicy != interface.nopolicy:
+        interface.nopolicy = nopolicy
+        interface.verdicts.clear()
+
+
 def _count_error(interface: Interface | None) -> None:
     if interface is not None:
         interface.rx_errors += 1
@@ -237,7 +251,8 @@ def _check(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: 
     local = interface.away or engine.router.is_local(interface.ifindex, flow.daddr)
     direction, ifindex = (Dir.IN, LOOPBACK_IFINDEX) if local else (Dir.FWD, 0)
     nested = flow.proto == IPPROTO_ESP and local and not interface.away
-    if flow.family in interface.nopolicy and not interface.away:  # RX-12
+    # RX-12. What IPv6 switches off are the checks of its own addresses, so that what it forwards is asked still.
+    if flow.family in interface.nopolicy and not interface.away and (local or flow.family == AF_INET):
         verdict = interface.verdicts[key] = Verdict(way, None, nested)
         return verdict
     secpath, last = way.secpath, way.secpath[-1]

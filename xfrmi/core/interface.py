@@ -24,8 +24,8 @@ class Interface:
 
     __slots__ = (
         "away", "collisions", "external", "flows", "flows_generation", "if_id", "ifindex", "link", "mtu", "name",
-        "nopolicy", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "tx_aborted", "tx_bytes", "tx_carrier",
-        "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts", "verdicts_generation",
+        "nopolicy", "nopolicy_asked", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "tx_aborted", "tx_bytes",
+        "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts", "verdicts_generation",
     )  # fmt: skip
 
     def __init__(self, name: str, if_id: int, link: int = 0, external: bool = False) -> None:
@@ -40,7 +40,8 @@ class Interface:
         self.away = False
         """The device lives in another network namespace than its states (NS-02)."""
         self.nopolicy: frozenset[int] = frozenset()
-        """Families in which what it receives is let in unasked: sysctl disable_policy (RX-12). See set_nopolicy."""
+        """Families in which what it receives is let in unasked (RX-12), as it was when that was last asked."""
+        self.nopolicy_asked = 0.0
         self.flows: dict[bytes, Decision] = {}
         self.flows_generation = -1
         self.verdicts: dict[bytes, Verdict] = {}
@@ -53,11 +54,6 @@ class Interface:
     def __repr__(self) -> str:
         key = "external" if self.external else f"if_id {self.if_id:#x}"
         return f"<Interface {self.name} {key} rx {self.rx_packets} tx {self.tx_packets}>"
-
-    def set_nopolicy(self, families: frozenset[int]) -> None:
-        if families != self.nopolicy:
-            self.nopolicy = families
-            self.verdicts.clear()
 
     def stats(self) -> LinkStats:
         return LinkStats(

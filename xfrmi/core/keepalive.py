@@ -1,4 +1,5 @@
-"""NAT keepalives (RFC 3948 section 4, kernel-behaviour 3.8): one 0xFF after each interval in which a state was silent.
+"""NAT keepalives (RFC 3948 section 4, kernel-behaviour 3.8): one 0xFF at once, which opens the way through the NAT, and
+one after each interval in which a state was silent.
 
 Only outbound espinudp states can ask for them. Each has one deadline, moved as its traffic moves, so states without
 an interval cost nothing and busy ones one look per interval.
@@ -15,6 +16,7 @@ from xfrmi.core.timers import Timers
 from xfrmi.wire.udpencap import KEEPALIVE
 
 if TYPE_CHECKING:
+    from xfrmi.core.router import Router
     from xfrmi.core.state import State
 
 
@@ -26,19 +28,22 @@ class Keepalives:
 
     def watch(self, state: State, now: float) -> None:
         """Begin for a state that asks for it; anything else is ignored. A state that is no longer valid drops out."""
-        if state.info.nat_keepalive_interval and state.encap is not None:
-            self._timers.set(state, now + state.info.nat_keepalive_interval)
+        if state.info.nat_keepalive_interval and state not in self._timers:
+            self._timers.set(state, now)
 
-    def tick(self, now: float) -> list[Outgoing]:
+    def tick(self, router: Router, now: float) -> list[Outgoing]:
         """The keepalives due by now, as complete outer packets."""
         due: list[Outgoing] = []
         for state in self._timers.due(now):
             interval = state.info.nat_keepalive_interval
-            if state.km != KM_VALID or not interval:
+            if state.km != KM_VALID:
                 continue
-            silent_since = max(state.lastused, state.add_time)
+            silent_since = state.lastused
             if now - silent_since >= interval:
-                due.append(Outgoing(state.path, [keepalive(state)]))
+                path = state.path
+                if (route := router.route(path.dst, path.src, path.ifindex, path.mark)) is not None:
+                    state.set_ttl(route.hop_limit)
+                    due.append(Outgoing(path, [keepalive(state)]))
                 silent_since = int(now)
             self._timers.set(state, silent_since + interval)
         return due

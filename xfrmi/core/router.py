@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 from xfrmi.wire.address import any_address, family_of
 
+DEFAULT_TTL = 64
+
 LOOPBACK_IFINDEX = 1
 """`lo` has this number in every network namespace."""
 
@@ -25,6 +27,8 @@ class Route(NamedTuple):
     src: bytes
     locked: bool = False
     """`mtu lock N`: what routers on the way say does not change the MTU."""
+    hop_limit: int = DEFAULT_TTL
+    """TTL of packets that begin here (5.3, 5.4): `hoplimit N` of the route, else what the host has for all."""
 
 
 class Router(Protocol):

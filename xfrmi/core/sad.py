@@ -39,6 +39,7 @@ from xfrmi.core.sad_check import IPSEC_PROTO_ANY, check_esn_update, check_id, ch
 from xfrmi.core.spd_check import check_policy
 from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
 from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
+from xfrmi.core.sysctl import Sysctls
 from xfrmi.core.timers import FIRST_LOOK, Timers
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.address import any_address
@@ -52,17 +53,22 @@ if TYPE_CHECKING:
     from xfrmi.wire import xfrm_event_msg
     from xfrmi.wire.flow import Flow
 
-ACQ_EXPIRES = 30
-"""Seconds a larval state waits to be completed (sysctl net.core.xfrm_acq_expires)."""
 HASH_BUCKETS = 8
 HASH_MAX = 1 << 20
 _U32 = 0xFFFFFFFF
+_DEFAULTS = Sysctls()
 
 
 class Sad:
-    """The states of one namespace. `emit` is told of every change, after the fact; `random(n)` gives n random bytes."""
+    """The states of one namespace. `emit` is told of every change, after the fact; `random(n)` gives n random bytes;
+    `acq_expires()` says for how many seconds a larval state waits to be completed."""
 
-    def __init__(self, emit: EventSink, random: Callable[[int], bytes], acq_expires: int = ACQ_EXPIRES) -> None:
+    def __init__(
+        self,
+        emit: EventSink,
+        random: Callable[[int], bytes],
+        acq_expires: Callable[[], int] = _DEFAULTS.acq_expires,
+    ) -> None:
         self._emit = emit
         self._random = random
         self._index = StateIndex()
@@ -73,7 +79,7 @@ class Sad:
         # One bound method for all states.
         self._on_limit = self._limit_reached
         self._on_mapping = self._peer_moved
-        self.acq_expires = acq_expires
+        self._acq_expires = acq_expires
         self.acquire_listeners = 0
         """How many want to hear of acquires. Without any, no larval state is made for a flow (7.6)."""
         self.generation = 0
@@ -206,7 +212,7 @@ class Sad:
         if larval is None or larval.dst != info.dst:
             larval = self._larval_waiting(output_key(info), mark, info.pcpu)
         if larval is None:
-            larval = larval_for_spi(info, now, self.acq_expires)
+            larval = larval_for_spi(info, now, self._acq_expires())
             self.insert(larval, now)
         if not larval.spi:
             spi = self._index.free_spi(info.proto, low, high, int.from_bytes(self._random(8), "big"))
@@ -292,7 +298,7 @@ class Sad:
     ) -> None:
         seq = self._next_acquire_seq()
         larval = larval_for_flow(
-            template, policy, flow, src, dst, ifindex=ifindex, seq=seq, now=now, lifetime=self.acq_expires
+            template, policy, flow, src, dst, ifindex=ifindex, seq=seq, now=now, lifetime=self._acq_expires()
         )
         self.insert(larval, now)
         self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
@@ -332,7 +338,7 @@ class Sad:
     def _arm(self, state: State, now: float) -> None:
         limits = state.info.limits
         if state.km == KM_ACQ:
-            self._timers.set(state, now + self.acq_expires)
+            self._timers.set(state, now + limits.hard_add)
         elif limits.soft_add or limits.hard_add or limits.soft_use or limits.hard_use:
             self._timers.set(state, now + FIRST_LOOK)
         else:

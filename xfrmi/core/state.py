@@ -20,6 +20,7 @@ from typing import Any
 
 from xfrmi.core import algo, replay
 from xfrmi.core.path import Path
+from xfrmi.core.router import DEFAULT_TTL
 from xfrmi.core.state_check import check_state
 from xfrmi.core.transform import Transform
 from xfrmi.errors import Drop, XfrmError
@@ -46,7 +47,6 @@ KM_EXPIRED = 4
 KM_DEAD = 5
 
 BEET_PSEUDO_HEADER_LEN = 8
-DEFAULT_TTL = 64
 
 
 class State:
@@ -143,7 +143,7 @@ class State:
         self.encap_type = info.encap.type if info.encap else 0
         self.tfcpad = info.tfcpad
         self.ttl = DEFAULT_TTL
-        """TTL or hop limit of outer headers (5.3)."""
+        """TTL or hop limit of outer headers (5.3). See set_ttl."""
         self.path_mtu = 1500
         """MTU of the way to the peer, bytes, as far as known; only TFC padding depends on it (5.8)."""
         self.transform: Transform = None if km == KM_ACQ else algo.transform_for(info)  # type: ignore[assignment]
@@ -307,6 +307,12 @@ class State:
         )
         self.paths += (path,)
         return path
+
+    def set_ttl(self, ttl: int) -> None:
+        """That of the route to the peer, for outer headers from now on."""
+        if self.ttl != ttl:
+            self.ttl = ttl
+            self.wrap_cache = None
 
     @property
     def path(self) -> Path:

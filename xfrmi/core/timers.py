@@ -31,6 +31,9 @@ class Timers(Generic[T]):
     def __len__(self) -> int:
         return len(self._armed)
 
+    def __contains__(self, item: T) -> bool:
+        return item in self._tickets
+
     def set(self, item: T, when: float) -> None:
         """Look at `item` at `when`, and at no other time."""
         self.cancel(item)

@@ -29,6 +29,7 @@ from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
+from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.underlay import Underlay
 from xfrmi.wire.xfrm_const import XfrmStat
 
@@ -50,7 +51,7 @@ class Daemon:
         router = KernelRouter()
         resources.callback(router.close)
         self._loop.watch(router.fileno(), router.process)
-        self._engine = Engine(router, kernel_quirks=kernel_quirks)
+        self._engine = Engine(router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls())
         underlay = Underlay(self._engine.router)
         resources.callback(underlay.close)
         self._data_path = DataPath(self._engine, underlay, router, self._loop, log)

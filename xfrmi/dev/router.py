@@ -14,8 +14,9 @@ import socket
 import time
 from collections.abc import Callable
 
-from xfrmi.core.router import Route, is_multicast
-from xfrmi.dev.rtnl import NETLINK_ROUTE, Rtnl
+from xfrmi.core.router import DEFAULT_TTL, Route, is_multicast
+from xfrmi.dev.rtnl import NETLINK_ROUTE, Link, Rtnl
+from xfrmi.dev.sysctl import read_sysctl
 from xfrmi.errors import XfrmError
 
 MAX_AGE = 5.0
@@ -106,14 +107,16 @@ class KernelRouter:
             answer = self._rtnl.route(dst, src if any(src) and not bound else b"", ifindex, mark)
         except XfrmError:
             return None
-        mtu = answer.mtu or self._mtu_of(answer.ifindex, len(dst) == 16)
-        return Route(min(mtu, MAX_MTU), answer.ifindex, src if any(src) else answer.prefsrc, answer.locked)
-
-    def _mtu_of(self, ifindex: int, ipv6: bool) -> int:
-        link = self._rtnl.link(ifindex)
-        if link is None:
-            return MAX_MTU
-        return min(link.mtu, link.mtu6) if ipv6 and link.mtu6 else link.mtu
+        ipv6 = len(dst) == 16
+        link = self._rtnl.link(answer.ifindex) if not answer.mtu or (ipv6 and not answer.hop_limit) else None
+        mtu = answer.mtu or (_mtu_of(link, ipv6) if link is not None else MAX_MTU)
+        hop_limit = answer.hop_limit
+        if not hop_limit and ipv6:
+            hop_limit = link.hop_limit6 if link is not None else 0
+        elif not hop_limit:
+            hop_limit = read_sysctl("net/ipv4/ip_default_ttl", 0)
+        source = src if any(src) else answer.prefsrc
+        return Route(min(mtu, MAX_MTU), answer.ifindex, source, answer.locked, hop_limit or DEFAULT_TTL)
 
     def _read_addresses(self) -> None:
         self._own = set()
@@ -127,3 +130,7 @@ class KernelRouter:
                 # The kernel makes this route itself, whether or not the address was given a broadcast address.
                 host_bits = (1 << 32 - prefixlen) - 1
                 self._own.add((int.from_bytes(address) | host_bits).to_bytes(4))
+
+
+def _mtu_of(link: Link, ipv6: bool) -> int:
+    return min(link.mtu, link.mtu6) if ipv6 and link.mtu6 else link.mtu

@@ -39,11 +39,11 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_TXQLEN, _IFLA_OPERSTATE = 3, 4, 5, 13
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 18, 19, 20, 23, 28
 _IFLA_TARGET_NETNSID = 46
 _IFLA_AF_SPEC, _IFLA_INET6_CONF = 26, 2
-_CONF_MTU6 = struct.Struct("=8xi")
+_CONF6 = struct.Struct("=4xii")
 _IFLA_INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_PREFSRC, _RTA_METRICS, _RTA_MARK = 1, 2, 4, 7, 8, 16
-_RTAX_LOCK, _RTAX_MTU = 1, 2
+_RTAX_LOCK, _RTAX_MTU, _RTAX_HOPLIMIT = 1, 2, 10
 _RTM_F_FIB_MATCH = 0x2000
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _ANY_NSID = 0xFFFFFFFF
@@ -73,6 +73,8 @@ class Link(NamedTuple):
     stats: LinkStats
     mtu6: int
     """What IPv6 may use of the MTU: sysctl net.ipv6.conf.NAME.mtu, which routers set. 0 where there is no IPv6."""
+    hop_limit6: int
+    """Hop limit of what begins here: sysctl net.ipv6.conf.NAME.hop_limit, which routers set. 0 without IPv6."""
 
 
 class Address(NamedTuple):
@@ -85,13 +87,14 @@ class Address(NamedTuple):
 
 class RouteAnswer(NamedTuple):
     """What the kernel would do with a packet. `mtu` is what the route was configured with, in bytes, 0 if it was not;
-    `locked` if it is to stay whatever routers on the way say."""
+    `locked` if it is to stay whatever routers on the way say. `hop_limit` is 0, too, where it was not configured."""
 
     type: int
     ifindex: int
     prefsrc: bytes
     mtu: int
     locked: bool
+    hop_limit: int
 
 
 class Rtnl:
@@ -206,8 +209,9 @@ class Rtnl:
             )[0]
             mtu, locked = _mtu_metric(parse_attrs(entry, _RTMSG.size))
         return RouteAnswer(
-            kind, get_u32(attrs.get(_RTA_OIF, _ZERO)), bytes(attrs.get(_RTA_PREFSRC, b"")), mtu, locked
-        )
+            kind, get_u32(attrs.get(_RTA_OIF, _ZERO)), bytes(attrs.get(_RTA_PREFSRC, b"")), mtu, locked,
+            get_u32(parse_attrs(attrs.get(_RTA_METRICS, _NOTHING)).get(_RTAX_HOPLIMIT, _ZERO)),
+        )  # fmt: skip
 
     # One exchange
 
@@ -249,6 +253,7 @@ def _link(body: memoryview) -> Link:
     info = parse_attrs(attrs.get(_IFLA_LINKINFO, _NOTHING))
     counters = attrs.get(_IFLA_STATS64, _NOTHING)
     count = min(len(counters) // 8, len(LinkStats.__dataclass_fields__))
+    hop_limit6, mtu6 = _conf6(attrs)
     return Link(
         ifindex,
         get_string(attrs.get(_IFLA_IFNAME, _NOTHING)),
@@ -260,11 +265,13 @@ def _link(body: memoryview) -> Link:
         get_string(attrs.get(_IFLA_IFALIAS, _NOTHING)),
         get_u32(attrs.get(_IFLA_LINK, _ZERO)),
         LinkStats(*struct.unpack_from(f"={count}Q", counters)),
-        _mtu6(attrs),
+        mtu6,
+        hop_limit6,
     )
 
 
-def _mtu6(attrs: dict[int, memoryview]) -> int:
+def _conf6(attrs: dict[int, memoryview]) -> tuple[int, int]:
+    """(hop limit, MTU) of a device for IPv6."""
     families = parse_attrs(attrs.get(_IFLA_AF_SPEC, _NOTHING))
     conf = parse_attrs(families.get(AF_INET6, _NOTHING)).get(_IFLA_INET6_CONF, _NOTHING)
-    return _CONF_MTU6.unpack_from(conf)[0] if len(conf) >= _CONF_MTU6.size else 0
+    return _CONF6.unpack_from(conf) if len(conf) >= _CONF6.size else (0, 0)

@@ -1,0 +1,37 @@
+"""Switches of this machine as they are now: /proc/sys, of the network namespace that we are in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xfrmi.core.sysctl import Sysctls
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6
+
+if TYPE_CHECKING:
+    from xfrmi.core.interface import Interface
+
+_FAMILIES = {AF_INET: "ipv4", AF_INET6: "ipv6"}
+
+
+def read_sysctl(name: str, default: int) -> int:
+    """`name` is the path below /proc/sys. `default` where this kernel has no such switch."""
+    try:
+        with open(f"/proc/sys/{name}", "rb", buffering=0) as knob:
+            return int(knob.read(32))
+    except (OSError, ValueError):
+        return default
+
+
+class KernelSysctls(Sysctls):
+    def acq_expires(self) -> int:
+        return read_sysctl("net/core/xfrm_acq_expires", super().acq_expires())
+
+    def no_pmtu_disc(self) -> bool:
+        return read_sysctl("net/ipv4/ip_no_pmtu_disc", 0) != 0
+
+    def disable_policy(self, interface: Interface) -> frozenset[int]:
+        return frozenset(
+            family
+            for family, directory in _FAMILIES.items()
+            if any(read_sysctl(f"net/{directory}/conf/{of}/disable_policy", 0) for of in ("all", interface.name))
+        )
