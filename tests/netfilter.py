@@ -25,9 +25,10 @@ def need_nft() -> None:
 
 
 @contextmanager
-def rule(hook: str, what: str, host: Node | None = None) -> Iterator[None]:
-    """One rule of both families in this hook (prerouting, input, output, postrouting), on this host, or here."""
-    chain = f"type filter hook {hook} priority {RAW if hook == 'prerouting' else 0};"
+def rule(hook: str, what: str, host: Node | None = None, kind: str = "filter") -> Iterator[None]:
+    """One rule of both families in this hook (prerouting, input, output, postrouting), on this host, or here. `kind`
+    is "filter" or "nat"."""
+    chain = f"type {kind} hook {hook} priority {RAW if hook == 'prerouting' else 0};"
     lines = "add table inet xfrmi", f"add chain inet xfrmi c {{ {chain} }}", f"add rule inet xfrmi c {what}"
     made = _nft(host, "; ".join(lines))
     assert made.returncode == 0, made.stderr

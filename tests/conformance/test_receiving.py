@@ -250,7 +250,7 @@ def marked_packets_are_stuck(host: Node) -> Iterator[None]:
 
 @on_stage
 def test_t23_device_in_another_namespace(hosts: Hosts) -> None:
-    """T-23: NS-02 to NS-04, TX-14: it works as before, and no mark gets across, neither way."""
+    """T-23: NS-01 to NS-04 (NS-03: no mark), TX-14: it works as before, and no mark gets across, neither way."""
     hosts.set_up(TUNNEL)
     keys = TUNNEL.state_line("moon") + TUNNEL.state_line("sun", f"output-mark {MARK}")  # of what is let in, too (3.8)
     tell(hosts.moon, "state flush\n" + keys)

@@ -26,7 +26,7 @@ from xfrmi.wire.xfrm_const import (
 )
 from xfrmi.wire.xfrm_types import PolicyId
 
-ANY = Selector.parse("0.0.0.0/0")
+ANY, ANY6 = Selector.parse("0.0.0.0/0"), Selector.parse("::/0")
 PACKET = udp(*INNER[4])
 REFUSED = {"tx_errors": 1, "tx_dropped": 1, "tx_carrier_errors": 1}
 SENT = {"tx_packets": 1, "tx_bytes": len(PACKET)}
@@ -170,6 +170,43 @@ def test_OUT_11_every_tunnel_needs_a_route_to_its_end(inside: bool) -> None:
     sender.host.router.generation += 1
     assert sender.send() == []
     assert sender.host.moved() == {"XfrmOutBundleGenError": 1}
+
+
+@pytest.mark.parametrize("if_id", [0, 43])
+def test_TX_05_exactly_that_if_id_for_policies_and_states(if_id: int) -> None:
+    """0 is no wildcard either. What another if_id has is as good as not there."""
+    sender = Sender()
+    sender.engine.add_policy(PolicyInfo(ANY, Dir.OUT, if_id, (tunnel(),)), NOW)
+    assert sender.send() == [] and sender.host.moved() == {} and sender.used() == (False,)
+    sender.engine.flush_states(0, NOW)
+    sender.engine.add_state(tunnel_state(*OUTER[4], 1, if_id=if_id), NOW)
+    sender.engine.add_policy(PolicyInfo(ANY, Dir.OUT, 42, (tunnel(),)), NOW)
+    assert sender.send() == [] and sender.host.moved() == {"XfrmOutNoStates": 1}
+    assert raised(sender.xfrm) == {name: 2 for name in REFUSED}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda engine: engine.flush_policies(PolicyType.MAIN, NOW),
+        lambda engine: engine.flush_states(0, NOW),
+        lambda engine: engine.update_policy(PolicyInfo(ANY, Dir.OUT, 42, action=Action.BLOCK), NOW)
+        and engine.update_policy(PolicyInfo(ANY6, Dir.OUT, 42, action=Action.BLOCK), NOW),
+        lambda engine: setattr(engine, "router", Unrouted(pack_address(OUTER[4][1]))),
+    ],
+    ids=["no policy", "no state", "block", "no route"],
+)
+def test_TX_06_whatever_the_lookup_answers_is_a_link_failure(version: int, spoil: Callable[[Any], Any]) -> None:
+    """TX-09: the sender hears that the host, or the address, cannot be reached; the error quotes its packet."""
+    pair = Pair()
+    spoil(pair.left.engine)
+    packet = udp(*INNER[version])
+    outgoing, (reply,) = pair.left.engine.output(pair.xfrm_left, [packet], NOW)
+    header = 20 if version == 4 else 40
+    assert outgoing == [] and tuple(reply[header : header + 2]) == ((3, 1) if version == 4 else (1, 3))
+    assert bytes(reply[header + 8 :]) == packet
+    assert raised(pair.xfrm_left) == REFUSED
 
 
 def test_TX_11_the_route_to_the_end_of_an_inner_tunnel_limits_too() -> None:

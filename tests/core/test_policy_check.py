@@ -105,6 +105,7 @@ def test_IN_02_the_default_is_that_of_the_direction() -> None:
 
 
 def test_IN_03_plaintext_without_policy_is_accepted() -> None:
+    """IN-17: the kernel does not even look."""
     assert check(new_spd()[0]) is None
 
 

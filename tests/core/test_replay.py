@@ -147,6 +147,15 @@ def test_rp_05_zero_is_refused_without_a_statistic() -> None:
         assert (window.late, window.replayed) == (0, 0)
 
 
+def test_rp_06_above_the_top_everything_is_new_however_far() -> None:
+    for window in (Window(32), Window(1), Window(4096)):
+        assert [take(window, number) for number in (1, 2, 5000, TOP_32)] == ["accepted"] * 4
+        assert window.top == TOP_32
+    esn = EsnWindow(32)
+    assert [take(esn, number) for number in (1, 2, TOP_32 - 32)] == ["accepted"] * 3
+    assert (esn.late, esn.replayed, esn.top) == (0, 0, TOP_32 - 32)
+
+
 def test_rp_07_and_rp_08_count() -> None:
     window = Window(32, 100)
     assert [take(window, number) for number in (68, 69, 69)] == ["behind the replay window", "accepted", "replayed"]

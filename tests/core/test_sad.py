@@ -216,8 +216,10 @@ def test_update_without_if_id_and_set_mark_keeps_them() -> None:
     state = sad.add(state_info(if_id=1, set_mark=Mark(3, 0xFF)), NOW)
     sad.update(state_info(), NOW)
     assert (state.if_id, state.info.set_mark) == (1, Mark(3, 0xFF))
-    sad.update(state_info(if_id=2), NOW)
+    sad.update(state_info(if_id=2, set_mark=Mark(0, 0)), NOW)
     assert (state.if_id, state.info.set_mark) == (2, Mark(3, 0xFF))
+    sad.update(state_info(set_mark=Mark(0, 0xFFFFFFFF)), NOW)
+    assert (state.if_id, state.info.set_mark) == (2, Mark(0, 0xFFFFFFFF))
 
 
 @pytest.mark.parametrize(("old", "new"), [(None, Encap()), (Encap(), None), (Encap(), Encap(7))])

@@ -6,6 +6,7 @@ import sys
 import time
 
 from tests.iproute import ip
+from tests.netfilter import need_nft, rule
 from tests.netns import in_netns
 from tests.system.hosts import (
     PEER,
@@ -21,6 +22,7 @@ from tests.system.hosts import (
     tell,
     two_hosts,
 )
+from tests.system.udp_path import learns, udp
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.lab.namespace import sysctl
 from xfrmi.lab.topology import Node
@@ -152,6 +154,23 @@ def test_forwarding_takes_a_fwd_policy() -> None:
             assert counters(hosts.sun, "gw0").rx_packets == received + 4, "counted before policy is asked (1.4)"
         assert strangers(hosts.wire()) == {}
         assert hosts.shown() == []
+
+
+@in_netns
+def test_TX_13_who_is_behind_nat_is_told_too() -> None:
+    """sun hides alice behind its address in the tunnel. That a packet of hers is too big is told her, not sun."""
+    need_nft()
+    with two_hosts() as hosts:
+        tunnel = Tunnel("gw0", 9)
+        hosts.set_up(tunnel)
+        alice = lan(hosts)
+        with rule("postrouting", "oifname gw0 masquerade", hosts.sun, kind="nat"):
+            for family in (4, 6):
+                with udp(alice, hosts.moon, tunnel.address("moon", family)) as path:
+                    assert path.arrives(200) and path.mtu == 1500
+                    learns(path, 1446)
+                    with udp(hosts.sun, hosts.moon, tunnel.address("moon", family)) as suns:
+                        assert suns.mtu == 1500
 
 
 @in_netns

@@ -62,7 +62,7 @@ def nothing_was_lost_or_shown(hosts: Hosts) -> None:
 
 @in_netns
 def test_tunnel_mode() -> None:
-    """5.3, 5.4, 5.6: IPv4 and IPv6 inside through one interface, over IPv4 and over IPv6."""
+    """RX-08, 5.3, 5.4, 5.6: IPv4 and IPv6 inside through one interface, over IPv4 and over IPv6."""
     with two_hosts() as hosts:
         tunnels = Tunnel("over4", 44, outer=4), Tunnel("over6", 46, outer=6)
         hosts.set_up(*tunnels)
@@ -91,7 +91,7 @@ MARK = 7
 
 @in_netns
 def test_transport_mode_with_dev() -> None:
-    """5.2: the packet keeps its addresses, so the routing tables lead it into the device again: `dev` leads out."""
+    """RX-08, 5.2: a packet keeps its addresses, so routing tables lead it into the device again: `dev` leads out."""
     with two_hosts() as hosts:
         tunnels = [Tunnel(f"transport{v}", 10 + v, outer=v, mode="transport", inner=(v,), dev="eth0") for v in (4, 6)]
         hosts.set_up(*tunnels)

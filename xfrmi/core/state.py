@@ -250,7 +250,7 @@ class State:
             encap=info.encap,
             coaddr=info.coaddr if info.coaddr and old.coaddr else old.coaddr,
             limits=info.limits,
-            set_mark=info.set_mark or old.set_mark,
+            set_mark=info.set_mark if info.set_mark and any(info.set_mark) else old.set_mark,
             if_id=info.if_id or old.if_id,
         )
         self.encap = info.encap
