@@ -73,6 +73,30 @@ def test_Q1_dev_of_an_in_policy_is_lo(ifindex: int, delivered: int) -> None:
     assert len(pair.send(PACKET)) == delivered
 
 
+@pytest.mark.parametrize(("ifindex", "forwarded"), [(0, 1), (1, 0), (4, 0), (5, 0)])
+def test_2_1_dev_of_a_fwd_policy_matches_nothing(ifindex: int, forwarded: int) -> None:
+    """The way on is the host's to find, after the check (docs/deviations.md)."""
+    pair = Pair()
+    pair.xfrm_right.ifindex = 4
+    only(pair, PolicyInfo(Selector.parse("0.0.0.0/0", ifindex=ifindex), Dir.FWD, 42, (IN_TEMPLATE,)))
+    assert len(pair.send(ELSEWHERE)) == forwarded
+
+
+@pytest.mark.parametrize(
+    ("joins", "block", "delivered"), [(Dir.IN, True, 0), (Dir.FWD, True, 1), (Dir.IN, False, 1)], ids=str
+)
+def test_SPD_23_the_main_policy_that_joins_a_fwd_one_is_of_direction_in(
+    joins: Dir, block: bool, delivered: int
+) -> None:
+    """So it is in the kernel, and one `fwd` main policy that blocks is not asked beside a sub policy."""
+    pair = Pair()
+    main = PolicyInfo(ANY, joins, 42, action=Action.BLOCK if block else Action.ALLOW)
+    only(pair, PolicyInfo(ANY, Dir.FWD, 42, (IN_TEMPLATE,), type=PolicyType.SUB), main)
+    assert len(pair.send(ELSEWHERE)) == delivered
+    assert pair.right.moved() == ({} if delivered else {"XfrmInPolBlock": 1})
+    assert bool(pair.right.engine.spd.dump()[0].use_time) == (joins == Dir.IN)
+
+
 @pytest.mark.parametrize(("default", "delivered"), [(Default.ACCEPT, 1), (Default.BLOCK, 0)])
 def test_IN_05_transport_needs_no_policy_unless_the_default_blocks(default: Default, delivered: int) -> None:
     """Quirk Q5. And the device counts only what follows the IP header (1.4)."""

@@ -1,0 +1,125 @@
+"""What two policies demand together, and keepalives: things that only a kernel's own packets can tell."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from tests.oracle.kernelpeer.exam import moved, untroubled
+from tests.oracle.kernelpeer.pair import IF_ID, NUMBER, Pair, inner
+from tests.oracle.kernelpeer.talk import echoes
+from tests.stage import on_stage
+from tests.system.hosts import OUTER, PEER, at, eventually
+from xfrmi.core import StateInfo
+from xfrmi.lab.wiretap import ETH_HEADER_LEN
+from xfrmi.wire import netlink, xfrm_msg
+from xfrmi.wire.address import pack_address
+from xfrmi.wire.udpencap import KEEPALIVE
+from xfrmi.wire.xfrm_attr import XfrmMsg
+from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, Mode, SaDir
+from xfrmi.wire.xfrm_types import Algorithm, Encap
+
+NETLINK_XFRM = 6
+INTERVAL = 2
+"""Seconds between keepalives."""
+AEAD = "aead 'rfc4106(gcm(aes))' 0x{:040x} 128"
+
+
+def state_lines(mode: str, flag: str, ends: dict[str, str], at_: int) -> str:
+    return "".join(
+        f"xfrm state add src {ends[sender]} dst {ends[PEER[sender]]} proto esp spi {at_ + number:#x} reqid {at_} "
+        f"mode {mode} {flag} if_id {IF_ID} replay-window 32 {AEAD.format(at_ + number)}\n"
+        for sender, number in NUMBER.items()
+    )
+
+
+def policy(dir: str, kind: str, template: str, selector: str = "", priority: int = 10) -> str:
+    return (
+        f"xfrm policy add src ::/0 dst ::/0 {selector} dir {dir} ptype {kind} priority {priority} if_id {IF_ID} "
+        f"{template}\n"
+    )
+
+
+@on_stage
+def test_SPD_23_transport_of_the_main_policy_in_a_tunnel_of_the_sub_policy(kernel_pair: Pair) -> None:
+    """IPv6 in a tunnel over IPv4, in transport mode between the ends inside: both ends put the one into the other,
+    although the sub policy, which has the tunnel, comes first."""
+    pair = kernel_pair
+    outside = {name: OUTER[name, 4] for name in NUMBER}
+    inside = {name: inner(name, 6) for name in NUMBER}
+
+    def lines(name: str) -> str:
+        def templates(sender: str) -> tuple[str, str]:
+            return tuple(  # type: ignore[return-value]
+                f"tmpl src {ends[sender]} dst {ends[PEER[sender]]} proto esp reqid {reqid} mode {mode}"
+                for ends, reqid, mode in ((outside, 0x100, "tunnel"), (inside, 0x200, "transport"))
+            )
+
+        tunnel, transport = templates(name)
+        tunnel_in, transport_in = templates(PEER[name])
+        return (
+            state_lines("tunnel", "flag af-unspec", outside, 0x100)
+            + state_lines("transport", "", inside, 0x200)
+            + policy("out", "sub", tunnel)
+            + policy("out", "main", transport)
+            + policy("in", "sub", tunnel_in)
+            + policy("in", "main", transport_in)
+            + policy("in", "main", "", "proto esp", priority=1)
+        )
+
+    pair.tell(lines)
+    with untroubled(pair), pair.tap("sun") as tap:
+        for source, sink in (pair.ends, pair.ends[::-1]):
+            assert echoes(source, inside[sink.name], timeout=1) == 2
+        spis = {int.from_bytes(frame[34:38], "big") for frame in tap.frames if frame[23:24] == b"\x32"}
+        assert spis == {0x100 + number for number in NUMBER.values()}, "the tunnel is outside"
+    counted = [{state.spi: state.current.packets for state in end.states()} for end in pair.ends]
+    assert counted[0] == counted[1] and set(counted[0].values()) == {4}
+
+
+def told(pair: Pair, name: str, info: StateInfo) -> None:
+    """A state that this `ip` has no words for."""
+    if name == "moon":
+        with at(pair.moon.node) as client:
+            client.add_state(info)
+        return
+    sock = pair.sun.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
+    request = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
+    sock.send(netlink.message(XfrmMsg.NEWSA, request, 1, 0, xfrm_msg.encode_state(info)))
+    for answer in netlink.split(sock.recv(1 << 16)):
+        netlink.raise_error(answer)
+    sock.close()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("sender", ["moon", "sun"])
+@on_stage
+def test_3_8_keepalives_begin_at_once(kernel_pair: Pair, sender: str, family: int) -> None:
+    """Ours and the kernel's are the same, and come when they should: one with the state, one after each interval."""
+    pair = kernel_pair
+    if sender == "sun":  # a look that is planned still, for states of the last test, comes before any other
+        time.sleep(INTERVAL + 0.5)
+    ends = OUTER[sender, family], OUTER[PEER[sender], family]
+    info = StateInfo(
+        src=pack_address(ends[0]), dst=pack_address(ends[1]), spi=0x300, mode=Mode.TUNNEL, flags=STATE_AF_UNSPEC,
+        if_id=IF_ID, aead=Algorithm("rfc4106(gcm(aes))", bytes(20), 128), dir=SaDir.OUT,
+        encap=Encap(sport=4500, dport=4500), nat_keepalive_interval=INTERVAL,
+    )  # fmt: skip
+    with moved(pair.moon), moved(pair.sun), pair.tap(sender) as tap:
+        begun = time.monotonic()
+        told(pair, sender, info)
+
+        def sent() -> list[bytes]:
+            source = pack_address(ends[0])
+            packets = [frame[ETH_HEADER_LEN:] for frame in tap.frames]
+            return [p for p in packets if p[-1:] == KEEPALIVE and source in (p[12:16], p[8:24])]
+
+        eventually(lambda: len(sent()) == 1, "nothing was sent", seconds=1)
+        assert time.monotonic() - begun < 1
+        eventually(lambda: len(sent()) == 2, "one was sent, and no more", seconds=4)
+        assert 1 <= time.monotonic() - begun < 4
+    header = 20 if family == 4 else 40
+    first = sent()[0]
+    assert first[header : header + 6].hex() == "119411940009" and first[8 if family == 4 else 7] == 64
