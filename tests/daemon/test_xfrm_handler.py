@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.daemon.messages import KEY, POLICY, ROOT, STATE, STRANGER, answers, ask, refusal, request
@@ -536,6 +536,7 @@ def test_any_request_is_answered_in_kind(kind: int, flags: int, body: bytes) -> 
         assert replies
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 300), value=st.integers(0, 255), kind=st.sampled_from([XfrmMsg.NEWSA, XfrmMsg.UPDSA]))
 def test_a_state_with_one_byte_changed(at: int, value: int, kind: int) -> None:
     """All or nothing: after a refusal the table is as before."""

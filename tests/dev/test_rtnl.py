@@ -119,12 +119,13 @@ def test_a_route(version: int) -> None:
     Wire()
     rtnl = Rtnl()
     wire = socket.if_nametoindex("wire0")
-    assert rtnl.route(PEER[version]) == RouteAnswer(RTN_UNICAST, wire, OWN[version], 0, False)
+    assert rtnl.route(PEER[version]) == RouteAnswer(RTN_UNICAST, wire, OWN[version], 0, False, 0)
     assert rtnl.route(PEER[version], OWN[version], wire, 7).ifindex == wire
     assert rtnl.route(OWN[version]).type == RTN_LOCAL
     network = "192.0.2.128/25" if version == 4 else "2001:db8::8000/113"
-    ip(f"-{version} route add {network} dev wire0 mtu 1333")
-    assert rtnl.route(PEER[version][:-2] + (b"\x02\x90" if version == 4 else b"\x80\x01")).mtu == 1333
+    ip(f"-{version} route add {network} dev wire0 mtu 1333 hoplimit 9")
+    special = rtnl.route(PEER[version][:-2] + (b"\x02\x90" if version == 4 else b"\x80\x01"))
+    assert (special.mtu, special.hop_limit) == (1333, 9)
 
 
 @both
