@@ -38,12 +38,12 @@ def test_RX_12_disable_policy_of_the_device() -> None:
         with rises(hosts.sun, XfrmInNoPols=2):
             assert not arrives(hosts, 4) and not arrives(hosts, 6)
         turn(hosts.sun, "net.ipv4.conf.ipsec0.disable_policy", 1)
-        eventually(lambda: arrives(hosts, 4), "IPv4 is refused still")
+        eventually(lambda: arrives(hosts, 4), "IPv4 is refused still", seconds=9)
         assert not arrives(hosts, 6)
         turn(hosts.sun, "net.ipv6.conf.ipsec0.disable_policy", 1)
-        eventually(lambda: arrives(hosts, 6), "IPv6 is refused still")
+        eventually(lambda: arrives(hosts, 6), "IPv6 is refused still", seconds=9)
         turn(hosts.sun, "net.ipv4.conf.ipsec0.disable_policy", 0)
-        eventually(lambda: not arrives(hosts, 4), "IPv4 comes in still")
+        eventually(lambda: not arrives(hosts, 4), "IPv4 comes in still", seconds=9)
         assert counters(hosts.sun, "ipsec0").rx_errors == 0
 
 

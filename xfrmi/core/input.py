@@ -46,8 +46,9 @@ MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
 
 
-NOPOLICY_AGE = 1.0
-"""Seconds after which a device that receives is asked anew for its disable_policy: nobody announces a change."""
+NOPOLICY_AGE = 5.0
+"""Seconds after which a device that receives is asked anew for its disable_policy: nobody announces a change, and each
+answer costs as much as a good many packets."""
 
 
 class Way(NamedTuple):
