@@ -179,7 +179,7 @@ class Engine:
         """Packets out of the TUN -> (outer packets by path, ICMP errors for the TUN). See output.py."""
         return outbound.output(self, interface, packets, now)
 
-    def input(self, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Buffer]]]:
+    def input(self, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Packet]]]:
         """(outer header, ESP) pairs off the wire -> inner packets by interface. See input.py."""
         return inbound.input(self, datagrams, now)
 

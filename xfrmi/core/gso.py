@@ -33,6 +33,7 @@ from xfrmi.wire.ip import (
     IPV6_ADDRESSES,
     IPV6_HEADER_LEN,
     IPV6_PAYLOAD_LENGTH,
+    Buffer,
     checksum,
     pseudo_header_sum,
 )
@@ -64,7 +65,7 @@ def segment(packet: SuperPacket) -> list[memoryview]:
 # 1 template
 
 
-class _Template(NamedTuple):
+class Template(NamedTuple):
     header: bytearray
     """IP and upper-layer header with 0 for IPv4 identification and checksum, TCP sequence number, checksum."""
     ip_sum: int
@@ -73,7 +74,8 @@ class _Template(NamedTuple):
     """What this and the pseudo-header add to the TCP or UDP checksum, modulo 65535."""
 
 
-def _template(packet: SuperPacket, payload_len: int, cleared_flags: int) -> _Template:
+def template(packet: SuperPacket, payload_len: int, cleared_flags: int) -> Template:
+    """For segments with so much payload and without these TCP flags."""
     header = bytearray(packet.data[: packet.hdr_len])
     upper = packet.csum_start
     upper_len = packet.hdr_len - upper + payload_len
@@ -96,14 +98,14 @@ def _template(packet: SuperPacket, payload_len: int, cleared_flags: int) -> _Tem
     check = upper + packet.csum_offset
     header[check : check + 2] = bytes(2)
     upper_sum = pseudo_header_sum(addresses, protocol, upper_len) + int.from_bytes(header[upper:], "big")
-    return _Template(header, ip_sum, upper_sum % 0xFFFF)
+    return Template(header, ip_sum, upper_sum % 0xFFFF)
 
 
-def _templates(packet: SuperPacket, count: int) -> tuple[_Template, _Template]:
+def templates(packet: SuperPacket, count: int) -> tuple[Template, Template]:
     """(for every segment but the last, for the last). CWR of the first is added where it is due."""
     last_len = len(packet.data) - packet.hdr_len - (count - 1) * packet.gso_size
-    last = _template(packet, last_len, TCP_CWR)
-    return (last if count == 1 else _template(packet, packet.gso_size, TCP_CWR | TCP_FIN | TCP_PSH)), last
+    last = template(packet, last_len, TCP_CWR)
+    return (last if count == 1 else template(packet, packet.gso_size, TCP_CWR | TCP_FIN | TCP_PSH)), last
 
 
 def _numbers(packet: SuperPacket) -> tuple[int, int, int, bool]:
@@ -119,35 +121,39 @@ def _numbers(packet: SuperPacket) -> tuple[int, int, int, bool]:
 
 
 def _segment_few(packet: SuperPacket, count: int) -> list[bytearray]:
-    data, size, upper = packet.data, packet.gso_size, packet.csum_start
-    check = upper + packet.csum_offset
-    ident, seq, cwr, summed = _numbers(packet)
-    middle, last = _templates(packet, count)
+    data, size = packet.data, packet.gso_size
+    middle, last = templates(packet, count)
     segments = []
     for index in range(count):
-        template = last if index == count - 1 else middle
         start = packet.hdr_len + index * size
-        payload = data[start : start + size]
-        out = template.header + payload
-        if out[0] >> 4 == 4:
-            number = ident + index & 0xFFFF
-            out[IPV4_ID] = number.to_bytes(2, "big")
-            out[IPV4_CHECKSUM] = (-(template.ip_sum + number) % 0xFFFF).to_bytes(2, "big")
-        total = template.upper_sum
-        if packet.gso_type != GSO_UDP_L4:
-            number = seq + index * size & 0xFFFFFFFF
-            out[upper + 4 : upper + 8] = number.to_bytes(4, "big")
-            total += number
-            if index == 0:
-                out[upper + TCP_FLAGS] |= cwr
-                total += cwr
-        if summed:
-            value = checksum(payload, total)
-            if packet.gso_type == GSO_UDP_L4:
-                value = value or 0xFFFF
-            out[check : check + 2] = value.to_bytes(2, "big")
-        segments.append(out)
+        segments.append(cut(packet, index, data[start : start + size], last if index == count - 1 else middle))
     return segments
+
+
+def cut(packet: SuperPacket, index: int, payload: Buffer, made: Template) -> bytearray:
+    """Segment number `index`, which has this payload."""
+    upper = packet.csum_start
+    ident, seq, cwr, summed = _numbers(packet)
+    out = made.header + payload
+    if out[0] >> 4 == 4:
+        number = ident + index & 0xFFFF
+        out[IPV4_ID] = number.to_bytes(2, "big")
+        out[IPV4_CHECKSUM] = (-(made.ip_sum + number) % 0xFFFF).to_bytes(2, "big")
+    total = made.upper_sum
+    if packet.gso_type != GSO_UDP_L4:
+        number = seq + index * packet.gso_size & 0xFFFFFFFF
+        out[upper + 4 : upper + 8] = number.to_bytes(4, "big")
+        total += number
+        if index == 0:
+            out[upper + TCP_FLAGS] |= cwr
+            total += cwr
+    if summed:
+        value = checksum(payload, total)
+        if packet.gso_type == GSO_UDP_L4:
+            value = value or 0xFFFF
+        check = upper + packet.csum_offset
+        out[check : check + 2] = value.to_bytes(2, "big")
+    return out
 
 
 # 2 to 4, all at once
@@ -160,10 +166,7 @@ def segment_rows(packet: SuperPacket, rows: NDArray[np.uint8], column: int) -> i
 
     `rows` is C-contiguous, has at least packet.segments rows, and at least column + packet.segment_len columns.
     """
-    count, size, header_len, upper = packet.segments, packet.gso_size, packet.hdr_len, packet.csum_start
-    ident, seq, cwr, summed = _numbers(packet)
-    middle, last = _templates(packet, count)
-
+    count, size, header_len = packet.segments, packet.gso_size, packet.hdr_len
     payload = np.frombuffer(packet.data, np.uint8, offset=header_len)
     before = (count - 1) * size
     width = min(size, len(payload))
@@ -172,10 +175,26 @@ def segment_rows(packet: SuperPacket, rows: NDArray[np.uint8], column: int) -> i
     last_len = len(payload) - before
     body[-1, :last_len] = payload[before:]
     body[-1, last_len:] = 0
-    head = rows[:count, column : column + header_len]
-    head[:-1] = np.frombuffer(middle.header, np.uint8)
-    head[-1] = np.frombuffer(last.header, np.uint8)
+    head_rows(packet, rows, column, body, *templates(packet, count))
+    return header_len + last_len
 
+
+def head_rows(
+    packet: SuperPacket,
+    rows: NDArray[np.uint8],
+    column: int,
+    body: NDArray[np.uint8],
+    middle: Template,
+    last: Template,
+) -> None:
+    """Write into rows[i, column:] the headers of the segments whose payloads are `body`, a row each; behind a payload
+    that is shorter there are zeros."""
+    count, upper = len(body), packet.csum_start
+    head = rows[:count, column : column + packet.hdr_len]
+    ident, seq, cwr, summed = _numbers(packet)
+    head[:] = np.frombuffer(middle.header, np.uint8)
+    if last is not middle:
+        head[-1] = np.frombuffer(last.header, np.uint8)
     fields: NDArray[Any] = np.ndarray(count, _layout(upper, packet.csum_offset), rows, column, rows.strides[:1])
     ramp = np.arange(count)
     if packet.data[0] >> 4 == 4:
@@ -185,26 +204,24 @@ def segment_rows(packet: SuperPacket, rows: NDArray[np.uint8], column: int) -> i
         numbers[-1] += last.ip_sum - middle.ip_sum
         fields["ip_check"] = -numbers % 0xFFFF
     if not summed:
-        return header_len + last_len
-
+        return
     # The payload is summed in little-endian words; modulo 65535 a factor of 256 swaps the bytes of the sum.
-    total = body[:, : width & ~1].view("<u2").sum(axis=1, dtype=np.uint32).astype(np.int64)
-    if width & 1:
+    total = body[:, : body.shape[1] & ~1].view("<u2").sum(axis=1, dtype=np.uint32).astype(np.int64)
+    if body.shape[1] & 1:
         total += body[:, -1]
     total <<= 8
     total += middle.upper_sum
     total[-1] += last.upper_sum - middle.upper_sum
     if packet.gso_type == GSO_UDP_L4:
         fields["check"] = 0xFFFF - total % 0xFFFF
-        return header_len + last_len
-    numbers = ramp * size + seq & 0xFFFFFFFF
+        return
+    numbers = ramp * packet.gso_size + seq & 0xFFFFFFFF
     fields["seq"] = numbers
     total += numbers
     if cwr:
         head[0, upper + TCP_FLAGS] |= cwr
         total[0] += cwr
     fields["check"] = -total % 0xFFFF
-    return header_len + last_len
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,9 @@
     6  nested   ESP for this host inside, and its state is here: begin again, with one more state to answer for (RX-02)
     7  deliver  grouped by interface, in order
 
+Where a device takes super-packets, neighbours of one flow are put together (gro.py) before 5: what is one packet to the
+TUN is asked about once. Every number counted is still of packets.
+
 Nothing is raised: each packet that dies here has raised its counter by the time `input` returns.
 """
 
@@ -18,6 +21,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfrmi.core.burst import open_burst
+from xfrmi.core.gro import coalesce
 from xfrmi.core.mode_tunnel import OtherFamily
 from xfrmi.core.policy_check import check_input, is_icmp, quoted_flow
 from xfrmi.core.router import LOOPBACK_IFINDEX
@@ -35,12 +39,13 @@ if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
     from xfrmi.wire.ip import Buffer
+    from xfrmi.wire.vnet import Packet
 
     Datagram = tuple[Buffer, Buffer]
     """(outer header, ESP packet from the SPI on); see wire.ip.split_outer."""
     SecPath = tuple[State, ...]
     """The states a packet came through, the outermost first."""
-    Delivered = list[tuple[Interface, list[Buffer]]]
+    Delivered = list[tuple[Interface, list[Packet]]]
 
 MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
@@ -76,7 +81,7 @@ class Verdict:
 OFF_THE_WIRE = Way()
 
 
-def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Buffer]]]:
+def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Packet]]]:
     """Receive `datagrams`. Returns the packets each interface delivers, in order."""
     delivered: Delivered = []
     _walk(engine, datagrams, OFF_THE_WIRE, delivered, now)
@@ -186,22 +191,29 @@ def _receive(
     if not interface.away:
         _count(interface, way.secpath[-1], packets)
     # 5 check, 6 nested
-    accepted: list[Buffer] = []
+    accepted: list[Packet] = []
+    refused: set[int] = set()
     nested: list[Datagram] = []
     again = Way(way.secpath, len(way.secpath), _mark(way.secpath))
-    for packet in packets:
-        verdict = _check(engine, interface, way, packet, now)
+    at = 0
+    for merged, count in coalesce(packets, interface.takes):
+        verdict = _check(engine, interface, way, packets[at], now)
         if verdict is None:
-            continue
-        datagram = _nested(engine, packet, again.mark) if verdict.nested else None
-        if datagram is None:
-            accepted.append(packet)
-        else:
+            refused.add(at)
+            for index in range(at + 1, at + count):  # every refusal counts
+                if _check(engine, interface, way, packets[index], now) is None:
+                    refused.add(index)
+                else:
+                    accepted.append(packets[index])
+        elif verdict.nested and (datagram := _nested(engine, packets[at], again.mark)) is not None:
             nested.append(datagram)
+        else:
+            accepted.append(merged)
+        at += count
     if interface.away:  # RX-10: asked before the packet leaves its home, so what is refused has not been received
-        interface.rx_errors += len(packets) - len(accepted)
-        interface.rx_dropped += len(packets) - len(accepted)
-        _count(interface, way.secpath[-1], accepted)
+        interface.rx_errors += len(refused)
+        interface.rx_dropped += len(refused)
+        _count(interface, way.secpath[-1], [packet for at, packet in enumerate(packets) if at not in refused])
     # 7 deliver
     if accepted:
         if delivered and delivered[-1][0] is interface:

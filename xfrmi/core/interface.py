@@ -24,8 +24,8 @@ class Interface:
 
     __slots__ = (
         "away", "collisions", "external", "flows", "flows_generation", "if_id", "ifindex", "link", "mtu", "name",
-        "nopolicy", "nopolicy_asked", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "tx_aborted", "tx_bytes",
-        "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts", "verdicts_generation",
+        "nopolicy", "nopolicy_asked", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "takes", "tx_aborted",
+        "tx_bytes", "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts", "verdicts_generation",
     )  # fmt: skip
 
     def __init__(self, name: str, if_id: int, link: int = 0, external: bool = False) -> None:
@@ -42,6 +42,8 @@ class Interface:
         self.nopolicy: frozenset[int] = frozenset()
         """Families in which what it receives is let in unasked (RX-12), as it was when that was last asked."""
         self.nopolicy_asked = 0.0
+        self.takes: frozenset[int] = frozenset()
+        """GSO types (wire/vnet.py) of super-packets that may be delivered to the device."""
         self.flows: dict[bytes, Decision] = {}
         self.flows_generation = -1
         self.verdicts: dict[bytes, Verdict] = {}

@@ -290,6 +290,7 @@ class Devices:
         device = self._devices[interface] = XfrmDevice(interface, tun)
         device.nsid = nsid
         interface.away = nsid is not None
+        interface.takes = tun.takes
         self._mirror(device, link)
         self._keep_routes(device, tun.name)
         self._loop.watch(tun.fileno(), lambda: self._readable(device))

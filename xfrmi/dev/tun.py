@@ -21,7 +21,17 @@ import pytun
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import XFRM_LINK_MTU, XFRM_LINK_QLEN
-from xfrmi.wire.vnet import NO_OFFLOAD, VNET_HDR_LEN, Packet, SuperPacket, emit, parse
+from xfrmi.wire.vnet import (
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NO_OFFLOAD,
+    VNET_HDR_LEN,
+    Packet,
+    SuperPacket,
+    emit,
+    parse,
+)
 
 DEVICE_NODE = "/dev/net/tun"
 
@@ -72,7 +82,8 @@ class Tun:
             os.set_inheritable(self._fd, False)
             fcntl.ioctl(self._fd, TUNSETVNETHDRSZ, struct.pack("=i", VNET_HDR_LEN))
             fcntl.ioctl(self._fd, TUNSETPERSIST, int(persist))
-            self.uso = self._set_offload(offload)
+            self.takes = self._set_offload(offload)
+            """GSO types of the super-packets that may be written, and will be read."""
         except OSError as error:
             self._device.close()
             raise XfrmError(error.errno or errno.EIO, "", f'TUN "{self.name}": {error.strerror}') from None
@@ -137,19 +148,19 @@ class Tun:
         self._fd = -1
         self._device.close()
 
-    def _set_offload(self, offload: bool) -> bool:
-        """Ask for super-packets; True if UDP ones come, too."""
+    def _set_offload(self, offload: bool) -> frozenset[int]:
+        """Ask for super-packets; the kernel's answer."""
         if not offload:
             fcntl.ioctl(self._fd, TUNSETOFFLOAD, 0)
-            return False
+            return frozenset()
         try:
             fcntl.ioctl(self._fd, TUNSETOFFLOAD, OFFLOADS | USO)
-            return True
+            return frozenset((GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4))
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
         fcntl.ioctl(self._fd, TUNSETOFFLOAD, OFFLOADS)
-        return False
+        return frozenset((GSO_TCPV4, GSO_TCPV6))
 
 
 def shape_like_xfrm(rtnl: Rtnl, name: str, mtu: int = XFRM_LINK_MTU) -> None:
