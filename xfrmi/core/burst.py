@@ -21,30 +21,32 @@ go up. So do runs too short to gain anything, TFC padding, and all but combined 
     8  finish    once if the headers are the same    8  count     once
                                                      9  unwrap    each packet
 
-The rows belong to the caller. Each run has memory of its own, which lives for as long as any of its rows does and is
-never written to again. (Allocating 64 KiB costs less than 1 us; reusing it would save a quarter of that, and would
-make every caller ask how long a packet may be kept.)
+The packets that come out lie in rows.py's rows: whoever keeps one keeps its memory, and must not write to it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby, islice
+from operator import itemgetter, lt
+from struct import Struct
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
-from numpy.typing import NDArray
 
 from xfrmi.core import esp
 from xfrmi.core.algo_aead import CombinedMode
 from xfrmi.core.gso import segment, segment_rows
 from xfrmi.core.mode import framing
+from xfrmi.core.mode_tunnel import WRAP_READS, Tunnel
 from xfrmi.core.outer import finish_udp_rows
+from xfrmi.core.rows import HEAD_LEN, OpenRows, SealRows, put, take
 from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
-from xfrmi.wire.esp import ESP_HEADER_LEN, TRAILER_LEN, pad_length, trailer
+from xfrmi.wire.esp import TRAILER_LEN, pad_length, trailer
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import AF_INET6, IPPROTO_NONE, Mode, SaDir, XfrmStat
@@ -60,13 +62,11 @@ Drops: TypeAlias = list[tuple[int, Drop]]
 FEW: Final = 12
 """Runs of fewer packets go one by one: numpy would cost more than it saves."""
 
-IV_LEN: Final = 8
-ESN_AAD_LEN: Final = 12
 MAX_OUTER_LEN: Final = 0xFFFF
 
-_HEAD: Final = np.dtype([("spi", ">u4"), ("seq", ">u4"), ("iv", ">u8")])
-_NONCES: Final = {salt_len: np.dtype([("salt", f"V{salt_len}"), ("iv", ">u8")]) for salt_len in (3, 4)}
-_ESN_AAD: Final = np.dtype([("spi", ">u4"), ("number", ">u8")])
+_RAMP: Final = np.arange(1 << 16, dtype=np.uint64)
+_head_of = itemgetter(slice(0, HEAD_LEN))
+_rest_of = itemgetter(slice(HEAD_LEN, None))
 
 
 # Sealing ----------------------------------------------------------------------------------------------------------
@@ -109,23 +109,33 @@ def _seal_each(
 
 def _seal_run(state: State, packets: list[Buffer], now: float, sealed: list[Buffer]) -> int:
     """Seal equally long packets; returns how many from the first on, as _seal_rows."""
-    # 1 wrap
+    # 1 wrap: in a tunnel once, if the packets have in common what it reads of them
     wrap = framing(state).wrap
     try:
-        wrapped = [wrap(packet) for packet in packets]
+        header, payload, next_header = wrap(packets[0])
+        headers: list[Buffer] = [header]
+        joined = b"".join(packets)
+        if state.mode != Mode.TUNNEL or not _look_alike(joined, len(packets)):
+            wrapped = [wrap(packet) for packet in packets]
+            if len({(len(header), len(payload), next_header) for header, payload, next_header in wrapped}) > 1:
+                return 0
+            headers = [header for header, _, _ in wrapped]
+            joined = b"".join([payload for _, payload, _ in wrapped])
     except Drop:
         return 0
-    shapes = {(len(header), len(payload), next_header) for header, payload, next_header in wrapped}
-    if len(shapes) > 1:
-        return 0
-    _, payload_len, next_header = shapes.pop()
-    headers = [header for header, _, _ in wrapped]
-    if headers.count(headers[0]) == len(headers):
-        del headers[1:]
     # 6 pad
-    tail = trailer(pad_length(payload_len, state.transform.align), next_header)
-    texts = memoryview(tail.join(chain((payload for _, payload, _ in wrapped), (b"",))))
-    return _seal_rows(state, headers, texts, len(packets), payload_len, now, sealed)
+    count, length = len(packets), len(payload)
+    rows = _rows_for(state, count, len(header), length, next_header)
+    if rows is None:
+        return 0
+    rows.text[:count, :length] = np.frombuffer(joined, np.uint8).reshape(count, length)
+    return _seal_rows(state, rows, headers, count, length, now, sealed)
+
+
+def _look_alike(joined: bytes, count: int) -> bool:
+    """Do packets, here behind each other, all as long, agree in what a tunnel's header depends on?"""
+    step = len(joined) // count
+    return all(joined[at::step].count(joined[at]) == count for at in WRAP_READS)
 
 
 def _seal_super(state: State, packet: SuperPacket, now: float, sealed: list[Buffer], drops: Drops) -> None:
@@ -134,86 +144,96 @@ def _seal_super(state: State, packet: SuperPacket, now: float, sealed: list[Buff
     count, length = packet.segments, packet.segment_len
     header, _, next_header = framing(state).wrap(packet.data)
     # 6 pad
-    tail = trailer(pad_length(length, state.transform.align), next_header)
-    rows = np.empty((count, length + len(tail)), np.uint8)
-    last_len = segment_rows(packet, rows, 0)
-    rows[:, length:] = np.frombuffer(tail, np.uint8)
-    texts = rows.reshape(-1).data
+    rows = _rows_for(state, count, len(header), length, next_header)
+    if rows is None:
+        _seal_each(state, segment(packet), now, sealed, drops, 0)
+        return
+    last_len = segment_rows(packet, rows.array, len(header) + HEAD_LEN)
     full = count if last_len == length else count - 1
-    done = _seal_rows(state, [header], texts, full, length, now, sealed)
-    left = _slices(texts, done * rows.shape[1], length, rows.shape[1])
+    done = _seal_rows(state, rows, [header], full, length, now, sealed)
+    left = [text[:length] for text in rows.texts[done:count]]
     if full < count:
         left[-1] = left[-1][:last_len]
     _seal_each(state, left, now, sealed, drops, done)
 
 
+def _rows_for(state: State, count: int, header_len: int, length: int, next_header: int) -> SealRows | None:
+    """Rows for so many payloads of `length` bytes, with their trailers in place; None where they get too long."""
+    transform = state.transform
+    assert isinstance(transform, CombinedMode)
+    tail = trailer(pad_length(length, transform.align), next_header)
+    text_len = length + len(tail)
+    if header_len + HEAD_LEN + text_len + transform.icv_len > MAX_OUTER_LEN:
+        return None
+    rows = take(SealRows, count, header_len, text_len, transform.icv_len, transform.salt_len, state.esn)
+    rows.text[:count, length:] = np.frombuffer(tail, np.uint8)
+    return rows
+
+
 def _seal_rows(
     state: State,
+    rows: SealRows,
     headers: Sequence[Buffer],
-    texts: memoryview,
     count: int,
     payload_len: int,
     now: float,
     sealed: list[Buffer],
 ) -> int:
-    """Stages 3 to 8 for `count` payloads of `payload_len` bytes, which follow each other in `texts`, each with its
-    trailer. `headers` has one outer header for each, or one for all.
+    """Stages 3 to 8 for the first `count` of `rows`, which have payloads of `payload_len` bytes and trailers.
+    `headers` has one outer header for each, or one for all.
 
     Appends to `sealed` and returns how many from the first on were sealed: all of them, fewer if the sequence numbers
     end among them, or 0, and then nothing has happened.
     """
     transform = state.transform
     assert isinstance(transform, CombinedMode)
-    header_len = len(headers[0])
-    text_len = payload_len + TRAILER_LEN + pad_length(payload_len, transform.align)
-    text_at = header_len + ESP_HEADER_LEN + IV_LEN
-    sealed_len = text_len + transform.icv_len
-    width = text_at + sealed_len
     # 3 lifetime
-    if width > MAX_OUTER_LEN or not _limits_are_far(state, count, payload_len):
+    if not _limits_are_far(state, count, payload_len):
         return 0
     # 4 number
     first, count = state.sequence.reserve(count)
     if not count:
         return 0
     state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
-    ramp = np.arange(count, dtype=np.uint64)
-    numbers = ramp + np.uint64(first)
-    ivs = (ramp + np.uint64(state.reserve_ivs(count))) ^ np.uint64(state.iv_salt)
+    ramp = _RAMP[:count]
+    numbers = ramp + first
+    ivs = ramp + state.reserve_ivs(count)
+    ivs ^= state.iv_salt
     # 5 count
     state.bytes += count * payload_len
     state.packets += count
     state.lastused = int(now)
     # 7 encrypt
-    rows = np.empty((count, width), np.uint8)
-    flat = rows.reshape(-1).data
+    header_len = len(headers[0])
+    array, outers = rows.array, rows.kept[:count]
     alike = len(headers) == 1
-    prefix = headers[0] if alike else b"".join(headers[:count])
-    rows[:, :header_len] = np.frombuffer(prefix, np.uint8).reshape(-1, header_len)
-    head: NDArray[Any] = np.ndarray(count, _HEAD, rows, header_len, rows.strides[:1])
-    head["spi"] = state.spi
-    head["seq"] = numbers.astype(np.uint32)
-    head["iv"] = ivs
-    jobs = map(
-        transform.cipher.encrypt_into,
-        _nonces(transform.salt, ivs),
-        _slices(texts[: count * text_len], 0, text_len, text_len),
-        _aads(state, head["spi"], numbers, flat, header_len, width),
-        _slices(flat, text_at, sealed_len, width),
-    )
-    deque(jobs, maxlen=0)
+    if not alike:
+        rows.prefix = b""
+        array[:count, :header_len] = np.frombuffer(b"".join(headers[:count]), np.uint8).reshape(count, header_len)
+        array[:count, header_len : header_len + 4] = np.frombuffer(state.spi_bytes, np.uint8)
+    elif (prefix := b"".join((headers[0], state.spi_bytes))) != rows.prefix:  # 8 finish
+        array[0, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+        framing(state).finish(outers[0], header_len)
+        array[:, : len(prefix)] = array[0, : len(prefix)]
+        rows.prefix = prefix
+    rows.seqs[:count] = numbers
+    rows.ivs[:count] = ivs
+    rows.nonce_ivs[:count] = ivs
+    rows.use_salt(transform.salt)
+    if state.esn:
+        rows.spis[:count] = state.spi
+        rows.numbers[:count] = numbers
+    deque(map(transform.cipher.encrypt_into, rows.nonces, rows.texts, rows.aads, rows.sealed[:count]), maxlen=0)
     # 8 finish
-    outers = _slices(flat, 0, width, width)
-    finish = framing(state).finish
-    if alike:
-        finish(outers[0], header_len)
-        rows[1:, :header_len] = rows[0, :header_len]
-        if state.encap is not None and state.family == AF_INET6:
-            finish_udp_rows(rows, header_len)
-    else:
+    if not alike:
+        finish = framing(state).finish
         for outer in outers:
             finish(outer, header_len)
+    elif state.encap is not None and state.family == AF_INET6:
+        finish_udp_rows(array[:count], header_len)
     sealed += outers
+    rows.given = count
+    put(rows)
     return count
 
 
@@ -227,12 +247,14 @@ def open_burst(state: State, datagrams: Sequence[Datagram], now: float) -> tuple
     if len(datagrams) < FEW:
         _open_each(state, datagrams, now, opened, drops, 0)
         return opened, drops
+    lengths = [len(packet) for _, packet in datagrams]
     start = 0
-    for _, group in groupby(datagrams, _esp_len):
-        run = list(group)
+    for _, group in groupby(lengths):
+        end = start + len(list(group))
+        run = datagrams if end - start == len(datagrams) else datagrams[start:end]
         if not (len(run) >= FEW and _is_plain(state) and _open_run(state, run, now, opened, drops, start)):
             _open_each(state, run, now, opened, drops, start)
-        start += len(run)
+        start = end
     return opened, drops
 
 
@@ -247,81 +269,103 @@ def _open_each(
             drops.append((index, drop))
 
 
-def _esp_len(datagram: Datagram) -> int:
-    return len(datagram[1])
-
-
 def _open_run(
-    state: State, datagrams: list[Datagram], now: float, opened: list[Buffer], drops: Drops, start: int
+    state: State, datagrams: Sequence[Datagram], now: float, opened: list[Buffer], drops: Drops, start: int
 ) -> bool:
     """Open equally long datagrams, the first of which is number `start`. False if they have to be opened one by one,
     and then nothing has happened."""
     transform = state.transform
     assert isinstance(transform, CombinedMode)
     count = len(datagrams)
-    headers = [header for header, _ in datagrams]
-    esp_len = len(datagrams[0][1])
-    sealed_len = esp_len - ESP_HEADER_LEN - IV_LEN
-    text_len = sealed_len - transform.icv_len
+    headers, packets = zip(*datagrams, strict=True)
+    text_len = len(packets[0]) - HEAD_LEN - transform.icv_len
     if text_len < TRAILER_LEN:
         return False
     # 1 state
     encap_type = state.encap_type
-    if state.dir == SaDir.OUT or any(esp.encap_type(header) != encap_type for header in headers):
+    kinds = headers[:1] if headers.count(headers[0]) == count else headers
+    if state.dir == SaDir.OUT or any(esp.encap_type(header) != encap_type for header in kinds):
         return False
     # 2 replay
-    joined = b"".join([packet for _, packet in datagrams])
-    head: NDArray[Any] = np.ndarray(count, _HEAD, joined, 0, (esp_len,))
-    seqs = head["seq"].astype(np.int64)
-    hi = state.window.ahead(int(seqs[0]), int(seqs[-1]))
-    if hi is None or not (seqs[1:] > seqs[:-1]).all():
+    heads = b"".join(map(_head_of, packets))
+    seqs = _sequence_numbers(count)(heads)
+    hi = state.window.ahead(seqs[0], seqs[-1])
+    if hi is None or not all(map(lt, seqs, islice(seqs, 1, None))):
         return False
     # 3 lifetime
     if not _limits_are_far(state, count, text_len):
         return False
     state.check_limits(now, XfrmStat.IN_STATE_EXPIRED)
     # 4 decrypt
-    numbers = seqs.astype(np.uint64) + np.uint64(hi << 32)
-    flat = memoryview(joined)
-    rows = np.empty((count, text_len), np.uint8)
-    texts = _slices(rows.reshape(-1).data, 0, text_len, text_len)
-    nonces = _nonces(transform.salt, head["iv"])
-    ciphertexts = _slices(flat, ESP_HEADER_LEN + IV_LEN, sealed_len, esp_len)
-    aads = _aads(state, head["spi"], numbers, flat, 0, esp_len)
-    decrypt = transform.cipher.decrypt_into
-    wrong = set()
-    for index, (nonce, ciphertext, aad, text) in enumerate(zip(nonces, ciphertexts, aads, texts, strict=True)):
-        try:
-            decrypt(nonce, ciphertext, aad, text)
-        except InvalidTag:
-            wrong.add(index)
+    rows = take(OpenRows, count, text_len, transform.salt_len, state.esn)
+    rows.heads[:count] = np.frombuffer(heads, np.uint8).reshape(count, HEAD_LEN)
+    rows.nonce_ivs[:count] = rows.ivs[:count]
+    rows.use_salt(transform.salt)
+    if state.esn:
+        rows.spis[:count] = rows.heads[:count, :4].view(">u4")[:, 0]
+        rows.numbers[:count] = [hi << 32 | seq for seq in seqs]
+    wrong = _decrypt(transform, rows, map(_rest_of, packets))
     # 5 trailer, 6 mapping
-    pad_len, next_header = int(rows[0, -2]), int(rows[0, -1])
-    payload_len = text_len - TRAILER_LEN - pad_len
-    alike = payload_len > 0 and next_header != IPPROTO_NONE and bool((rows[:, -2:] == rows[0, -2:]).all())
-    if wrong or not alike or (state.encap is not None and any(esp.has_moved(state, header) for header in headers)):
-        for index, (header, text, seq) in enumerate(zip(headers, texts, seqs.tolist(), strict=True)):
+    pads, nexts = rows.column(-2, count), rows.column(-1, count)
+    payload_len, next_header = text_len - TRAILER_LEN - pads[0], nexts[0]
+    alike = payload_len > 0 and next_header != IPPROTO_NONE
+    alike = alike and pads.count(pads[0]) == nexts.count(next_header) == count
+    if wrong or not alike or (state.encap is not None and any(esp.has_moved(state, header) for header in kinds)):
+        for index, (header, text, seq) in enumerate(zip(headers, rows.texts, seqs, strict=False)):
             try:
                 if index in wrong:
                     raise esp.wrong_icv(state)
                 opened.append(esp.accept(state, header, text, seq, hi, now))
             except Drop as drop:
                 drops.append((start + index, drop))
-        return True
+        return True  # slices of rows have been given away: these are not used again
     # 7 commit
-    state.window.advance(numbers.tolist())
+    number = hi << 32 | seqs[0]
+    if seqs[-1] - seqs[0] == count - 1:
+        state.window.advance(range(number, number + count))
+    else:
+        state.window.advance([hi << 32 | seq for seq in seqs])
     # 8 count
     state.bytes += count * payload_len
     state.packets += count
     state.lastused = int(now)
     # 9 unwrap
-    unwrap = framing(state).unwrap
-    for index, (header, text) in enumerate(zip(headers, texts, strict=True), start):
-        try:
-            opened.append(unwrap(header, text[:payload_len], next_header))
-        except Drop as drop:
-            drops.append((index, drop))
+    payloads = rows.payloads(payload_len, count)
+    way_in = framing(state)
+    version, firsts = 0, rows.column(0, count)
+    if len(kinds) == 1 and isinstance(way_in, Tunnel):
+        version = way_in.passes(headers[0], payload_len, next_header)
+    if version and version == firsts[0] >> 4 and firsts.count(firsts[0]) == count:
+        opened += payloads
+    else:
+        for index, (header, payload) in enumerate(zip(headers, payloads, strict=True), start):
+            try:
+                opened.append(way_in.unwrap(header, payload, next_header))
+            except Drop as drop:
+                drops.append((index, drop))
+    put(rows)
     return True
+
+
+def _decrypt(transform: CombinedMode, rows: OpenRows, ciphertexts: Iterator[Buffer]) -> set[int]:
+    """Into rows.texts; returns which of them have wrong ICVs."""
+    wrong: set[int] = set()
+    jobs = map(transform.cipher.decrypt_into, rows.nonces, ciphertexts, rows.aads, rows.texts)
+    done = 0
+    while True:
+        try:
+            for _ in jobs:
+                done += 1
+            return wrong
+        except InvalidTag:
+            wrong.add(done)
+            done += 1
+
+
+@lru_cache(maxsize=256)
+def _sequence_numbers(count: int) -> Callable[[bytes], tuple[int, ...]]:
+    """Reads those of `count` heads: SPI, sequence number, IV."""
+    return Struct(">" + "4xI8x" * count).unpack
 
 
 # What both need ---------------------------------------------------------------------------------------------------
@@ -340,32 +384,3 @@ def _limits_are_far(state: State, packets: int, payload_len: int) -> bool:
     count, size = state.packets + packets, state.bytes + packets * payload_len
     soft = state.dying or (count < limits.soft_packets and size < limits.soft_bytes)
     return soft and count < limits.hard_packets and size < limits.hard_bytes
-
-
-def _nonces(salt: bytes, ivs: NDArray[np.uint64]) -> list[bytes]:
-    """salt, IV of each packet (RFC 4106 section 4)."""
-    dtype = _NONCES[len(salt)]
-    nonces = np.empty(len(ivs), dtype)
-    nonces["salt"] = np.void(salt)
-    nonces["iv"] = ivs
-    data, length = nonces.tobytes(), dtype.itemsize
-    return [data[at : at + length] for at in range(0, len(data), length)]
-
-
-def _aads(
-    state: State, spis: NDArray[np.uint32], numbers: NDArray[np.uint64], packets: memoryview, at: int, step: int
-) -> Sequence[Buffer]:
-    """What is authenticated besides the payload (RFC 4106 section 5): the ESP header as it stands at offset `at` of
-    each row, with ESN one that has the whole 64-bit number."""
-    if not state.esn:
-        return _slices(packets, at, ESP_HEADER_LEN, step)
-    aads = np.empty(len(numbers), _ESN_AAD)
-    aads["spi"] = spis
-    aads["number"] = numbers
-    data = aads.tobytes()
-    return [data[at : at + ESN_AAD_LEN] for at in range(0, len(data), ESN_AAD_LEN)]
-
-
-def _slices(data: memoryview, at: int, length: int, step: int) -> list[memoryview]:
-    """`length` bytes from offset `at` of each row of `step` bytes."""
-    return [data[start : start + length] for start in range(at, len(data), step)]

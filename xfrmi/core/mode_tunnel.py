@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from xfrmi.core.state import State
 
 
+WRAP_READS = (0, 1, 2, 3, 6)
+"""Offsets of the bytes of an inner packet that its outer header depends on: version, TOS, flow label, DF."""
+
+
 class OtherFamily(bytes):
     """An inner packet of another version than its next header announces. The device has received it, and the IP it is
     announced for refuses it; a TUN, which asks the version only, would call in the other one."""
@@ -55,6 +59,15 @@ class Tunnel:
         self._tos = tos_table(self._ecn, not state.extra_flags & SA_XFLAG_DONT_ENCAP_DSCP)
         self._df = 0 if state.flags & STATE_NOPMTUDISC else DF_HIGH
         self.finish: Finish = finish_for(state.family, state.encap is not None)
+
+    def passes(self, header: Buffer, payload_len: int, next_header: int) -> int:
+        """The version of the payloads that `unwrap` would give back as they are, for a burst to ask once; 0 if it has
+        to look at each."""
+        if self._decap_dscp or (self._ecn and tos_of(header) & ECN_MASK == CE):
+            return 0
+        if next_header == IPPROTO_IPIP and payload_len >= IPV4_HEADER_LEN:
+            return 4
+        return 6 if next_header == IPPROTO_IPV6 and payload_len >= IPV6_HEADER_LEN else 0
 
     def unwrap(self, header: Buffer, payload: Buffer, next_header: int) -> Buffer:
         """The inner packet. Its version nibble, lengths and checksum are IP's to judge, not ours (5.5)."""

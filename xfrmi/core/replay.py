@@ -24,7 +24,7 @@ translate, so that dumps show what the kernel shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import abc
 
 from xfrmi.errors import Drop
 from xfrmi.wire.xfrm_const import STATE_ESN, XfrmStat
@@ -78,9 +78,14 @@ class Window:
             return None
         return self.top >> 32
 
-    def advance(self, numbers: Iterable[int]) -> None:
-        """commit for such a burst: whole numbers, upper half included, each larger than the one before."""
-        if self.size:
+    def advance(self, numbers: abc.Sequence[int]) -> None:
+        """commit for such a burst: whole numbers, upper half included, each larger than the one before. A range tells
+        that none is missing."""
+        if isinstance(numbers, range) and self.size > 1:
+            behind = self.seen << numbers[-1] - self.top if numbers[0] - self.top < self.size else 0
+            self.top = numbers[-1]
+            self.seen = (behind | (1 << len(numbers)) - 1) & (1 << self.kept) - 1
+        elif self.size:
             for number in numbers:
                 self._remember(number)
 

@@ -1,0 +1,155 @@
+"""Memory for bursts, laid out once and used again: the rows of burst.py, with a view of every field in them.
+
+To slice one row costs a tenth of its encryption, and fresh memory costs page faults. So each shape of row (how long
+header, text and ICV are) has a shelf of rows with all their slices made, and a burst takes the next that is free:
+
+    SealRows    | outer header | SPI | sequence | IV | text, encrypted in place | ICV |      given away: whole rows
+    OpenRows    | SPI | sequence | IV |     and apart from it   | text |                     given away: payloads
+
+Both have nonces (salt, IV) apart, and with ESN what is authenticated (SPI, whole number), as neither is in the packet
+in one piece; without ESN that is the ESP header where it stands.
+
+Rows are free when nobody holds one of those given away; reference counts tell. **A row is its holder's, to read, for as
+long as he keeps the very object**; a slice of it does not count, and who needs one for longer copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from sys import getrefcount
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfrmi.wire.esp import ESP_HEADER_LEN
+
+IV_LEN: Final = 8
+HEAD_LEN: Final = ESP_HEADER_LEN + IV_LEN
+ESN_AAD_LEN: Final = 12
+
+STEP: Final = 64
+"""Rows are made for so many packets, or a multiple of it."""
+SHAPES: Final = 16
+SHELF: Final = 4
+"""Shelves, and sets of rows on each: what is beyond is not kept. With full-size packets that is 100 KB a set."""
+
+_HEAD: Final = np.dtype([("spi", ">u4"), ("seq", ">u4"), ("iv", ">u8")])
+_ESN_AAD: Final = np.dtype([("spi", ">u4"), ("number", ">u8")])
+
+
+class Rows:
+    """What both kinds have. The first `given` of `kept` have been given away."""
+
+    __slots__ = ("_salt", "_salts", "aads", "given", "kept", "nonce_ivs", "nonces", "numbers", "shelf", "spis")
+
+    def __init__(self, capacity: int, salt_len: int, esn: int, shelf: tuple[object, ...]) -> None:
+        self.shelf = shelf
+        self.kept: list[memoryview] = []
+        self.given = 0
+        nonces = np.empty((capacity, salt_len + IV_LEN), np.uint8)
+        self.nonces = slices(nonces, 0, salt_len + IV_LEN)
+        self._salts = nonces[:, :salt_len]
+        self._salt = b""
+        self.nonce_ivs: NDArray[np.uint64] = np.ndarray(capacity, ">u8", nonces, salt_len, nonces.strides[:1])
+        if esn:
+            aads = np.empty((capacity, ESN_AAD_LEN), np.uint8)
+            self.aads = slices(aads, 0, ESN_AAD_LEN)
+            fields: NDArray[Any] = np.ndarray(capacity, _ESN_AAD, aads)
+            self.spis, self.numbers = fields["spi"], fields["number"]
+            """Only with ESN, as are what is authenticated."""
+
+    def use_salt(self, salt: bytes) -> None:
+        if self._salt != salt:
+            self._salt = salt
+            self._salts[:] = np.frombuffer(salt, np.uint8)
+
+    def idle(self) -> bool:
+        return sum(map(getrefcount, islice(self.kept, self.given))) == self.given * _HELD_BY_US
+
+
+class SealRows(Rows):
+    __slots__ = ("array", "ivs", "prefix", "sealed", "seqs", "text", "texts")
+
+    def __init__(self, capacity: int, header_len: int, text_len: int, icv_len: int, salt_len: int, esn: int) -> None:
+        super().__init__(capacity, salt_len, esn, (SealRows, capacity, header_len, text_len, icv_len, salt_len, esn))
+        text_at = header_len + HEAD_LEN
+        width = text_at + text_len + icv_len
+        self.array = array = np.empty((capacity, width), np.uint8)
+        self.kept = slices(array, 0, width)
+        self.texts = slices(array, text_at, text_len)
+        self.text = array[:, text_at : text_at + text_len]
+        self.sealed = slices(array, text_at, text_len + icv_len)
+        head: NDArray[Any] = np.ndarray(capacity, _HEAD, array, header_len, array.strides[:1])
+        self.seqs, self.ivs = head["seq"], head["iv"]
+        self.prefix = b""
+        """What all rows begin with, up to the SPI, if that is the same: the header as it was before it was finished."""
+        if not esn:
+            self.aads = slices(array, header_len, ESP_HEADER_LEN)
+
+
+class OpenRows(Rows):
+    __slots__ = ("_flat", "_payload_len", "array", "heads", "ivs", "texts")
+
+    def __init__(self, capacity: int, text_len: int, salt_len: int, esn: int) -> None:
+        super().__init__(capacity, salt_len, esn, (OpenRows, capacity, text_len, salt_len, esn))
+        self.heads = np.empty((capacity, HEAD_LEN), np.uint8)
+        fields: NDArray[Any] = np.ndarray(capacity, _HEAD, self.heads)
+        self.ivs = fields["iv"]
+        self.array = np.empty((capacity, text_len), np.uint8)
+        self._flat = self.array.reshape(-1).data
+        self.texts = slices(self.array, 0, text_len)
+        self._payload_len = -1
+        if not esn:
+            self.aads = slices(self.heads, 0, ESP_HEADER_LEN)
+
+    def column(self, offset: int, count: int) -> bytes:
+        """This byte of each of the first `count` texts."""
+        width = self.array.shape[1]
+        return bytes(self._flat[offset % width : count * width : width])
+
+    def payloads(self, length: int, count: int) -> list[memoryview]:
+        """The first `length` bytes of `count` texts, to be given away."""
+        if self._payload_len != length:
+            self._payload_len = length
+            self.kept = slices(self.array, 0, length)
+        self.given = count
+        return self.kept[:count]
+
+
+def slices(rows: NDArray[np.uint8], at: int, length: int) -> list[memoryview]:
+    """`length` bytes from offset `at` of each row."""
+    step = rows.shape[1]
+    flat = rows.reshape(-1).data
+    return [flat[start + at : start + at + length] for start in range(0, len(flat), step)]
+
+
+# Shelves ------------------------------------------------------------------------------------------------------------
+
+_R = TypeVar("_R", bound=Rows)
+_shelves: dict[tuple[object, ...], list[Any]] = {}
+_HELD_BY_US: Final = max(map(getrefcount, islice([memoryview(b"")], 1)))
+
+
+def take(make: Callable[..., _R], count: int, *shape: int) -> _R:
+    """Rows for `count` packets which nobody uses; nobody else is given them before `put`."""
+    capacity = count + -count % STEP
+    shelf: list[_R] = _shelves.get((make, capacity, *shape), [])
+    for _ in range(len(shelf)):
+        rows = shelf.pop(0)
+        if rows.idle():
+            return rows
+        shelf.append(rows)
+    return make(capacity, *shape)
+
+
+def put(rows: Rows) -> None:
+    """Give back what `take` gave. Its first `given` rows may have holders by now."""
+    shelf = _shelves.get(rows.shelf)
+    if shelf is None:
+        if len(_shelves) >= SHAPES:
+            _shelves.clear()
+        shelf = _shelves[rows.shelf] = []
+    if len(shelf) < SHELF:
+        shelf.append(rows)
