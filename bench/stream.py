@@ -30,9 +30,11 @@ def receive(address: str, port: int) -> None:
         print(total, time.monotonic() - start, flush=True)
 
 
-def send(address: str, port: int, seconds: float) -> None:
+def send(address: str, port: int, seconds: float, congestion: str) -> None:
     block = bytes(BLOCK)
-    with socket.create_connection((address, port)) as connection:
+    with socket.socket(_family(address)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        connection.connect((address, port))
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             connection.sendall(block)
@@ -44,6 +46,6 @@ def _family(address: str) -> socket.AddressFamily:
 
 if __name__ == "__main__":
     if sys.argv[1] == "send":
-        send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+        send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
     else:
         receive(sys.argv[2], int(sys.argv[3]))

@@ -1,6 +1,6 @@
 """End to end: one TCP stream from one namespace to another, through xfrmi and beside it, in one run.
 
-    python -m bench.throughput [--seconds 2] [--rounds 5] [--json FILE] [name ...]
+    python -m bench.throughput [--seconds 2] [--rounds 5] [--congestion cubic] [--json FILE] [name ...]
 
       moon ──── veth ──── sun         one xfrmi daemon on each; raw and UDP, over IPv4 and IPv6
 
@@ -54,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="of each stream")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--congestion", default="cubic", help="TCP congestion control; pacing ones send small bursts")
     parser.add_argument("--json", type=Path, help="write every single result here")
     parser.add_argument("names", nargs="*", metavar="name", help="only ways whose name has one of these in it")
     options = parser.parse_args()
@@ -67,7 +68,7 @@ def main() -> int:
         for number in range(options.rounds):
             for way in ways:
                 print(f"\r  round {number + 1} of {options.rounds}: {way.name:32}", end="", file=sys.stderr, flush=True)
-                results[way.name].append(measure(moon, sun, way, options.seconds))
+                results[way.name].append(measure(moon, sun, way, options.seconds, options.congestion))
     print(f"\r{'':60}\r", end="", file=sys.stderr)
     report(results)
     if options.json:
@@ -143,12 +144,12 @@ def batch(node: Node, lines: str) -> None:
 # Measuring ---------------------------------------------------------------------------------------------------------
 
 
-def measure(moon: Node, sun: Node, way: Way, seconds: float) -> Result:
+def measure(moon: Node, sun: Node, way: Way, seconds: float, congestion: str) -> Result:
     with program(sun, "receive", way.address, str(PORT)) as receiver:
         assert receiver.stdout is not None
         receiver.stdout.readline()
         before = [cpu_seconds(pid) for pid in way.programs]
-        with program(moon, "send", way.address, str(PORT), str(seconds)):
+        with program(moon, "send", way.address, str(PORT), str(seconds), congestion):
             total, took = receiver.stdout.readline().split()
         spent = [cpu_seconds(pid) - start for pid, start in zip(way.programs, before, strict=True)]
     bits = int(total) * 8

@@ -247,9 +247,8 @@ def open_burst(state: State, datagrams: Sequence[Datagram], now: float) -> tuple
     if len(datagrams) < FEW:
         _open_each(state, datagrams, now, opened, drops, 0)
         return opened, drops
-    lengths = [len(packet) for _, packet in datagrams]
     start = 0
-    for _, group in groupby(lengths):
+    for _, group in groupby([len(packet) for _, packet in datagrams]):
         end = start + len(list(group))
         run = datagrams if end - start == len(datagrams) else datagrams[start:end]
         if not (len(run) >= FEW and _is_plain(state) and _open_run(state, run, now, opened, drops, start)):

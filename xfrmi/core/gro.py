@@ -128,8 +128,12 @@ def _merge(first: SuperPacket, packets: Sequence[Buffer], start: int) -> tuple[P
     if first.gso_type == GSO_UDP_L4:
         most = min(most, MAX_DATAGRAMS)
     stop = min(start + most, len(packets))
+    ends = _OF_THE_ENDS if first.gso_type != GSO_UDP_L4 else 0
+    flags = upper + TCP_FLAGS if ends else 0
     end = start + 1
-    while end < stop and len(packets[end]) == length and packets[end][upper : upper + 4] == ports:
+    while end < stop and len(packets[end]) == length and not packets[end][flags] & ends:
+        if end < start + FEW and packets[end][upper : upper + 4] != ports:  # further on, all are compared together
+            break
         end += 1
     run = packets[start:end]
     middle = template(first, first.gso_size, _OF_THE_ENDS)

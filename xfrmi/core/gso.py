@@ -43,6 +43,9 @@ from xfrmi.wire.xfrm_const import IPPROTO_TCP, IPPROTO_UDP
 FEW: Final = 4
 """Below this many segments numpy costs more than it saves."""
 
+_RAMP: Final = np.arange(1 << 10)
+"""0, 1, 2 ..: the numbers of the segments."""
+
 TCP_FIN: Final = 0x01
 TCP_PSH: Final = 0x08
 
@@ -190,38 +193,48 @@ def head_rows(
     """Write into rows[i, column:] the headers of the segments whose payloads are `body`, a row each; behind a payload
     that is shorter there are zeros."""
     count, upper = len(body), packet.csum_start
-    head = rows[:count, column : column + packet.hdr_len]
     ident, seq, cwr, summed = _numbers(packet)
+    head = rows[:count, column : column + packet.hdr_len]
     head[:] = np.frombuffer(middle.header, np.uint8)
     if last is not middle:
         head[-1] = np.frombuffer(last.header, np.uint8)
     fields: NDArray[Any] = np.ndarray(count, _layout(upper, packet.csum_offset), rows, column, rows.strides[:1])
-    ramp = np.arange(count)
+    ramp = _RAMP[:count] if count <= len(_RAMP) else np.arange(count)
     if packet.data[0] >> 4 == 4:
-        numbers = ramp + ident & 0xFFFF
+        numbers = ramp + ident
+        if ident + count > 0x10000:
+            numbers &= 0xFFFF
         fields["id"] = numbers
         numbers += middle.ip_sum
-        numbers[-1] += last.ip_sum - middle.ip_sum
+        if last is not middle:
+            numbers[-1] += last.ip_sum - middle.ip_sum
         fields["ip_check"] = -numbers % 0xFFFF
     if not summed:
         return
     # The payload is summed in little-endian words; modulo 65535 a factor of 256 swaps the bytes of the sum.
-    total = body[:, : body.shape[1] & ~1].view("<u2").sum(axis=1, dtype=np.uint32).astype(np.int64)
+    total = body[:, : body.shape[1] & ~1].view("<u2").sum(axis=1, dtype=np.int64)
     if body.shape[1] & 1:
         total += body[:, -1]
-    total <<= 8
-    total += middle.upper_sum
-    total[-1] += last.upper_sum - middle.upper_sum
+    total *= -256
+    total -= middle.upper_sum
+    if last is not middle:
+        total[-1] += middle.upper_sum - last.upper_sum
     if packet.gso_type == GSO_UDP_L4:
-        fields["check"] = 0xFFFF - total % 0xFFFF
+        total %= 0xFFFF
+        total[total == 0] = 0xFFFF
+        fields["check"] = total
         return
-    numbers = ramp * packet.gso_size + seq & 0xFFFFFFFF
+    numbers = ramp * packet.gso_size
+    numbers += seq
+    if seq + count * packet.gso_size > 0x1_0000_0000:
+        numbers &= 0xFFFFFFFF
     fields["seq"] = numbers
-    total += numbers
+    total -= numbers
     if cwr:
         head[0, upper + TCP_FLAGS] |= cwr
-        total[0] += cwr
-    fields["check"] = -total % 0xFFFF
+        total[0] -= cwr
+    total %= 0xFFFF
+    fields["check"] = total
 
 
 @lru_cache(maxsize=64)

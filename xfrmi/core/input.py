@@ -17,7 +17,9 @@ Nothing is raised: each packet that dies here has raised its counter by the time
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from xfrmi.core.burst import open_burst
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     SecPath = tuple[State, ...]
     """The states a packet came through, the outermost first."""
     Delivered = list[tuple[Interface, list[Packet]]]
+
+SPI_LEN = 4
+_header_of = itemgetter(0)
 
 MAX_VERDICTS = 4096
 """Policy verdicts kept per interface; past it they are all forgotten and made again."""
@@ -94,30 +99,42 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: De
         engine.stats[XfrmStat.IN_BUFFER_ERROR] += len(datagrams)
         return
     run: list[Datagram] = []
-    run_key: tuple[bytes, bytes] | None = None
+    run_key: tuple[bytes, Buffer] | None = None
     run_state: State | None = None
-    for datagram in datagrams:
-        header, esp = datagram
+    for header, group in groupby(datagrams, _header_of):
         # 1 find
-        if len(esp) < ESP_HEADER_LEN:
-            engine.stats[XfrmStat.IN_HDR_ERROR] += 1
-            if way.verified < len(way.secpath):  # inside transport mode, so it has a state and that a device
-                _count_error(engine.interfaces.for_state(way.secpath[-1].if_id))
-            continue
         daddr = _daddr(header)
-        key = (daddr, bytes(esp[:4]))
-        if key != run_key:
-            if run_state is not None:
-                _open_run(engine, run_state, run, way, delivered, now)
-            run = []
-            run_key = key
-            run_state = engine.sad.lookup_input(daddr, int.from_bytes(key[1], "big"), IPPROTO_ESP, way.mark)
-        if run_state is None:
-            engine.stats[XfrmStat.IN_NO_STATES] += 1
-            continue
-        run.append(datagram)
+        for spi, alike in _by_spi(list(group)):
+            if len(spi) < SPI_LEN:
+                engine.stats[XfrmStat.IN_HDR_ERROR] += len(alike)
+                if way.verified < len(way.secpath):  # inside transport mode, so it has a state and that a device
+                    _count_error(engine.interfaces.for_state(way.secpath[-1].if_id), len(alike))
+                continue
+            if (daddr, spi) != run_key:
+                if run_state is not None:
+                    _open_run(engine, run_state, run, way, delivered, now)
+                run = []
+                run_key = daddr, spi
+                run_state = engine.sad.lookup_input(daddr, int.from_bytes(spi, "big"), IPPROTO_ESP, way.mark)
+            if run_state is None:
+                engine.stats[XfrmStat.IN_NO_STATES] += len(alike)
+            else:
+                run += alike
     if run_state is not None:
         _open_run(engine, run_state, run, way, delivered, now)
+
+
+def _by_spi(datagrams: list[Datagram]) -> Iterable[tuple[bytes, Sequence[Datagram]]]:
+    """Neighbours with the same SPI; those without a whole ESP header have an empty one."""
+    first = bytes(datagrams[0][1][:SPI_LEN])
+    spis = [esp[:SPI_LEN] if len(esp) >= ESP_HEADER_LEN else b"" for _, esp in datagrams]
+    if b"".join(spis) == first * len(datagrams):
+        return ((first, datagrams),)
+    return ((spi, list(group)) for spi, group in groupby(datagrams, _spi_of))
+
+
+def _spi_of(datagram: Datagram) -> bytes:
+    return bytes(datagram[1][:SPI_LEN]) if len(datagram[1]) >= ESP_HEADER_LEN else b""
 
 
 def _open_run(
@@ -232,10 +249,10 @@ def _ask_nopolicy(engine: Engine, interface: Interface, now: float) -> None:
         interface.verdicts.clear()
 
 
-def _count_error(interface: Interface | None) -> None:
+def _count_error(interface: Interface | None, packets: int = 1) -> None:
     if interface is not None:
-        interface.rx_errors += 1
-        interface.rx_dropped += 1
+        interface.rx_errors += packets
+        interface.rx_dropped += packets
 
 
 def _count(interface: Interface, state: State, packets: list[Buffer]) -> None:

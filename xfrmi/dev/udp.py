@@ -22,6 +22,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
@@ -44,7 +45,17 @@ from xfrmi.dev.sockets import (
     hear_of_losses,
     receive_drops,
 )
-from xfrmi.dev.udp_headers import IPPROTO_IP, IPPROTO_IPV6, UDP_GRO, Origin, Peer, alike_v4, alike_v6
+from xfrmi.dev.udp_headers import (
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    READS_V4,
+    READS_V6,
+    UDP_GRO,
+    Origin,
+    Peer,
+    alike_v4,
+    alike_v6,
+)
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.udpencap import Payload, classify
@@ -106,15 +117,16 @@ class UdpEncap:
         if family == AF_INET:
             for option in (IP_PKTINFO, IP_RECVTOS, IP_RECVTTL):
                 self._socket.setsockopt(IPPROTO_IP, option, 1)
-            self._headers_len, self._alike = 28, alike_v4
+            self._headers_len, self._alike, self._reads = 28, alike_v4, READS_V4
         else:
             for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO, IPV6_FLOWINFO_SEND):
                 self._socket.setsockopt(IPPROTO_IPV6, option, 1)
             self._socket.setsockopt(IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0)
             self._socket.setsockopt(IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_OMIT)
-            self._headers_len, self._alike = 48, alike_v6
+            self._headers_len, self._alike, self._reads = 48, alike_v6, READS_V6
         enlarge_buffers(self._socket)
         self._rows = ReceiveRows(RECEIVE_ROWS, control=_CONTROL)
+        self._cuts: dict[tuple[int, int], list[memoryview]] = {}
         self._origins: dict[bytes, Origin] = {}
         self._peers: dict[Path, Peer] = {}
         self._options: dict[tuple[int, int], int] = {}
@@ -138,18 +150,29 @@ class UdpEncap:
         for index, length in enumerate(self._rows.receive(self._socket.fileno())):
             origin = self._origin(index)
             size = origin.segment or length or 1
-            header = origin.header(size)
             row = self._rows.rows[index]
-            for start in range(0, length, size):
+            whole = 0
+            # Most SPIs begin with a byte other than 0: only for the others look closer.
+            if 8 < size < length and all(bytes(row[:length:size])):
+                whole = length // size
+                burst += zip(repeat(origin.header(size)), self._cut(index, size, whole), strict=False)
+            for start in range(whole * size, length, size):
                 esp = row[start : min(start + size, length)]
-                if len(esp) != size:  # the last of a run may be shorter
-                    header = origin.header(len(esp))
-                # Most SPIs begin with a byte other than 0: only for the others look closer.
                 if (len(esp) > 8 and esp[0]) or classify(esp) is Payload.ESP:
-                    burst.append((header, esp))
+                    burst.append((origin.header(len(esp)), esp))
                 else:
                     self._other(origin, esp)
         return burst
+
+    def _cut(self, index: int, size: int, count: int) -> list[memoryview]:
+        """The first `count` datagrams of `size` bytes in a row. To make the views costs more than to receive them."""
+        views = self._cuts.get((index, size), [])
+        if len(views) < count:
+            if len(self._cuts) >= _CACHED:
+                self._cuts.clear()
+            row = self._rows.rows[index]
+            views = self._cuts[index, size] = [row[at : at + size] for at in range(0, count * size, size)]
+        return views[:count]
 
     def _origin(self, index: int) -> Origin:
         """Sender and control messages are the same bytes for as long as nothing about a flow changes."""
@@ -194,14 +217,23 @@ class UdpEncap:
         """Index behind the run that begins at `start`: alike but for length, and of these only the last is shorter."""
         first = packets[start]
         size = len(first)
+        most = min(MAX_SEGMENTS, MAX_RUN // max(size - self._headers_len, 1)) if self._segment else 1
+        run = packets[start : start + most]
+        lengths = list(map(len, run))
+        if lengths.count(size) == len(run) and self._all_alike(run):
+            return start + len(run)
         alike = self._alike(first)
-        most = start + min(MAX_SEGMENTS, MAX_RUN // max(size - self._headers_len, 1)) if self._segment else start + 1
-        end = start + 1
-        while end < min(most, len(packets)) and len(packets[end]) <= size and self._alike(packets[end]) == alike:
-            end += 1
-            if len(packets[end - 1]) < size:
-                break
-        return end
+        for end, length in enumerate(lengths):
+            if length > size or self._alike(run[end]) != alike:
+                return start + end
+            if length < size:
+                return start + end + 1
+        return start + len(run)
+
+    def _all_alike(self, run: list[Buffer]) -> bool:
+        """Do all packets agree in the bytes that `alike_v4` or `alike_v6` reads? It may be that only those differ that
+        do not matter."""
+        return all(len(set(map(reads, run))) == 1 for reads in self._reads)
 
     def _send_run(self, outgoing: Outgoing, start: int, end: int, deadline: float) -> None:
         run = outgoing.packets[start:end]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from xfrmi.core.path import Path
@@ -131,3 +132,8 @@ def alike_v4(packet: Buffer) -> tuple[int, ...]:
 def alike_v6(packet: Buffer) -> tuple[int, ...]:
     """The same for IPv6: traffic class with flow label, hop limit."""
     return int.from_bytes(packet[:4], "big") & 0x0FFFFFFF, packet[7]
+
+
+READS_V4 = tuple(map(itemgetter, (1, 6, 8)))
+READS_V6 = tuple(map(itemgetter, (0, 1, 2, 3, 7)))
+"""The bytes that alike_v4 and alike_v6 read."""
