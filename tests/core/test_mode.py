@@ -48,10 +48,10 @@ def test_wrap_and_finish_as_the_kernel(sa: dict[str, Any], packet: Sent) -> None
     state = state_of(sa)
     if packet.header is None:
         with pytest.raises(Drop) as caught:
-            mode.wrap(state, packet.inner)
+            mode.framing(state).wrap(packet.inner)
         assert caught.value.stat == XfrmStat.OUT_STATE_MODE_ERROR
         return
-    header, payload, next_header = mode.wrap(state, packet.inner)
+    header, payload, next_header = mode.framing(state).wrap(packet.inner)
     assert next_header == packet.next_header
     ours = bytes(payload)
     if next_header == 94:  # the reserved byte of the BEET pseudo header is whatever the kernel had in memory
@@ -59,7 +59,7 @@ def test_wrap_and_finish_as_the_kernel(sa: dict[str, Any], packet: Sent) -> None
     assert ours == packet.payload
 
     outer = header + (packet.esp or bytes(packet.esp_len))
-    mode.finish(state, outer, len(header))
+    mode.framing(state).finish(outer, len(header))
     expected = bytearray(packet.header)
     ours = bytes(outer[: len(header)])
     if ours[0] >> 4 == 4:
@@ -75,16 +75,16 @@ def test_wrap_and_finish_as_the_kernel(sa: dict[str, Any], packet: Sent) -> None
 def test_any_buffer_goes_in(kind: type) -> None:
     for mode_ in (Mode.TUNNEL, Mode.TRANSPORT, Mode.BEET):
         state = make(mode_, selector=Selector.parse("198.51.100.1/32", "198.51.100.2/32"))
-        plain = mode.wrap(state, INNER4)
-        header, payload, next_header = mode.wrap(state, kind(INNER4))
+        plain = mode.framing(state).wrap(INNER4)
+        header, payload, next_header = mode.framing(state).wrap(kind(INNER4))
         assert (header, bytes(payload), next_header) == plain
 
 
 def test_headers_are_fresh_for_each_packet() -> None:
     state = make(Mode.TUNNEL)
-    first, _, _ = mode.wrap(state, INNER4)
+    first, _, _ = mode.framing(state).wrap(INNER4)
     first[:] = bytes(len(first))
-    second, _, _ = mode.wrap(state, INNER4)
+    second, _, _ = mode.framing(state).wrap(INNER4)
     assert second[0] == 0x45
 
 
@@ -95,7 +95,7 @@ def test_headers_are_fresh_for_each_packet() -> None:
 )
 def test_what_is_no_ip_packet_is_refused(mode_: Mode, addresses: tuple[str, str], packet: bytes) -> None:
     with pytest.raises(Drop) as caught:
-        mode.wrap(make(mode_, addresses), packet)
+        mode.framing(make(mode_, addresses)).wrap(packet)
     assert caught.value.stat == XfrmStat.OUT_STATE_MODE_ERROR
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_ip_packet_is_refused(mode_: Mode, addresses: tuple[str, str]
 @pytest.mark.parametrize("first", [0x40, 0x44, 0x4F])
 def test_malformed_ipv4_header_length_is_refused(mode_: Mode, first: int) -> None:
     with pytest.raises(Drop) as caught:
-        mode.wrap(make(mode_), bytes([first]) + INNER4[1:])
+        mode.framing(make(mode_)).wrap(bytes([first]) + INNER4[1:])
     assert caught.value.stat == XfrmStat.OUT_STATE_MODE_ERROR
 
 
@@ -111,14 +111,14 @@ def test_malformed_ipv4_header_length_is_refused(mode_: Mode, first: int) -> Non
 def test_transport_mode_keeps_the_family(addresses: tuple[str, str], packet: bytes) -> None:
     """5.2: only tunnel modes can accommodate a change of family."""
     with pytest.raises(Drop) as caught:
-        mode.wrap(make(Mode.TRANSPORT, addresses), packet)
+        mode.framing(make(Mode.TRANSPORT, addresses)).wrap(packet)
     assert caught.value.stat == XfrmStat.OUT_STATE_MODE_ERROR
 
 
 def test_transport_mode_refuses_extension_headers_cut_short() -> None:
     cut = INNER6[:6] + b"\x00" + INNER6[7:40] + b"\x11\x05" + bytes(10)
     with pytest.raises(Drop) as caught:
-        mode.wrap(make(Mode.TRANSPORT, V6), cut)
+        mode.framing(make(Mode.TRANSPORT, V6)).wrap(cut)
     assert caught.value.stat == XfrmStat.OUT_STATE_MODE_ERROR
 
 
@@ -128,10 +128,10 @@ def test_transport_mode_goes_behind_routing_and_before_later_destination_options
     rest = bytes([17, 0, 1, 4, 0, 0, 0, 0]) + INNER6[40:]
     packet = INNER6[:4] + (len(chain) + len(rest)).to_bytes(2, "big") + b"\x00" + INNER6[7:40] + chain + rest
     state = make(Mode.TRANSPORT, V6)
-    header, payload, next_header = mode.wrap(state, packet)
+    header, payload, next_header = mode.framing(state).wrap(packet)
     assert (len(header), bytes(payload), next_header) == (64, rest, 60)
     assert [header[6], header[40], header[48], header[56]] == [0, 60, 43, 50]
-    assert bytes(mode.unwrap(state, header, payload, next_header)) == packet
+    assert bytes(mode.framing(state).unwrap(header, payload, next_header)) == packet
 
 
 @pytest.mark.parametrize("family", [AF_INET, AF_INET6])
@@ -154,9 +154,9 @@ def test_udp_checksum_over_ipv6_is_real_and_never_zero(row: Any) -> None:
     state = make(Mode.TUNNEL, V6, encap=Encap(sport=4500, dport=4501))
     zeros = 0
     for filler in range(0x10000):
-        header, _, _ = mode.wrap(state, INNER4)
+        header, _, _ = mode.framing(state).wrap(INNER4)
         outer = row(header + filler.to_bytes(2, "big") + bytes(30))
-        mode.finish(state, outer, len(header))
+        mode.framing(state).finish(outer, len(header))
         udp = outer[40:]
         if udp[6:8] == b"\xff\xff":
             zeros += 1
@@ -189,9 +189,9 @@ def test_other_modes_are_refused(mode_: Mode) -> None:
 
 def test_an_update_of_the_ports_reaches_the_header() -> None:
     state = make(Mode.TUNNEL, encap=Encap(sport=4500, dport=4501))
-    assert mode.wrap(state, INNER4)[0][20:24] == bytes.fromhex("11941195")
+    assert mode.framing(state).wrap(INNER4)[0][20:24] == bytes.fromhex("11941195")
     state.update(state.snapshot().__class__(src=V4[0], dst=V4[1], encap=Encap(sport=4500, dport=4502)))
-    assert mode.wrap(state, INNER4)[0][20:24] == bytes.fromhex("11941196")
+    assert mode.framing(state).wrap(INNER4)[0][20:24] == bytes.fromhex("11941196")
 
 
 # Inwards ---------------------------------------------------------------------------------------------------------
@@ -204,10 +204,10 @@ def test_unwrap_as_the_kernel(sa: dict[str, Any], packet: Received, kind: type) 
     state = state_of(sa)
     if isinstance(packet.outcome, str):
         with pytest.raises(Drop) as caught:
-            mode.unwrap(state, packet.header, kind(packet.payload), packet.next_header)
+            mode.framing(state).unwrap(packet.header, kind(packet.payload), packet.next_header)
         assert caught.value.stat is not None and caught.value.stat.label == packet.outcome
         return
-    inner = bytes(mode.unwrap(state, packet.header, kind(packet.payload), packet.next_header))
+    inner = bytes(mode.framing(state).unwrap(packet.header, kind(packet.payload), packet.next_header))
     if packet.outcome is None:  # transport mode: the capture shows the datagram in the socket, not the packet
         assert sa["mode"] == "transport"
         header = packet.header
@@ -221,14 +221,14 @@ def test_unwrap_as_the_kernel(sa: dict[str, Any], packet: Received, kind: type) 
 def test_a_tunnel_carries_ip_only(next_header: int) -> None:
     """5.1: XfrmInStateModeError."""
     with pytest.raises(Drop) as caught:
-        mode.unwrap(make(Mode.TUNNEL), INNER4[:20], INNER4, next_header)
+        mode.framing(make(Mode.TUNNEL)).unwrap(INNER4[:20], INNER4, next_header)
     assert caught.value.stat == XfrmStat.IN_STATE_MODE_ERROR
 
 
 @pytest.mark.parametrize(("next_header", "payload"), [(4, INNER4[:19]), (41, INNER6[:39]), (4, b""), (41, b"")])
 def test_a_tunnel_wants_a_whole_inner_header(next_header: int, payload: bytes) -> None:
     with pytest.raises(Drop) as caught:
-        mode.unwrap(make(Mode.TUNNEL), INNER4[:20], payload, next_header)
+        mode.framing(make(Mode.TUNNEL)).unwrap(INNER4[:20], payload, next_header)
     assert caught.value.stat == XfrmStat.IN_STATE_MODE_ERROR
 
 
@@ -239,7 +239,7 @@ def test_decap_dscp_over_ipv4(outer: int, inner: int) -> None:
     packet = bytearray(INNER4)
     packet[1] = inner
     packet[10:12] = ipv4_header_checksum(packet[:20]).to_bytes(2, "big")
-    result = mode.unwrap(state, bytes([0x45, outer]) + INNER4[2:20], bytes(packet), 4)
+    result = mode.framing(state).unwrap(bytes([0x45, outer]) + INNER4[2:20], bytes(packet), 4)
     ecn = 3 if outer & 3 == 3 and inner & 3 else inner & 3
     assert result[1] == outer & 0xFC | ecn
     assert checksum(result[:20]) == 0
@@ -248,7 +248,7 @@ def test_decap_dscp_over_ipv4(outer: int, inner: int) -> None:
 
 def test_tfc_padding_stays_on_the_packet() -> None:
     """5.1: what follows the inner packet is for IP to trim."""
-    assert bytes(mode.unwrap(make(Mode.TUNNEL), INNER4[:20], INNER4 + bytes(100), 4)) == INNER4 + bytes(100)
+    assert bytes(mode.framing(make(Mode.TUNNEL)).unwrap(INNER4[:20], INNER4 + bytes(100), 4)) == INNER4 + bytes(100)
 
 
 def test_beet_without_a_selector_family_opens_nothing() -> None:
@@ -256,7 +256,7 @@ def test_beet_without_a_selector_family_opens_nothing() -> None:
     state = make(Mode.BEET)
     state.selector = Selector()
     with pytest.raises(Drop) as caught:
-        mode.unwrap(state, INNER4[:20], INNER4[20:], 17)
+        mode.framing(state).unwrap(INNER4[:20], INNER4[20:], 17)
     assert caught.value.stat == XfrmStat.IN_STATE_MODE_ERROR
 
 
@@ -269,7 +269,7 @@ def test_beet_pseudo_headers_that_lie(pseudo: str) -> None:
     """5.7: option length negative, no multiple of 4, above 250, or padding longer than the packet."""
     state = make(Mode.BEET, selector=Selector.parse("198.51.100.1/32", "198.51.100.2/32"))
     with pytest.raises(Drop) as caught:
-        mode.unwrap(state, INNER4[:20], bytes.fromhex(pseudo), 94)
+        mode.framing(state).unwrap(INNER4[:20], bytes.fromhex(pseudo), 94)
     assert caught.value.stat == XfrmStat.IN_STATE_MODE_ERROR
 
 
@@ -289,13 +289,13 @@ def test_beet_options_come_back(addresses: tuple[str, str], options: bytes, body
         packet[4:8] = bytes.fromhex("00004000")
     header_len = 20 + len(options)
     packet[10:12] = ipv4_header_checksum(packet[:header_len]).to_bytes(2, "big")
-    header, payload, next_header = mode.wrap(state, packet)
+    header, payload, next_header = mode.framing(state).wrap(packet)
     assert (next_header == 94) == bool(options)
     if options:
         assert payload[1:3] == bytes([len(options) // 8, 0 if len(options) % 8 else 4])
         assert len(payload) - len(body) == (payload[1] + 1) * 8
-    mode.finish(state, header, len(header))
-    assert bytes(mode.unwrap(state, header, payload, next_header)) == bytes(packet)
+    mode.framing(state).finish(header, len(header))
+    assert bytes(mode.framing(state).unwrap(header, payload, next_header)) == bytes(packet)
 
 
 @given(payload=st.binary(max_size=120), next_header=st.integers(0, 255), data=st.data())
@@ -306,6 +306,6 @@ def test_hostile_payloads_end_in_a_packet_or_a_drop(payload: bytes, next_header:
     state = make(mode_, addresses, selector=Selector.parse(*inner))
     header = INNER4[:20] if addresses is V4 else INNER6[:40]
     try:
-        mode.unwrap(state, header, payload, next_header)
+        mode.framing(state).unwrap(header, payload, next_header)
     except Drop as drop:
         assert drop.stat == XfrmStat.IN_STATE_MODE_ERROR

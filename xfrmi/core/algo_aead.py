@@ -65,11 +65,13 @@ class CombinedMode:
         return bytes(head[:4]) + hi + head[4:] if hi else head
 
     def seal(self, head: Buffer, hi: bytes, iv: Buffer, plaintext: Buffer) -> bytes:
-        return self.cipher.encrypt(self.salt + iv, plaintext, self.aad(head, hi))
+        cipher = self._cipher or self.cipher
+        return cipher.encrypt(self.salt + iv, plaintext, self.aad(head, hi) if hi else head)
 
     def open(self, head: Buffer, hi: bytes, iv: Buffer, sealed: Buffer) -> bytes:
+        cipher = self._cipher or self.cipher
         try:
-            return self.cipher.decrypt(self.salt + iv, sealed, self.aad(head, hi))
+            return cipher.decrypt(b"".join((self.salt, iv)), sealed, self.aad(head, hi) if hi else head)
         except InvalidTag:
             raise BadIcv from None
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xfrmi.core import mode
+from xfrmi.core.mode import framing
 from xfrmi.core.state import KM_ACQ, KM_VALID
 from xfrmi.core.transform import BadIcv
 from xfrmi.errors import Drop
@@ -50,7 +50,8 @@ def seal(state: State, packet: Buffer, now: float) -> bytearray:
     `now` is Unix seconds. Raises Drop; whatever goes wrong after stage 4 has used up a sequence number.
     """
     # 1 wrap
-    outer, payload, next_header = mode.wrap(state, packet)
+    way = framing(state)
+    outer, payload, next_header = way.wrap(packet)
     # 2 state
     if state.km != KM_VALID:
         raise Drop(XfrmStat.OUT_STATE_INVALID, "the state is not valid")
@@ -59,22 +60,24 @@ def seal(state: State, packet: Buffer, now: float) -> bytearray:
     # 4 number
     number = state.sequence.next()
     # 5 count: what the state protects, before padding (LT-04)
-    state.bytes += len(payload)
+    length = len(payload)
+    state.bytes += length
     state.packets += 1
     state.lastused = int(now)
     # 6 pad
-    tfc_len = _tfc_length(state, len(payload)) if state.tfcpad else 0
-    pad_len = pad_length(len(payload) + tfc_len, state.transform.align)
-    plaintext = b"".join((payload, bytes(tfc_len), trailer(pad_len, next_header)))
+    transform = state.transform
+    tfc = bytes(_tfc_length(state, length)) if state.tfcpad else b""
+    tail = trailer(pad_length(length + len(tfc), transform.align), next_header)
+    plaintext = b"".join((payload, tfc, tail))
     # 7 encrypt: with ESN the upper half of the number is authenticated but does not travel (RFC 4303 2.2.1)
     head = state.spi_bytes + (number & _32_BITS).to_bytes(4, "big")
     hi = (number >> 32).to_bytes(4, "big") if state.esn else b""
     iv = state.next_iv()
-    sealed = state.transform.seal(head, hi, iv, plaintext)
+    sealed = transform.seal(head, hi, iv, plaintext)
     # 8 finish
     header_len = len(outer)
-    outer += head + iv + sealed
-    mode.finish(state, outer, header_len)
+    outer += b"".join((head, iv, sealed))
+    way.finish(outer, header_len)
     return outer
 
 
@@ -142,7 +145,7 @@ def accept(state: State, header: Buffer, plaintext: Buffer, seq: int, hi: int, n
     state.packets += 1
     state.lastused = int(now)
     # 9 unwrap
-    return mode.unwrap(state, header, plaintext[:payload_len], next_header)
+    return framing(state).unwrap(header, plaintext[:payload_len], next_header)
 
 
 def _tfc_length(state: State, length: int) -> int:

@@ -212,7 +212,7 @@ def head_rows(
     if not summed:
         return
     # The payload is summed in little-endian words; modulo 65535 a factor of 256 swaps the bytes of the sum.
-    total = body[:, : body.shape[1] & ~1].view("<u2").sum(axis=1, dtype=np.int64)
+    total = body[:, : body.shape[1] & ~1].view("<u2").sum(axis=1, dtype=np.uint32).astype(np.int64)
     if body.shape[1] & 1:
         total += body[:, -1]
     total *= -256

@@ -126,6 +126,8 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: De
 
 def _by_spi(datagrams: list[Datagram]) -> Iterable[tuple[bytes, Sequence[Datagram]]]:
     """Neighbours with the same SPI; those without a whole ESP header have an empty one."""
+    if len(datagrams) == 1:
+        return ((_spi_of(datagrams[0]), datagrams),)
     first = bytes(datagrams[0][1][:SPI_LEN])
     spis = [esp[:SPI_LEN] if len(esp) >= ESP_HEADER_LEN else b"" for _, esp in datagrams]
     if b"".join(spis) == first * len(datagrams):
@@ -211,7 +213,6 @@ def _receive(
     accepted: list[Packet] = []
     refused: set[int] = set()
     nested: list[Datagram] = []
-    again = Way(way.secpath, len(way.secpath), _mark(way.secpath))
     at = 0
     for merged, count in coalesce(packets, interface.takes):
         verdict = _check(engine, interface, way, packets[at], now)
@@ -222,7 +223,7 @@ def _receive(
                     refused.add(index)
                 else:
                     accepted.append(packets[index])
-        elif verdict.nested and (datagram := _nested(engine, packets[at], again.mark)) is not None:
+        elif verdict.nested and (datagram := _nested(engine, packets[at], _mark(way.secpath))) is not None:
             nested.append(datagram)
         else:
             accepted.append(merged)
@@ -238,6 +239,7 @@ def _receive(
         else:
             delivered.append((interface, accepted))
     if nested:
+        again = Way(way.secpath, len(way.secpath), _mark(way.secpath))
         _walk(engine, nested, again, delivered, now)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from xfrmi.core.mode_beet import Beet
 from xfrmi.core.mode_transport import TransportIPv4, TransportIPv6
 from xfrmi.core.mode_tunnel import TunnelOverIPv4, TunnelOverIPv6
-from xfrmi.core.outer import Finish, Wrapped, Writable
+from xfrmi.core.outer import Finish, Wrapped
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.xfrm_const import AF_INET, Mode
@@ -29,11 +29,24 @@ class Framing(Protocol):
     """What a mode does, bound to one state."""
 
     @property
-    def finish(self) -> Finish: ...
+    def finish(self) -> Finish:
+        """finish(outer, header_len): complete a whole outer packet whose first bytes came from `wrap`, in place.
 
-    def wrap(self, packet: Buffer) -> Wrapped: ...
+        Raises Drop(OUT_STATE_PROTO_ERROR) if it is longer than an IP packet can be (5.10).
+        """
 
-    def unwrap(self, header: Buffer, payload: Buffer, next_header: int) -> Buffer: ...
+    def wrap(self, packet: Buffer) -> Wrapped:
+        """Returns (outer header up to where ESP starts, payload to encrypt, ESP next header).
+
+        The header is the caller's to extend; its lengths and checksums are not yet set. The payload may be a part of
+        `packet`. Raises Drop(OUT_STATE_MODE_ERROR) for what the mode cannot carry: another family in transport mode,
+        an IPv4 fragment in BEET, something that is no IP packet.
+        """
+
+    def unwrap(self, header: Buffer, payload: Buffer, next_header: int) -> Buffer:
+        """The inner packet, from the outer header (as in wrap), the decrypted payload without trailer, and the ESP next
+        header. Where nothing changes it is `payload` itself. Raises Drop(IN_STATE_MODE_ERROR) (5.1, 5.7).
+        """
 
 
 def framing_for(state: State) -> Framing:
@@ -49,33 +62,8 @@ def framing_for(state: State) -> Framing:
 
 
 def framing(state: State) -> Framing:
-    """The one of this state. Bursts ask once and call its methods, which are the three functions below."""
-    if state.wrap_cache is None:
-        state.wrap_cache = framing_for(state)
-    chosen: Framing = state.wrap_cache
+    """The one of this state. Who seals or opens asks once."""
+    chosen: Framing | None = state.wrap_cache
+    if chosen is None:
+        chosen = state.wrap_cache = framing_for(state)
     return chosen
-
-
-def wrap(state: State, packet: Buffer) -> Wrapped:
-    """Returns (outer header up to where ESP starts, payload to encrypt, ESP next header).
-
-    The header is the caller's to extend; its lengths and checksums are not yet set. The payload may be a part of
-    `packet`. Raises Drop(OUT_STATE_MODE_ERROR) for what the mode cannot carry: another family in transport mode, an
-    IPv4 fragment in BEET, something that is no IP packet.
-    """
-    return framing(state).wrap(packet)
-
-
-def finish(state: State, outer: Writable, header_len: int) -> None:
-    """Complete `outer`, a whole outer packet whose first `header_len` bytes came from `wrap`, in place.
-
-    Raises Drop(OUT_STATE_PROTO_ERROR) if it is longer than an IP packet can be (5.10).
-    """
-    framing(state).finish(outer, header_len)
-
-
-def unwrap(state: State, header: Buffer, payload: Buffer, next_header: int) -> Buffer:
-    """The inner packet, from the outer header (as in wrap), the decrypted payload without trailer, and the ESP next
-    header. Where nothing changes it is `payload` itself. Raises Drop(IN_STATE_MODE_ERROR) (5.1, 5.7).
-    """
-    return framing(state).unwrap(header, payload, next_header)

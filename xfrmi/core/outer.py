@@ -49,6 +49,9 @@ FRAGMENT_HIGH: Final = 0x3F
 """More Fragments and the upper offset bits, within the same byte; the rest of the offset is byte 7."""
 
 _MAX_LENGTH: Final = 0xFFFF
+_CACHED: Final = 4096
+_finished_ipv4: dict[tuple[bytes, int], bytes] = {}
+"""By the header before and the length of the packet: a flow sends few different ones. A full one is emptied."""
 _U16: Final = struct.Struct(">H").pack_into
 
 
@@ -105,10 +108,18 @@ def finish_for(family: int, udp: bool) -> Finish:
 
 def _finish_ipv4(packet: Writable, header_len: int) -> None:
     length = len(packet)
-    if length > _MAX_LENGTH:
-        raise Drop(XfrmStat.OUT_STATE_PROTO_ERROR, "outer packet longer than 65535 bytes")
-    _U16(packet, 2, length)
-    _U16(packet, IPV4_CHECKSUM.start, ipv4_header_checksum(packet[:header_len]))
+    key = bytes(packet[:header_len]), length
+    finished = _finished_ipv4.get(key)
+    if finished is None:
+        if length > _MAX_LENGTH:
+            raise Drop(XfrmStat.OUT_STATE_PROTO_ERROR, "outer packet longer than 65535 bytes")
+        header = bytearray(key[0])
+        _U16(header, 2, length)
+        _U16(header, IPV4_CHECKSUM.start, ipv4_header_checksum(header))
+        if len(_finished_ipv4) >= _CACHED:
+            _finished_ipv4.clear()
+        finished = _finished_ipv4[key] = bytes(header)
+    packet[:header_len] = finished
 
 
 def _finish_ipv4_udp(packet: Writable, header_len: int) -> None:
