@@ -19,7 +19,7 @@ from xfrmi.wire.address import any_address, family_of, pack_address
 from xfrmi.wire.fragment import fragment_ipv4
 from xfrmi.wire.ip import checksum, split_outer
 from xfrmi.wire.vnet import GSO_TCPV4, SuperPacket
-from xfrmi.wire.xfrm_const import IPPROTO_ESP, IPPROTO_UDP, Action, Dir, Mode
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, IPPROTO_UDP, XFRM_INF, Action, Dir, Mode
 from xfrmi.wire.xfrm_types import Encap, Limits, Mark, PolicyId, Replay, StateId
 
 REFUSED = {"tx_errors": 1, "tx_dropped": 1, "tx_carrier_errors": 1}
@@ -624,3 +624,24 @@ def test_set_mark_is_the_mark_of_the_way_out() -> None:
         engine.add_policy(policy, NOW)
     (outgoing,), _ = engine.output(xfrm, [PACKET], NOW)
     assert outgoing.path.mark == 0x0F and marks == [0x0F]
+
+
+@pytest.mark.parametrize("limit", [*range(12), XFRM_INF])
+def test_short_super_packets_share_a_run_and_are_counted_as_if_they_did_not(limit: int) -> None:
+    """A state may end before, between or within them."""
+    together, apart = Pair(limits=Limits(hard_packets=limit)), Pair(limits=Limits(hard_packets=limit))
+    burst = [PACKET, tcp_super(100, 200), tcp_super(100, 250), PACKET, tcp_super(100, 300), PACKET]
+    outgoing, replies = together.left.engine.output(together.xfrm_left, burst, NOW)
+    one_by_one = [apart.left.engine.output(apart.xfrm_left, [packet], NOW) for packet in burst]
+    assert [len(packet) for packet in wire(outgoing)] == [
+        len(packet) for groups, _ in one_by_one for packet in wire(groups)
+    ]
+    assert replies == [reply for _, back in one_by_one for reply in back]
+    assert raised(together.xfrm_left) == raised(apart.xfrm_left)
+    assert together.left.moved() == apart.left.moved()
+    for group in outgoing:
+        group.fail(range(len(group.packets)))
+    for groups, _ in one_by_one:
+        for group in groups:
+            group.fail(range(len(group.packets)))
+    assert raised(together.xfrm_left) == raised(apart.xfrm_left)

@@ -26,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from xfrmi.core.gso import TCP_FIN, TCP_PSH, Template, cut, head_rows, template, templates
+from xfrmi.core.gso import TCP_FIN, TCP_PSH, Template, cut, head_rows, template
 from xfrmi.wire.ip import (
     IPV4_ADDRESSES,
     IPV4_CHECKSUM,
@@ -141,7 +141,8 @@ def _merge(first: SuperPacket, packets: Sequence[Buffer], start: int) -> tuple[P
     end = start + count
     if count and end < stop and _may_be_last(first, packets[end]):
         whole = _join(first, packets[start : end + 1])
-        if cut(whole, count, packets[end][whole.hdr_len :], templates(whole, count + 1)[1]) == packets[end]:
+        payload = packets[end][whole.hdr_len :]
+        if cut(whole, count, payload, template(whole, len(payload), TCP_CWR)) == packets[end]:
             return whole, count + 1
     if count > 1:
         return _join(first, packets[start:end]), count

@@ -108,7 +108,10 @@ def templates(packet: SuperPacket, count: int) -> tuple[Template, Template]:
     """(for every segment but the last, for the last). CWR of the first is added where it is due."""
     last_len = len(packet.data) - packet.hdr_len - (count - 1) * packet.gso_size
     last = template(packet, last_len, TCP_CWR)
-    return (last if count == 1 else template(packet, packet.gso_size, TCP_CWR | TCP_FIN | TCP_PSH)), last
+    ends = 0 if packet.gso_type == GSO_UDP_L4 else packet.data[packet.csum_start + TCP_FLAGS] & (TCP_FIN | TCP_PSH)
+    if count == 1 or (last_len == packet.gso_size and not ends):
+        return last, last
+    return template(packet, packet.gso_size, TCP_CWR | TCP_FIN | TCP_PSH), last
 
 
 def _numbers(packet: SuperPacket) -> tuple[int, int, int, bool]:

@@ -13,10 +13,11 @@ MIB counter and its device counters (table 1.4) by the time `output` returns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from xfrmi.core import esp
-from xfrmi.core.burst import seal_burst
+from xfrmi.core.burst import FEW, seal_burst
 from xfrmi.core.decision import Decision, Loop, Refused, decide
 from xfrmi.core.gso import segment
 from xfrmi.core.outer import DF_HIGH
@@ -64,11 +65,14 @@ def _walk(
 ) -> None:
     """`output`; again for what is left when a state reaches its end on the way."""
     run: list[Buffer] = []
+    inner: list[Packet] = []
     run_decision: Decision | None = None
     for index, packet in enumerate(packets):
+        long = False
         if isinstance(packet, SuperPacket):
             whole: Buffer = packet.data
             length = packet.segment_len
+            long = packet.segments >= FEW
         else:
             whole = packet
             length = len(packet)
@@ -90,21 +94,25 @@ def _walk(
         # 3 fit
         if length > decision.mtu and not _fits_anyway(engine, interface, whole, length, decision.mtu, replies):
             continue
-        # 4 seal: whatever goes the same way together, of whichever flow; a super-packet is a run of its own
-        if run_decision is not None and run and (isinstance(packet, SuperPacket) or not decision.joins(run_decision)):
-            _send_run(engine, interface, run_decision, run, outgoing, replies, now)
-            run = []
+        # 4 seal: whatever goes the same way together, of whichever flow; a long super-packet is a run of its own
+        if run_decision is not None and run and (long or not decision.joins(run_decision)):
+            _send_run(engine, interface, run_decision, run, inner, outgoing, replies, now)
+            run, inner = [], []
             if decision.generation != engine.generation:  # a state has reached its end just now
                 _walk(engine, interface, packets[index:], outgoing, replies, now)
                 return
         run_decision = decision
-        if isinstance(packet, SuperPacket):
+        if not isinstance(packet, SuperPacket):
+            run.append(packet)
+            inner.append(packet)
+        elif long:
             _send_super(engine, interface, decision, packet, outgoing, now)
         else:
-            run.append(whole)
+            run += segment(packet)
+            inner += repeat(packet, len(run) - len(inner))
     if run:
         assert run_decision is not None
-        _send_run(engine, interface, run_decision, run, outgoing, replies, now)
+        _send_run(engine, interface, run_decision, run, inner, outgoing, replies, now)
 
 
 # 1 flow ---------------------------------------------------------------------------------------------------------
@@ -185,29 +193,51 @@ def _send_run(
     interface: Interface,
     decision: Decision,
     run: list[Buffer],
+    inner: Sequence[Packet],
     outgoing: list[Outgoing],
     replies: list[Buffer],
     now: float,
 ) -> None:
+    """`inner` says what each packet of the run is to the device: itself, or a short super-packet it is a segment of."""
     sealed, drops = _seal(decision.states, run, now)
     if engine.sad.aevents.listeners:
         engine.sad.aevents.moved(decision.states, now)
-    late: list[Buffer] = []
+    if not drops:
+        _count(interface, inner)
+        _group(interface, decision, sealed, inner, outgoing)
+        return
+    late: list[Packet] = []
+    failed: list[SuperPacket] = []
     for index, drop in drops:
-        if drop.stat == XfrmStat.OUT_STATE_INVALID and decision.generation != engine.generation:
-            late.append(run[index])  # a state reached its end within this run: another decision is due
+        packet = inner[index]
+        if isinstance(packet, SuperPacket):  # as in _send_super: once, and for all of it
+            if packet in failed:
+                continue
+            failed.append(packet)
+        begun = index > 0 and isinstance(packet, SuperPacket) and inner[index - 1] is packet
+        if drop.stat == XfrmStat.OUT_STATE_INVALID and decision.generation != engine.generation and not begun:
+            late.append(packet)  # a state reached its end within this run: another decision is due
         else:
             _abort(engine, interface, drop)
-    if drops:
-        dead = {index for index, _ in drops}
-        left = [packet for index, packet in enumerate(run) if index not in dead]
-    else:
-        left = run
-    interface.tx_packets += len(left)
-    interface.tx_bytes += sum(map(len, left))
-    _group(interface, decision, sealed, left, outgoing)
+    dead = {index for index, _ in drops}
+    left = [packet for index, packet in enumerate(inner) if index not in dead]
+    _count(interface, [packet for packet in left if packet not in failed])
+    _group(interface, decision, sealed, [None if packet in failed else packet for packet in left], outgoing)
     if late:
         _walk(engine, interface, late, outgoing, replies, now)
+
+
+def _count(interface: Interface, inner: Sequence[Packet]) -> None:
+    """What has been sent, once for each super-packet."""
+    last: Packet = b""
+    for packet in inner:
+        if not isinstance(packet, SuperPacket):
+            interface.tx_packets += 1
+            interface.tx_bytes += len(packet)
+        elif packet is not last:
+            interface.tx_packets += 1
+            interface.tx_bytes += len(packet.data)
+        last = packet
 
 
 def _send_super(
