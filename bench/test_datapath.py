@@ -20,6 +20,7 @@ from tests.core.packets import udp
 from tests.core.pair import INNER, KEY, NOW, OUTER, Pair, tunnel_state
 from xfrmi.core import esp
 from xfrmi.core.burst import open_burst, seal_burst
+from xfrmi.core.gso import segment
 from xfrmi.core.replay import make_window
 from xfrmi.core.state import State
 from xfrmi.wire.esp import pad_length, trailer
@@ -100,6 +101,14 @@ def test_seal_burst(benchmark: Any, size: int) -> None:
 
 
 @sizes
+def test_seal_super_packet(benchmark: Any, size: int) -> None:
+    name(benchmark, "seal", "super-packet", size)
+    state, packet = State(info()), super_packet(size)
+    sealed, drops = benchmark(seal_burst, state, packet, NOW)
+    assert len(sealed) == COUNT and not drops
+
+
+@sizes
 def test_cipher_opens(benchmark: Any, size: int) -> None:
     name(benchmark, "open", "AESGCM alone", size)
     cipher, plaintexts = AESGCM(KEY[:16]), padded(size)
@@ -168,13 +177,22 @@ def test_input_of_a_burst(benchmark: Any, size: int) -> None:
     input_of(benchmark, inner_packets(size))
 
 
-def input_of(benchmark: Any, packets: list[bytes]) -> None:
+@sizes
+def test_input_of_a_stream(benchmark: Any, size: int) -> None:
+    """What arrives is put together for a TUN that takes super-packets, checksums verified on the way."""
+    name(benchmark, "engine", "input, stream of 40, together", size)
+    input_of(benchmark, [bytes(piece) for piece in segment(super_packet(size))], frozenset((GSO_TCPV4,)))
+
+
+def input_of(benchmark: Any, packets: list[bytes], takes: frozenset[int] = frozenset()) -> None:
     pair = Pair()
+    pair.xfrm_right.takes = takes
     sealed = [split_outer(packet) for packet in pair.emit(*packets)]
     engine = pair.right.engine
     state = engine.sad.lookup_input(sealed[0][0][16:20], 0x1000, 50, 0)
     delivered = run_anew(benchmark, lambda: engine.input(sealed, NOW), again(state))
-    assert [bytes(packet) for _, group in delivered for packet in group] == packets
+    pieces = [segment(p) if isinstance(p, SuperPacket) else [p] for _, group in delivered for p in group]
+    assert [bytes(piece) for packet in pieces for piece in packet] == packets
 
 
 @sizes

@@ -64,6 +64,8 @@ def flow_key(packet: Buffer) -> bytes:
     # The lean path: IPv4 without options, neither MF nor fragment offset, TCP or UDP. Nothing but slices.
     if len(packet) >= 24 and packet[0] == 0x45 and not packet[6] & 0x3F and not packet[7] and packet[9] in _LEAN:
         return _join((packet[9:10], packet[12:24]))
+    if len(packet) >= 44 and packet[0] >> 4 == 6 and packet[6] in _LEAN:  # the same for IPv6 without extension headers
+        return _join((packet[6:7], packet[8:44]))
     protocol, offset, fragment = upper_layer(packet)
     addresses = packet[IPV4_ADDRESSES] if packet[0] >> 4 == 4 else packet[IPV6_ADDRESSES]
     ports = b"" if fragment != -1 else _ports(protocol, packet[offset : offset + 12])
