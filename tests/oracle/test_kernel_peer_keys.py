@@ -42,7 +42,7 @@ def test_rekey_under_traffic(kernel_pair: Pair, initiator: str, encap: bool, fam
                     end.tell(case.state_line(PEER[end.name], end.name, generation=generation))
                 for end in order:
                     end.tell(case.state_line(end.name, end.name, generation=generation))
-                time.sleep(0.1)  # what is on its way under the old keys arrives
+                counts_agree(pair, [case.spi(name, generation - 1) for name in PEER])  # nothing is on its way any more
                 for end in order:
                     end.tell("".join(_delete(case, sender, generation - 1) for sender in PEER))
                 time.sleep(0.1)

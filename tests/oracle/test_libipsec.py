@@ -40,7 +40,7 @@ def connected() -> Iterator[Pair]:
 
 @pytest.fixture(scope="module")
 def peers() -> Iterator[Stage[Pair]]:
-    with Stage(connected, lambda peers: peers.hosts.clear(), Pair.last_words) as stage:
+    with Stage(connected, lambda peers: peers.hosts.clear(), Pair.last_words, seconds=120) as stage:
         yield stage
 
 
@@ -87,6 +87,7 @@ def test_rekey(initiator: str, outer: int) -> None:
                 turn()
                 expected[direction] = new.child.spis[direction]
                 eventually(lambda: used(peers) == set(expected.values()), f"{name} keeps the old keys")
+            time.sleep(0.5)  # what is on its way under the old keys arrives
             tell(moon, "".join(f"state delete {connection.state_id(old, sender)}\n" for sender in PEER))
             time.sleep(0.1)
             assert [(stream.lost, stream.duplicates) for stream in (s.finish() for s in streams)] == [(0, 0)] * 4

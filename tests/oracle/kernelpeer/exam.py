@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 
 from tests.oracle.kernelpeer.case import Case
@@ -59,12 +59,15 @@ def moved(end: End, **expected: int) -> Iterator[None]:
     eventually(lambda: rose() == expected, lambda: f"{end.name}: {rose()}")
 
 
-def counts_agree(pair: Pair) -> None:
-    """For each state, what its sender has sent is what its receiver has received, in packets, bytes and numbers."""
+def counts_agree(pair: Pair, spis: Container[int] | None = None) -> None:
+    """For each state, or those with these SPIs, what its sender has sent is what its receiver has received: packets,
+    bytes and numbers."""
     told: list[tuple[End, StateInfo]] = []
 
     def agree() -> bool:
-        told[:] = [(end, state) for end in pair.ends for state in end.states()]  # once: a program, in emulation
+        told[:] = [  # each end is asked once: that is a program, in emulation
+            (end, state) for end in pair.ends for state in end.states() if spis is None or state.spi in spis
+        ]
         return _sent(told) == _received(told)
 
     eventually(agree, lambda: f"sent {_sent(told)}, received {_received(told)}")
