@@ -44,6 +44,7 @@ class Agent:
         self._objects: dict[int, Any] = {0: Guest()}
         self._names = {id(self._objects[0]): 0}
         self._next = 1
+        self._naming = threading.Lock()
         self._channel = Channel(_open_port(), self._name_of, self._objects.__getitem__)
 
     def serve(self) -> None:
@@ -58,17 +59,20 @@ class Agent:
             answer = (number, None, error)
         self._channel.say(answer)
         if method == "close":
-            del self._names[id(self._objects.pop(name))]
+            with self._naming:
+                del self._names[id(self._objects[name])]  # first: once it is gone, its id may be that of a new one
+                del self._objects[name]
 
     def _name_of(self, thing: Any) -> int | None:
         """Sockets stay here."""
         if not isinstance(thing, socket.socket):
             return None
-        if id(thing) not in self._names:
-            self._names[id(thing)] = self._next
-            self._objects[self._next] = thing
-            self._next += 1
-        return self._names[id(thing)]
+        with self._naming:
+            if id(thing) not in self._names:
+                self._names[id(thing)] = self._next
+                self._objects[self._next] = thing
+                self._next += 1
+            return self._names[id(thing)]
 
 
 def _open_port() -> int:
