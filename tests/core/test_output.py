@@ -309,6 +309,18 @@ def test_5_3_each_of_two_tunnels_has_the_ttl_of_its_own_route() -> None:
     assert [state.ttl for state in reversed(list(host.engine.states()))] == [77, 88]
 
 
+def test_TX_12a_in_a_burst() -> None:
+    """What may be fragmented now says nothing of the packets that come in its place (core/rows.py)."""
+    pair = Pair(mtu=1280)
+    small, large = (udp(*INNER[6], bytes(length)) for length in (1000, 1230))
+    for packet, df in ((large, 0), (small, 0x40), (large, 0), (small, 0x40)):
+        for sealed in pair.emit(*[packet] * 20):
+            assert sealed[6] == df and checksum(sealed[:20]) == 0
+    pair.left.router.mtu = 1500
+    pair.left.router.generation += 1
+    assert {sealed[6] for sealed in pair.emit(*[large] * 20)} == {0x40}
+
+
 def test_TX_10_a_tunnel_whose_peer_is_behind_itself_loops_whatever_dev_says() -> None:
     pair = Pair()
     pair.left.engine.router = StaticRouter(ifindex=9)

@@ -317,9 +317,9 @@ def _group(
 
 def _let_be_cut(sealed: list[Buffer], mtu: int) -> None:
     """What is too big and is here all the same (_fits_anyway) may be fragmented: also IPv6 in IPv4, where DF is set."""
-    for packet in sealed:
+    for index, packet in enumerate(sealed):
         if len(packet) > mtu and packet[0] >> 4 == 4 and packet[6] & DF_HIGH:
-            assert not isinstance(packet, bytes)
-            packet[6] &= ~DF_HIGH
-            header_len = (packet[0] & 15) * 4
-            packet[IPV4_CHECKSUM] = ipv4_header_checksum(packet[:header_len]).to_bytes(2, "big")
+            cut = sealed[index] = bytearray(packet)  # a row of rows.py is not ours to change
+            cut[6] &= ~DF_HIGH
+            header_len = (cut[0] & 15) * 4
+            cut[IPV4_CHECKSUM] = ipv4_header_checksum(cut[:header_len]).to_bytes(2, "big")
