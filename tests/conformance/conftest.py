@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.stage import clean, last_words
 from tests.stage import Stage
 from tests.system.hosts import Hosts, two_hosts
+from tests.system.stage import clean, last_words
 
 
 @pytest.fixture(scope="package")

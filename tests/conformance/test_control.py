@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import socket
 
-from tests.conformance.stage import on_stage
 from tests.daemon.test_against_kernel import FORM, LACKING, refusals
 from tests.system.hosts import Hosts, at
+from tests.system.stage import on_stage
 from tests.wire.test_against_kernel import Kernel, recent, refusal
 from xfrmi.client.channel import Channel, connect
 from xfrmi.errors import XfrmError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+from tests.conformance.stage import on_stage
 
 from tests.conformance.frames import (
     IP_MTU_DISCOVER,
@@ -25,7 +26,6 @@ from tests.conformance.frames import (
     put,
     with_tos,
 )
-from tests.conformance.stage import on_stage
 from tests.system.hosts import Hosts, Tunnel, eventually, rises, tell
 from xfrmi.lab.wiretap import kind, spi_and_sequence
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conformance.frames import SO_MARK, Inbox, catch, flip, forged, inbox, opened, outbox, put
-from tests.conformance.stage import on_stage
 from tests.iproute import ip
 from tests.system.hosts import OUTER, Hosts, Tunnel, device_counts, rises, state, tell
 from tests.system.monitor import Monitor
+from tests.system.stage import on_stage
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import ping, tcp_transfer
 from xfrmi.lab.wiretap import esp_offset, spi_and_sequence

@@ -8,13 +8,13 @@ from itertools import pairwise
 import pytest
 
 from tests.conformance.frames import SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, complaint, outbox
-from tests.conformance.stage import on_stage
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Host, policies
 from tests.core.samples import Log
 from tests.system.hosts import OUTER as OUTER_OF
 from tests.system.hosts import Hosts, Tunnel, at, device_counts, eventually, give_addresses, rises, state, tell
 from tests.system.monitor import Monitor
+from tests.system.stage import on_stage
 from xfrmi.core import events
 from xfrmi.errors import XfrmError
 from xfrmi.lab.traffic import ping

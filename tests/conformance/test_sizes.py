@@ -16,9 +16,9 @@ from tests.conformance.frames import (
     inbox,
     outbox,
 )
-from tests.conformance.stage import on_stage
 from tests.netns import in_netns
 from tests.system.hosts import ROUTER, Hosts, Tunnel, device_counts, rises, two_hosts
+from tests.system.stage import on_stage
 from xfrmi.lab.traffic import filler, ping
 from xfrmi.lab.wiretap import ETH_HEADER_LEN, kind
 from xfrmi.wire.address import pack_address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from types import TracebackType
 
@@ -9,6 +10,7 @@ from tests.system.hosts import eventually, tell
 from xfrmi.lab.namespace import xfrmi_command
 from xfrmi.lab.topology import Node
 
+_number = itertools.count()
 _PROBE = "src 127.0.0.1 dst 127.0.0.1 proto esp spi 0xfffffffe"
 
 
@@ -18,7 +20,7 @@ class Monitor:
     def __init__(self, host: Node, *objects: str) -> None:
         self._host = host
         self._objects = objects
-        self._log = f"monitor{len(host.programs)}"
+        self._log = f"monitor{next(_number)}"
         self.program: subprocess.Popen[str]
 
     def text(self) -> str:

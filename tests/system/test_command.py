@@ -16,6 +16,7 @@ import pytest
 from tests.netns import in_netns
 from tests.system.hosts import Hosts, Tunnel, give_addresses, tell, two_hosts
 from tests.system.monitor import Monitor
+from tests.system.stage import on_stage
 from xfrmi.lab.namespace import xfrmi_command
 from xfrmi.lab.traffic import ping
 
@@ -23,31 +24,30 @@ TUNNEL = Tunnel("ipsec0", 42)
 NOBODY = 65534
 
 
-@in_netns
-def test_a_listing_makes_the_other_end() -> None:
+@on_stage
+def test_a_listing_makes_the_other_end(hosts: Hosts) -> None:
     """`xfrmi state list` on one host, `xfrmi state add -` on the other: the tunnel stands."""
-    with two_hosts() as hosts:
-        tell(hosts.moon, TUNNEL.lines("moon"))
-        give_addresses(hosts.moon, TUNNEL)
-        listing = hosts.moon.xfrmi("state", "list")
-        assert (listing.returncode, listing.stderr) == (0, "")
-        tell(hosts.sun, TUNNEL.lines("sun").replace(TUNNEL.key_lines(), ""))
-        give_addresses(hosts.sun, TUNNEL)
-        assert fed(hosts, "state", "add", "-", text=listing.stdout) == (0, "", "")
-        assert hosts.sun.xfrmi("state", "list").stdout == listing.stdout
-        for family in (4, 6):
-            assert len(ping(hosts.moon, TUNNEL.address("sun", family), 3)) == 3
+    tell(hosts.moon, TUNNEL.lines("moon"))
+    give_addresses(hosts.moon, TUNNEL)
+    listing = hosts.moon.xfrmi("state", "list")
+    assert (listing.returncode, listing.stderr) == (0, "")
+    tell(hosts.sun, TUNNEL.lines("sun").replace(TUNNEL.key_lines(), ""))
+    give_addresses(hosts.sun, TUNNEL)
+    assert fed(hosts, "state", "add", "-", text=listing.stdout) == (0, "", "")
+    assert hosts.sun.xfrmi("state", "list").stdout == listing.stdout
+    for family in (4, 6):
+        assert len(ping(hosts.moon, TUNNEL.address("sun", family), 3)) == 3
 
-        # Policies, too: gone and back, in the same order.
-        policies = hosts.sun.xfrmi("policy", "list").stdout
-        tell(hosts.sun, "policy flush")
-        assert ping(hosts.moon, TUNNEL.address("sun", 4), 1, timeout=0.1) == []
-        assert fed(hosts, "policy", "add", "-", text=policies) == (0, "", "")
-        assert hosts.sun.xfrmi("policy", "list").stdout == policies
-        assert len(ping(hosts.moon, TUNNEL.address("sun", 4), 3)) == 3
+    # Policies, too: gone and back, in the same order.
+    policies = hosts.sun.xfrmi("policy", "list").stdout
+    tell(hosts.sun, "policy flush")
+    assert ping(hosts.moon, TUNNEL.address("sun", 4), 1, timeout=0.1) == []
+    assert fed(hosts, "policy", "add", "-", text=policies) == (0, "", "")
+    assert hosts.sun.xfrmi("policy", "list").stdout == policies
+    assert len(ping(hosts.moon, TUNNEL.address("sun", 4), 3)) == 3
 
-        assert TUNNEL.keys["moon"] in listing.stdout
-        assert TUNNEL.keys["moon"] not in hosts.moon.xfrmi("state", "list", "nokeys").stdout
+    assert TUNNEL.keys["moon"] in listing.stdout
+    assert TUNNEL.keys["moon"] not in hosts.moon.xfrmi("state", "list", "nokeys").stdout
 
 
 def fed(hosts: Hosts, *words: str, text: str) -> tuple[int, str, str]:
@@ -59,30 +59,29 @@ def fed(hosts: Hosts, *words: str, text: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@in_netns
-def test_exit_statuses_and_first_lines() -> None:
+@on_stage
+def test_exit_statuses_and_first_lines(hosts: Hosts) -> None:
     """As ip(8): 0 done, 255 a wrong word, 1 something missing, 2 refused; its line first, then a sentence of ours."""
-    with two_hosts() as hosts:
-        tell(hosts.moon, TUNNEL.lines("moon"))
-        for words, status, first, second in (
-            ("link add x type xfrm", 2, "Error: if_id must be non zero.", "xfrmi: "),
-            (
-                "link add x type xfrm if_id 42",
-                2,
-                "RTNETLINK answers: File exists",
-                'xfrmi: if_id 0x2a belongs to "ipsec0"',
-            ),
-            ("state get dst 198.51.100.1 proto esp spi 0x9", 2, "RTNETLINK answers: No such process", "xfrmi: "),
-            ("state add src x", 1, 'Error: any valid prefix is expected rather than "x".', "xfrmi: Word 4: "),
-            ("policy add dir up", 255, 'Error: argument "up" is wrong: DIR value is invalid', "xfrmi: Word 4: "),
-            ("stat", 0, "", ""),
-        ):
-            done = hosts.moon.xfrmi(*words.split())
-            assert done.returncode == status, words
-            lines = done.stderr.splitlines()
-            assert lines[:1] == [first] * bool(first), words
-            assert all(line.startswith(second) for line in lines[1:]), lines
-        assert len(done.stdout.splitlines()) == 32, "as many lines as /proc/net/xfrm_stat"
+    tell(hosts.moon, TUNNEL.lines("moon"))
+    for words, status, first, second in (
+        ("link add x type xfrm", 2, "Error: if_id must be non zero.", "xfrmi: "),
+        (
+            "link add x type xfrm if_id 42",
+            2,
+            "RTNETLINK answers: File exists",
+            'xfrmi: if_id 0x2a belongs to "ipsec0"',
+        ),
+        ("state get dst 198.51.100.1 proto esp spi 0x9", 2, "RTNETLINK answers: No such process", "xfrmi: "),
+        ("state add src x", 1, 'Error: any valid prefix is expected rather than "x".', "xfrmi: Word 4: "),
+        ("policy add dir up", 255, 'Error: argument "up" is wrong: DIR value is invalid', "xfrmi: Word 4: "),
+        ("stat", 0, "", ""),
+    ):
+        done = hosts.moon.xfrmi(*words.split())
+        assert done.returncode == status, words
+        lines = done.stderr.splitlines()
+        assert lines[:1] == [first] * bool(first), words
+        assert all(line.startswith(second) for line in lines[1:]), lines
+    assert len(done.stdout.splitlines()) == 32, "as many lines as /proc/net/xfrm_stat"
 
 
 @in_netns

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.netns import in_netns
-from tests.system.hosts import Hosts, Tunnel, counters, eventually, rises, two_hosts
+from tests.system.hosts import Hosts, Tunnel, counters, eventually, rises
+from tests.system.stage import on_stage
 from tests.system.udp_path import PMTUDISC_DONT, Udp, fragments, udp
 from xfrmi.lab.wiretap import ETH_HEADER_LEN
 
@@ -42,46 +42,44 @@ def arrives_at_last(path: Udp, size: int) -> None:
 
 
 @pytest.mark.parametrize("link", [1500, 1280])
-@in_netns
-def test_large_datagrams(link: int) -> None:
+@on_stage
+def test_large_datagrams(hosts: Hosts, link: int) -> None:
     """5.3, TX-12b: the host fragments for the device's MTU, each fragment is sealed as it is, and what is too large
     then is fragmented outside. Put together outside, opened, put together inside."""
-    with two_hosts() as hosts:
-        narrow(hosts, link)
-        hosts.set_up(*TUNNELS)
-        for tunnel in TUNNELS:
-            hosts.clear()
-            with (
-                rises(hosts.moon),
-                rises(hosts.sun),
-                udp(hosts.moon, hosts.sun, tunnel.address("sun", 4), PMTUDISC_DONT) as path,
-            ):
+    narrow(hosts, link)
+    hosts.set_up(*TUNNELS)
+    for tunnel in TUNNELS:
+        hosts.clear()
+        with (
+            rises(hosts.moon),
+            rises(hosts.sun),
+            udp(hosts.moon, hosts.sun, tunnel.address("sun", 4), PMTUDISC_DONT) as path,
+        ):
+            for size in (8000, 60_000):
+                assert path.arrives(size)
+            assert len(fragments(hosts, tunnel.outer)) > 80
+        if tunnel.outer == 6 or link == 1500:  # over IPv4 a link of 1280 has no room for an IPv6 packet of 1280
+            with udp(hosts.moon, hosts.sun, tunnel.address("sun", 6), PMTUDISC_DONT) as path:
                 for size in (8000, 60_000):
-                    assert path.arrives(size)
-                assert len(fragments(hosts, tunnel.outer)) > 80
-            if tunnel.outer == 6 or link == 1500:  # over IPv4 a link of 1280 has no room for an IPv6 packet of 1280
-                with udp(hosts.moon, hosts.sun, tunnel.address("sun", 6), PMTUDISC_DONT) as path:
-                    for size in (8000, 60_000):
-                        arrives_at_last(path, size)
-            assert counters(hosts.sun, tunnel.name).rx_errors == 0
-            if not tunnel.state:  # runs in UDP cross these cables in one piece
-                assert max(len(frame) for frame in hosts.wire()) <= ETH_HEADER_LEN + link
-        assert hosts.shown() == []
+                    arrives_at_last(path, size)
+        assert counters(hosts.sun, tunnel.name).rx_errors == 0
+        if not tunnel.state:  # runs in UDP cross these cables in one piece
+            assert max(len(frame) for frame in hosts.wire()) <= ETH_HEADER_LEN + link
+    assert hosts.shown() == []
 
 
-@in_netns
-def test_beet_takes_no_fragments() -> None:
+@on_stage
+def test_beet_takes_no_fragments(hosts: Hosts) -> None:
     """5.7: XfrmOutStateModeError for each, an error and aborted, as captured; whole packets go as before."""
-    with two_hosts() as hosts:
-        tunnel = Tunnel("beet0", 9, mode="beet", inner=(4,))
-        hosts.set_up(tunnel)
-        with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4), PMTUDISC_DONT) as path:
-            assert path.arrives(1400)
-            before = asdict(counters(hosts.moon, "beet0"))
-            with rises(hosts.moon, XfrmOutStateModeError=3):
-                path.send(4000)
-            after = asdict(counters(hosts.moon, "beet0"))
-            moved = {key: after[key] - before[key] for key in after if after[key] != before[key]}
-            assert moved == {"tx_errors": 3, "tx_aborted_errors": 3}
-            assert path.arrives(1400)
-        assert hosts.shown() == []
+    tunnel = Tunnel("beet0", 9, mode="beet", inner=(4,))
+    hosts.set_up(tunnel)
+    with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4), PMTUDISC_DONT) as path:
+        assert path.arrives(1400)
+        before = asdict(counters(hosts.moon, "beet0"))
+        with rises(hosts.moon, XfrmOutStateModeError=3):
+            path.send(4000)
+        after = asdict(counters(hosts.moon, "beet0"))
+        moved = {key: after[key] - before[key] for key in after if after[key] != before[key]}
+        assert moved == {"tx_errors": 3, "tx_aborted_errors": 3}
+        assert path.arrives(1400)
+    assert hosts.shown() == []

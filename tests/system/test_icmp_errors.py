@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from tests.netns import in_netns
 from tests.system.hosts import OUTER, Hosts, Tunnel, counters, eventually, rises, two_hosts
+from tests.system.stage import on_stage
 from tests.system.udp_path import PMTUDISC_DONT, Udp, fragments, learns, udp
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import tcp_transfer
@@ -181,19 +182,18 @@ def test_1_7_outer_packets_without_df_are_fragmented_for_the_path() -> None:
                 assert 1290 <= lengths[1] <= 1300
 
 
-@in_netns
-def test_a_flood_of_icmp_errors_neither_stops_traffic_nor_teaches_anything() -> None:
+@on_stage
+def test_a_flood_of_icmp_errors_neither_stops_traffic_nor_teaches_anything(hosts: Hosts) -> None:
     """1.7: bounded work for each turn, bounded memory; genuine quotes of another destination included."""
-    with two_hosts() as hosts:
-        tunnel = Tunnel("ipsec0", 90)
-        hosts.set_up(tunnel)
-        lies = [too_big(4, 1300, quoted(4, tunnel, spi=0x9000 + number)) for number in range(50)]
-        lies += [struct.pack(">BBHI", 3, 2, 0, 0) + quoted(4, tunnel)] * 50  # protocol unreachable
-        address = tunnel.address("sun", 4)
-        with udp(hosts.moon, hosts.sun, address) as path, rises(hosts.moon):
-            for _ in range(10):
-                for lie in lies:
-                    send_icmp(hosts.router, "moon", 4, lie)
-                assert path.arrives(1446)
-            assert path.mtu == 1500
-        assert counters(hosts.moon, "ipsec0").tx_errors == 0
+    tunnel = Tunnel("ipsec0", 90)
+    hosts.set_up(tunnel)
+    lies = [too_big(4, 1300, quoted(4, tunnel, spi=0x9000 + number)) for number in range(50)]
+    lies += [struct.pack(">BBHI", 3, 2, 0, 0) + quoted(4, tunnel)] * 50  # protocol unreachable
+    address = tunnel.address("sun", 4)
+    with udp(hosts.moon, hosts.sun, address) as path, rises(hosts.moon):
+        for _ in range(10):
+            for lie in lies:
+                send_icmp(hosts.router, "moon", 4, lie)
+            assert path.arrives(1446)
+        assert path.mtu == 1500
+    assert counters(hosts.moon, "ipsec0").tx_errors == 0

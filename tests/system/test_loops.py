@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from tests.iproute import ip
 from tests.netns import in_netns
 from tests.system.hosts import OUTER, Hosts, Tunnel, counters, eventually, give_addresses, rises, tell, two_hosts
+from tests.system.stage import on_stage
 from tests.system.udp_path import PMTUDISC_DONT, udp
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import ping, tcp_transfer
@@ -76,23 +77,22 @@ def test_TX_10_two_devices_lead_into_each_other() -> None:
         assert hosts.shown() == []
 
 
-@in_netns
-def test_a_peer_behind_another_xfrm_device_is_no_loop() -> None:
+@on_stage
+def test_a_peer_behind_another_xfrm_device_is_no_loop(hosts: Hosts) -> None:
     """A tunnel through a tunnel: the outer packets of one device are the inner ones of another. Both families of both,
     by protocol 50 and in UDP; the MTU is what both leave."""
-    with two_hosts() as hosts:
-        hosts.set_up(CARRIER)
-        for number, (family, state) in enumerate([(4, ""), (6, ""), (4, "encap espinudp 4500 4500 0.0.0.0")]):
-            inside = Through(f"inside{number}", 30 + number, outer=family, state=state)
-            hosts.set_up(inside)
-            for inner in (4, 6):
-                assert len(ping(hosts.moon, inside.address("sun", inner), 2)) == 2
-                transfer = tcp_transfer(hosts.moon, hosts.sun, inside.address("sun", inner), 300_000)
-                assert transfer.intact, transfer.error
-            sent = counters(hosts.moon, inside.name)
-            assert sent.tx_packets > 10 and sent.collisions == 0
-        assert counters(hosts.moon, "carrier").tx_packets > 30
-        assert hosts.shown() == []
+    hosts.set_up(CARRIER)
+    for number, (family, state) in enumerate([(4, ""), (6, ""), (4, "encap espinudp 4500 4500 0.0.0.0")]):
+        inside = Through(f"inside{number}", 30 + number, outer=family, state=state)
+        hosts.set_up(inside)
+        for inner in (4, 6):
+            assert len(ping(hosts.moon, inside.address("sun", inner), 2)) == 2
+            transfer = tcp_transfer(hosts.moon, hosts.sun, inside.address("sun", inner), 300_000)
+            assert transfer.intact, transfer.error
+        sent = counters(hosts.moon, inside.name)
+        assert sent.tx_packets > 10 and sent.collisions == 0
+    assert counters(hosts.moon, "carrier").tx_packets > 30
+    assert hosts.shown() == []
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from dataclasses import asdict
 import pytest
 
 from tests.netfilter import need_nft, rule
-from tests.netns import in_netns
-from tests.system.hosts import Hosts, Tunnel, counters, eventually, rises, state, two_hosts
+from tests.system.hosts import Hosts, Tunnel, counters, eventually, rises, state
+from tests.system.stage import on_stage
 from tests.system.udp_path import Udp, udp
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import tcp_transfer
@@ -55,56 +55,54 @@ def log_lines(hosts: Hosts) -> int:
     return sum(len(host.last_words(lines=10_000).splitlines()) for host in hosts.ends)
 
 
-@in_netns
-def test_a_rule_against_outer_packets() -> None:
+@on_stage
+def test_a_rule_against_outer_packets(hosts: Hosts) -> None:
     """1.4: each inner packet is one error, aborted; the state has counted it (LT-01); no MIB counter, no ICMP, no log
     line, and the sender's socket knows nothing. With the rule gone the next packet arrives."""
     need_nft()
-    with two_hosts() as hosts:
-        hosts.set_up(*(tunnel for tunnel, _ in TUNNELS))
-        for tunnel, match in TUNNELS:
-            with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path, rises(hosts.moon), rises(hosts.sun):
-                assert path.arrives(SIZE)
-                for hook, verdict in REFUSALS:
-                    lines = log_lines(hosts)
-                    before, sealed = asdict(counters(hosts.moon, tunnel.name)), state(hosts.moon, tunnel, "moon")
-                    with rule(hook, f"{match} {verdict}", hosts.moon):
-                        for _ in range(COUNT):
-                            path.send(SIZE)
-                        comes_to(hosts.moon, tunnel, before, {"tx_errors": COUNT, "tx_aborted_errors": COUNT})
-                        assert state(hosts.moon, tunnel, "moon").current.packets - sealed.current.packets == COUNT
-                        assert error_of(path) == 0
-                    assert path.arrives(SIZE), "the rule is gone"
-                    assert log_lines(hosts) == lines
-        assert hosts.shown() == []
+    hosts.set_up(*(tunnel for tunnel, _ in TUNNELS))
+    for tunnel, match in TUNNELS:
+        with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path, rises(hosts.moon), rises(hosts.sun):
+            assert path.arrives(SIZE)
+            for hook, verdict in REFUSALS:
+                lines = log_lines(hosts)
+                before, sealed = asdict(counters(hosts.moon, tunnel.name)), state(hosts.moon, tunnel, "moon")
+                with rule(hook, f"{match} {verdict}", hosts.moon):
+                    for _ in range(COUNT):
+                        path.send(SIZE)
+                    comes_to(hosts.moon, tunnel, before, {"tx_errors": COUNT, "tx_aborted_errors": COUNT})
+                    assert state(hosts.moon, tunnel, "moon").current.packets - sealed.current.packets == COUNT
+                    assert error_of(path) == 0
+                assert path.arrives(SIZE), "the rule is gone"
+                assert log_lines(hosts) == lines
+    assert hosts.shown() == []
 
 
-@in_netns
-def test_a_stream_stands_still_while_a_rule_is_there_and_then_goes_on() -> None:
+@on_stage
+def test_a_stream_stands_still_while_a_rule_is_there_and_then_goes_on(hosts: Hosts) -> None:
     """Super-packets and segmented runs included; the daemon neither spins nor dies."""
     need_nft()
-    with two_hosts() as hosts:
-        tunnels = [TUNNELS[0], TUNNELS[2]]
-        hosts.set_up(*(tunnel for tunnel, _ in tunnels))
-        for tunnel, match in tunnels:
-            before = counters(hosts.moon, tunnel.name)
-            with rule("output", f"{match} reject", hosts.moon):
-                assert not tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", 4), 100, timeout=0.3).intact
-                spent = cpu_ticks(hosts.daemons["moon"].pid)
-                time.sleep(0.2)
-                assert cpu_ticks(hosts.daemons["moon"].pid) - spent < 10, "the daemon is busy with nothing"
-            assert tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", 4), 3_000_000).intact
-            after = counters(hosts.moon, tunnel.name)
-            assert after.tx_aborted_errors > before.tx_aborted_errors
-            assert after.tx_errors == after.tx_aborted_errors + after.tx_dropped, "some had to learn the MTU first"
-            trouble = threading.Thread(target=come_and_go, args=(hosts.moon, match))
-            trouble.start()
-            assert tcp_transfer(
-                hosts.moon, hosts.sun, tunnel.address("sun", 4), 1_000_000, more=trouble.is_alive
-            ).intact
-            trouble.join()
-            assert counters(hosts.moon, tunnel.name).tx_aborted_errors > after.tx_aborted_errors
-        assert hosts.shown() == []
+    tunnels = [TUNNELS[0], TUNNELS[2]]
+    hosts.set_up(*(tunnel for tunnel, _ in tunnels))
+    for tunnel, match in tunnels:
+        before = counters(hosts.moon, tunnel.name)
+        with rule("output", f"{match} reject", hosts.moon):
+            assert not tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", 4), 100, timeout=0.3).intact
+            spent = cpu_ticks(hosts.daemons["moon"].pid)
+            time.sleep(0.2)
+            assert cpu_ticks(hosts.daemons["moon"].pid) - spent < 10, "the daemon is busy with nothing"
+        assert tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", 4), 3_000_000).intact
+        after = counters(hosts.moon, tunnel.name)
+        assert after.tx_aborted_errors > before.tx_aborted_errors
+        assert after.tx_errors == after.tx_aborted_errors + after.tx_dropped, "some had to learn the MTU first"
+        trouble = threading.Thread(target=come_and_go, args=(hosts.moon, match))
+        trouble.start()
+        assert tcp_transfer(
+            hosts.moon, hosts.sun, tunnel.address("sun", 4), 1_000_000, more=trouble.is_alive
+        ).intact
+        trouble.join()
+        assert counters(hosts.moon, tunnel.name).tx_aborted_errors > after.tx_aborted_errors
+    assert hosts.shown() == []
 
 
 def come_and_go(host: Node, match: str) -> None:
@@ -119,68 +117,65 @@ def cpu_ticks(pid: int) -> int:
     return (int(fields[11]) + int(fields[12])) * 100 // os.sysconf("SC_CLK_TCK")
 
 
-@in_netns
-def test_TX_15_plaintext_meets_no_rule_of_the_underlying_device() -> None:
+@on_stage
+def test_TX_15_plaintext_meets_no_rule_of_the_underlying_device(hosts: Hosts) -> None:
     """Where it does in a kernel (docs/deviations.md); nor do rules for the device below see what comes out of ESP."""
     need_nft()
-    with two_hosts() as hosts:
-        tunnel, _ = TUNNELS[0]
-        hosts.set_up(tunnel)
-        address = tunnel.address("sun", 4)
-        for hook, side, host in (("postrouting", "oifname", hosts.moon), ("prerouting", "iifname", hosts.sun)):
-            with (
-                udp(hosts.moon, hosts.sun, address) as path,
-                rule(hook, f"{side} eth0 ip daddr {address} drop", host),
-                rises(hosts.moon),
-                rises(hosts.sun),
-            ):
-                assert path.arrives(SIZE)
+    tunnel, _ = TUNNELS[0]
+    hosts.set_up(tunnel)
+    address = tunnel.address("sun", 4)
+    for hook, side, host in (("postrouting", "oifname", hosts.moon), ("prerouting", "iifname", hosts.sun)):
+        with (
+            udp(hosts.moon, hosts.sun, address) as path,
+            rule(hook, f"{side} eth0 ip daddr {address} drop", host),
+            rises(hosts.moon),
+            rises(hosts.sun),
+        ):
+            assert path.arrives(SIZE)
 
 
-@in_netns
-def test_a_rule_on_the_xfrm_device() -> None:
+@on_stage
+def test_a_rule_on_the_xfrm_device(hosts: Hosts) -> None:
     """The packet never gets into the device: EPERM to its sender, as from any device, and nothing is counted."""
     need_nft()
-    with two_hosts() as hosts:
-        tunnel, _ = TUNNELS[0]
-        hosts.set_up(tunnel)
-        for family in (4, 6):
-            with udp(hosts.moon, hosts.sun, tunnel.address("sun", family)) as path, rises(hosts.moon):
+    tunnel, _ = TUNNELS[0]
+    hosts.set_up(tunnel)
+    for family in (4, 6):
+        with udp(hosts.moon, hosts.sun, tunnel.address("sun", family)) as path, rises(hosts.moon):
+            assert path.arrives(SIZE)
+            for hook, verdict in REFUSALS:
+                before = asdict(counters(hosts.moon, tunnel.name))
+                with rule(hook, f"oifname {tunnel.name} {verdict}", hosts.moon):
+                    with pytest.raises(OSError) as refused:
+                        path.send(SIZE)
+                    assert refused.value.errno == errno.EPERM
+                    assert error_of(path) == (errno.ECONNREFUSED if verdict == "reject" else 0)
+                assert moved(hosts.moon, tunnel.name, before) == {}
                 assert path.arrives(SIZE)
-                for hook, verdict in REFUSALS:
-                    before = asdict(counters(hosts.moon, tunnel.name))
-                    with rule(hook, f"oifname {tunnel.name} {verdict}", hosts.moon):
-                        with pytest.raises(OSError) as refused:
-                            path.send(SIZE)
-                        assert refused.value.errno == errno.EPERM
-                        assert error_of(path) == (errno.ECONNREFUSED if verdict == "reject" else 0)
-                    assert moved(hosts.moon, tunnel.name, before) == {}
-                    assert path.arrives(SIZE)
-        assert hosts.shown() == []
+    assert hosts.shown() == []
 
 
-@in_netns
-def test_a_rule_against_what_arrives() -> None:
+@on_stage
+def test_a_rule_against_what_arrives(hosts: Hosts) -> None:
     """RX-06: outer packets that a rule takes do not exist; inner ones come out of the xfrm device, as rules see it,
     have been received by it (1.4), and are lost behind it. No MIB counter knows of either, nor is there ICMP about it.
     """
     need_nft()
-    with two_hosts() as hosts:
-        hosts.set_up(*(tunnel for tunnel, _ in TUNNELS))
-        for tunnel, match in TUNNELS:
-            with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path, rises(hosts.sun), rises(hosts.moon):
-                assert path.arrives(SIZE)
-                for hook in ("prerouting", "input"):
-                    for what, expected in (
-                        (f"{match} drop", {}),
-                        (f"iifname {tunnel.name} drop", {"rx_packets": 1, "rx_bytes": SIZE}),
-                    ):
-                        before, sent = (asdict(counters(host, tunnel.name)) for host in (hosts.sun, hosts.moon))
-                        with rule(hook, what, hosts.sun):
-                            path.send(SIZE)
-                            comes_to(hosts.moon, tunnel, sent, {"tx_packets": 1, "tx_bytes": SIZE})
-                            hosts.wire()
-                            comes_to(hosts.sun, tunnel, before, expected)
-                        assert path.arrives(SIZE)
-                        assert error_of(path) == 0
-        assert hosts.shown() == []
+    hosts.set_up(*(tunnel for tunnel, _ in TUNNELS))
+    for tunnel, match in TUNNELS:
+        with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path, rises(hosts.sun), rises(hosts.moon):
+            assert path.arrives(SIZE)
+            for hook in ("prerouting", "input"):
+                for what, expected in (
+                    (f"{match} drop", {}),
+                    (f"iifname {tunnel.name} drop", {"rx_packets": 1, "rx_bytes": SIZE}),
+                ):
+                    before, sent = (asdict(counters(host, tunnel.name)) for host in (hosts.sun, hosts.moon))
+                    with rule(hook, what, hosts.sun):
+                        path.send(SIZE)
+                        comes_to(hosts.moon, tunnel, sent, {"tx_packets": 1, "tx_bytes": SIZE})
+                        hosts.wire()
+                        comes_to(hosts.sun, tunnel, before, expected)
+                    assert path.arrives(SIZE)
+                    assert error_of(path) == 0
+    assert hosts.shown() == []

@@ -22,6 +22,7 @@ from tests.system.hosts import (
     tell,
     two_hosts,
 )
+from tests.system.stage import on_stage
 from tests.system.udp_path import learns, udp
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.lab.namespace import sysctl
@@ -100,25 +101,24 @@ def test_dev_of_the_interface_leads_out() -> None:
             assert plaintext(other.frames) == []
 
 
-@in_netns
-def test_dev_of_a_policy_is_the_link_of_the_interface() -> None:
+@on_stage
+def test_dev_of_a_policy_is_the_link_of_the_interface(hosts: Hosts) -> None:
     """TX-03: a policy's `dev` means the link, not the xfrm device; another link's name matches nothing."""
-    with two_hosts() as hosts:
-        tunnel = Tunnel("ipsec0", 1, dev="eth0")
-        for host in hosts.ends:
-            tell(host, tunnel.lines(host.name).replace("dir out", "dev eth0 dir out"))
-            give_addresses(host, tunnel)
-        target = tunnel.address("sun", 4)
-        assert len(ping(hosts.moon, target, 2)) == 2
-        outward = tunnel.policy_line("moon", "out", 4)
-        for wrong in ("lo", "ipsec0"):
-            tell(hosts.moon, "policy deleteall dir out\n" + outward.replace("dir", f"dev {wrong} dir", 1))
-            before = counters(hosts.moon, "ipsec0").tx_carrier_errors
-            with rises(hosts.moon):  # no policy: nothing counts that but the device
-                assert ping(hosts.moon, target, 2, timeout=0.1) == []
-            assert counters(hosts.moon, "ipsec0").tx_carrier_errors == before + 2
-        tell(hosts.moon, "policy deleteall dir out\n" + outward)
-        assert len(ping(hosts.moon, target, 2)) == 2
+    tunnel = Tunnel("ipsec0", 1, dev="eth0")
+    for host in hosts.ends:
+        tell(host, tunnel.lines(host.name).replace("dir out", "dev eth0 dir out"))
+        give_addresses(host, tunnel)
+    target = tunnel.address("sun", 4)
+    assert len(ping(hosts.moon, target, 2)) == 2
+    outward = tunnel.policy_line("moon", "out", 4)
+    for wrong in ("lo", "ipsec0"):
+        tell(hosts.moon, "policy deleteall dir out\n" + outward.replace("dir", f"dev {wrong} dir", 1))
+        before = counters(hosts.moon, "ipsec0").tx_carrier_errors
+        with rises(hosts.moon):  # no policy: nothing counts that but the device
+            assert ping(hosts.moon, target, 2, timeout=0.1) == []
+        assert counters(hosts.moon, "ipsec0").tx_carrier_errors == before + 2
+    tell(hosts.moon, "policy deleteall dir out\n" + outward)
+    assert len(ping(hosts.moon, target, 2)) == 2
 
 
 def lan(hosts: Hosts) -> Node:

@@ -17,6 +17,7 @@ from pyroute2 import IPRoute
 from tests.iproute import ip
 from tests.netns import in_netns
 from tests.system.hosts import FULL, OUTER, Hosts, Tunnel, counters, eventually, rises, tell, two_hosts
+from tests.system.stage import on_stage
 from tests.system.udp_path import Udp, udp
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import NumberedStream
@@ -93,29 +94,28 @@ def test_routes_that_refuse() -> None:
                 sends_and_is_told(path, errno.EHOSTUNREACH)
 
 
-@in_netns
-def test_a_full_queue() -> None:
+@on_stage
+def test_a_full_queue(hosts: Hosts) -> None:
     """1.4: one passes, one waits, the others are errors, aborted, and their sender is told nothing."""
-    with two_hosts() as hosts:
-        tunnels = Tunnel("raw4", 14), Tunnel("raw6", 16, outer=6), Tunnel("udp4", 24, state=ENCAP)
-        hosts.set_up(*tunnels)
-        for tunnel in tunnels:
-            with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
-                assert path.arrives(SIZE)
-                hosts.clear()
-                before = counters(hosts.moon, tunnel.name)
-                with slow_queue(hosts.moon, "eth0"), rises(hosts.moon):
-                    for size in range(1028, 1052, 4):  # each larger outside, too: none joins a run
-                        path.send(size)
-                    all_counted(hosts.moon, tunnel.name, before, 6)
-                    after = counters(hosts.moon, tunnel.name)
-                    passed = sum(len(frame) > 1000 for frame in hosts.wire("moon"))
-                    assert after.tx_packets - before.tx_packets in (passed, passed + 1)
-                    assert after.tx_aborted_errors - before.tx_aborted_errors == after.tx_errors - before.tx_errors > 0
-                    assert after.tx_dropped == before.tx_dropped
-                assert path.near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-                assert path.arrives(SIZE)
-        assert hosts.shown() == []
+    tunnels = Tunnel("raw4", 14), Tunnel("raw6", 16, outer=6), Tunnel("udp4", 24, state=ENCAP)
+    hosts.set_up(*tunnels)
+    for tunnel in tunnels:
+        with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
+            assert path.arrives(SIZE)
+            hosts.clear()
+            before = counters(hosts.moon, tunnel.name)
+            with slow_queue(hosts.moon, "eth0"), rises(hosts.moon):
+                for size in range(1028, 1052, 4):  # each larger outside, too: none joins a run
+                    path.send(size)
+                all_counted(hosts.moon, tunnel.name, before, 6)
+                after = counters(hosts.moon, tunnel.name)
+                passed = sum(len(frame) > 1000 for frame in hosts.wire("moon"))
+                assert after.tx_packets - before.tx_packets in (passed, passed + 1)
+                assert after.tx_aborted_errors - before.tx_aborted_errors == after.tx_errors - before.tx_errors > 0
+                assert after.tx_dropped == before.tx_dropped
+            assert path.near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            assert path.arrives(SIZE)
+    assert hosts.shown() == []
 
 
 @contextmanager
@@ -141,81 +141,78 @@ def icmp(hosts: Hosts) -> int:
 
 
 @pytest.mark.parametrize("state", ["", ENCAP])
-@in_netns
-def test_the_receiver_has_lost_the_state(state: str) -> None:
+@on_stage
+def test_the_receiver_has_lost_the_state(hosts: Hosts, state: str) -> None:
     """XfrmInNoStates, and nothing else: no ICMP to the peer, nothing on the device; new keys, and all is well."""
-    with two_hosts() as hosts:
-        tunnels = Tunnel("over4", 44, outer=4, state=state), Tunnel("over6", 46, outer=6, state=state)
-        hosts.set_up(*tunnels)
-        for tunnel in tunnels:
-            with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
-                assert path.arrives(SIZE)
-                tell(hosts.sun, "state flush")
-                with rises(hosts.sun, XfrmInNoStates=20), rises(hosts.moon), device_counts(hosts.sun, tunnel.name):
-                    for _ in range(20):
-                        path.send(SIZE)
-                assert icmp(hosts) == 0
-                assert path.near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-                for host in hosts.ends:
-                    tell(host, "state flush\n" + "".join(each.key_lines() for each in tunnels))
-                assert path.arrives(SIZE)
-        assert hosts.shown() == []
-
-
-@in_netns
-def test_the_sender_has_lost_the_state() -> None:
-    """In the middle of a flow: at the next packet, not when a cache expires (T-03)."""
-    with two_hosts() as hosts:
-        tunnel = Tunnel("ipsec0", 7)
-        hosts.set_up(tunnel)
+    tunnels = Tunnel("over4", 44, outer=4, state=state), Tunnel("over6", 46, outer=6, state=state)
+    hosts.set_up(*tunnels)
+    for tunnel in tunnels:
         with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
             assert path.arrives(SIZE)
-            tell(hosts.moon, "state flush")
-            with rises(hosts.moon, XfrmOutNoStates=1), device_counts(hosts.moon, "ipsec0", **LINK_FAILURE):
-                sends_and_is_told(path, errno.EHOSTUNREACH)
+            tell(hosts.sun, "state flush")
+            with rises(hosts.sun, XfrmInNoStates=20), rises(hosts.moon), device_counts(hosts.sun, tunnel.name):
+                for _ in range(20):
+                    path.send(SIZE)
+            assert icmp(hosts) == 0
+            assert path.near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
             for host in hosts.ends:
-                tell(host, "state flush\n" + tunnel.key_lines())
+                tell(host, "state flush\n" + "".join(each.key_lines() for each in tunnels))
             assert path.arrives(SIZE)
-        assert hosts.shown() == []
+    assert hosts.shown() == []
 
 
-@in_netns
-def test_rekeying_loses_nothing_and_the_wrong_order_only_what_it_must() -> None:
+@on_stage
+def test_the_sender_has_lost_the_state(hosts: Hosts) -> None:
+    """In the middle of a flow: at the next packet, not when a cache expires (T-03)."""
+    tunnel = Tunnel("ipsec0", 7)
+    hosts.set_up(tunnel)
+    with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
+        assert path.arrives(SIZE)
+        tell(hosts.moon, "state flush")
+        with rises(hosts.moon, XfrmOutNoStates=1), device_counts(hosts.moon, "ipsec0", **LINK_FAILURE):
+            sends_and_is_told(path, errno.EHOSTUNREACH)
+        for host in hosts.ends:
+            tell(host, "state flush\n" + tunnel.key_lines())
+        assert path.arrives(SIZE)
+    assert hosts.shown() == []
+
+
+@on_stage
+def test_rekeying_loses_nothing_and_the_wrong_order_only_what_it_must(hosts: Hosts) -> None:
     """3.2: the receiver has the new state first, then the sender, which takes it at once; then the old ones go. With
     the receiver's old state gone too early each packet is one XfrmInNoStates, until the sender has the new one; with
     keys that differ each is one XfrmInStateProtoError."""
-    with two_hosts() as hosts:
-        tunnel = Tunnel("ipsec0", 5)
-        hosts.set_up(tunnel)
-        old = f"state delete dst {OUTER['sun', 4]} proto esp spi {{:#x}}"
-        numbers = [tunnel.spi("moon") + 16 * number for number in range(4)]
-        _, second, third, fourth = (tunnel.state_line("moon").replace(f"{numbers[0]:#x}", f"{n:#x}") for n in numbers)
-        flow = NumberedStream(hosts.moon, hosts.sun, tunnel.address("sun", 4), 500)
-        eventually(lambda: len(flow.stream.received) > 20, "nothing flows")
-        with rises(hosts.sun), rises(hosts.moon):
-            for host, line in (
-                (hosts.sun, second),
-                (hosts.moon, second),
-                (hosts.moon, old.format(numbers[0])),
-                (hosts.sun, old.format(numbers[0])),
-            ):
-                tell(host, line)
-                seen = len(flow.stream.received)
-                eventually(lambda: len(flow.stream.received) > seen + 20, "it has stopped")  # noqa: B023
-        flow.finish()
-        assert (flow.stream.lost, flow.stream.duplicates) == (0, 0)
-        with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
-            tell(hosts.sun, third + old.format(numbers[1]))
-            with rises(hosts.sun, XfrmInNoStates=5):
-                for _ in range(5):
-                    path.send(SIZE)
-            tell(hosts.moon, third)
-            assert path.arrives(SIZE)
-            tell(hosts.sun, fourth)
-            tell(hosts.moon, fourth.replace(tunnel.keys["moon"], tunnel.keys["sun"]))
-            with (
-                rises(hosts.sun, XfrmInStateProtoError=1),
-                device_counts(hosts.sun, "ipsec0", rx_errors=1, rx_dropped=1),
-            ):
+    tunnel = Tunnel("ipsec0", 5)
+    hosts.set_up(tunnel)
+    old = f"state delete dst {OUTER['sun', 4]} proto esp spi {{:#x}}"
+    numbers = [tunnel.spi("moon") + 16 * number for number in range(4)]
+    _, second, third, fourth = (tunnel.state_line("moon").replace(f"{numbers[0]:#x}", f"{n:#x}") for n in numbers)
+    flow = NumberedStream(hosts.moon, hosts.sun, tunnel.address("sun", 4), 500)
+    eventually(lambda: len(flow.stream.received) > 20, "nothing flows")
+    with rises(hosts.sun), rises(hosts.moon):
+        for host, line in (
+            (hosts.sun, second),
+            (hosts.moon, second),
+            (hosts.moon, old.format(numbers[0])),
+            (hosts.sun, old.format(numbers[0])),
+        ):
+            tell(host, line)
+            seen = len(flow.stream.received)
+            eventually(lambda: len(flow.stream.received) > seen + 20, "it has stopped")  # noqa: B023
+    flow.finish()
+    assert (flow.stream.lost, flow.stream.duplicates) == (0, 0)
+    with udp(hosts.moon, hosts.sun, tunnel.address("sun", 4)) as path:
+        tell(hosts.sun, third + old.format(numbers[1]))
+        with rises(hosts.sun, XfrmInNoStates=5):
+            for _ in range(5):
                 path.send(SIZE)
-        assert hosts.shown() == []
+        tell(hosts.moon, third)
+        assert path.arrives(SIZE)
+        tell(hosts.sun, fourth)
+        tell(hosts.moon, fourth.replace(tunnel.keys["moon"], tunnel.keys["sun"]))
+        with (
+            rises(hosts.sun, XfrmInStateProtoError=1),
+            device_counts(hosts.sun, "ipsec0", rx_errors=1, rx_dropped=1),
+        ):
+            path.send(SIZE)
+    assert hosts.shown() == []

@@ -1,11 +1,11 @@
-"""The hosts of the conformance tests: as new for each; what cannot be set back is the counters, which tests compare
+"""The hosts that tests share: as new for each; what cannot be set back is the counters, which tests compare
 with what they were.
 """
 
 from __future__ import annotations
 
 from tests.stage import on_stage
-from tests.system.hosts import Hosts, at, tell
+from tests.system.hosts import PORT, Hosts, at, tell
 from xfrmi.lab.namespace import sysctl
 
 __all__ = ["clean", "last_words", "on_stage"]
@@ -27,4 +27,5 @@ def clean(hosts: Hosts) -> None:
         tables = "state flush\npolicy flush\npolicy flush ptype sub\n"
         tell(host, f"{links}{tables}policy setdefault in accept fwd accept out accept\n")
         host.up("eth0", mtu=1500)
+        hosts.router.up(PORT[host.name], mtu=1500)
     hosts.clear()
