@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 
@@ -17,5 +18,8 @@ def pytest_configure(config: pytest.Config) -> None:
         temporary = tempfile.TemporaryDirectory(prefix="xfrmi-pytest-")
         config.add_cleanup(temporary.cleanup)
         folder = Path(temporary.name)
+    # How long an example takes is no property of what is tested, and on a busy machine nobody knows it.
+    settings.register_profile("xfrmi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("xfrmi")
     set_hypothesis_home_dir(folder / "hypothesis")
     config.option.benchmark_storage = f"file://{folder}/benchmarks"  # pytest-benchmark makes it, needed or not

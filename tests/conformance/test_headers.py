@@ -27,6 +27,7 @@ from tests.conformance.frames import (
     with_tos,
 )
 from tests.system.hosts import Hosts, Tunnel, eventually, rises, tell
+from tests.system.stage import on_stage
 from xfrmi.lab.wiretap import kind, spi_and_sequence
 
 TUNNELS = {4: Tunnel("over4", 44, outer=4), 6: Tunnel("over6", 46, outer=6)}

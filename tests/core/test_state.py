@@ -275,7 +275,7 @@ def test_a_state_stays_small_until_it_is_used(name: str) -> None:
 
     That they are not keyed either is tested with each algorithm; see test_algo_aead.py and its neighbours.
     """
-    count = 1000
+    count = 200
     fields = {"aead": None, **ALL[name]}
     make(**fields)
     gc.collect()

@@ -5,6 +5,7 @@ Addresses on it: 192.0.2.1/24 and 2001:db8::1/64; everything else of these netwo
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 
@@ -45,11 +46,11 @@ class Wire:
             _wait_until_own(OWN6)
 
     def sent(self) -> list[bytes]:
-        """What has gone out since the last call, without the host's own ICMPv6 multicast noise."""
+        """What has gone out since the last call, without the host's own multicast noise, ICMPv6 and IGMP."""
         packets: list[bytes] = []
         while burst := self.tun.recv_burst():
             packets += [bytes(packet) for packet in burst]
-        return [packet for packet in packets if packet[0] >> 4 == 4 or packet[24] != 0xFF]
+        return [p for p in packets if (p[9] != socket.IPPROTO_IGMP if p[0] >> 4 == 4 else p[24] != 0xFF)]
 
     def inject(self, *packets: bytes) -> None:
         assert self.tun.send_burst(list(packets)) == len(packets)
