@@ -111,11 +111,21 @@ def layers() -> dict[str, Any]:
 TIMESTAMPS = [("NOP", None), ("NOP", None), ("Timestamp", (123456, 654321))]
 
 
-@pytest.mark.parametrize("flags", [ACK, ACK | FIN | PSH, ACK | CWR, 0xFF], ids=["ack", "fin psh", "cwr", "all"])
-@pytest.mark.parametrize("options", [[], TIMESTAMPS], ids=["bare", "timestamps"])
-@pytest.mark.parametrize("name", ["v4", "v4 options", "v6", "v6 options"])
+FLAGS = {"ack": ACK, "fin psh": ACK | FIN | PSH, "cwr": ACK | CWR, "all": 0xFF}
+NAMES = ["v4", "v4 options", "v6", "v6 options"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "flags"),
+    [
+        pytest.param(name, [[], TIMESTAMPS][(row + column) % 2], flags, id=f"{name}-{word}")
+        for row, name in enumerate(NAMES)
+        for column, (word, flags) in enumerate(FLAGS.items())
+    ],
+)
 def test_tcp_segments_are_scapys(name: str, options: list[Any], flags: int) -> None:
-    """Identification and sequence number wrap; the last segment is short or not; odd sizes too."""
+    """Identification and sequence number wrap; the last segment is short or not; odd sizes too. TCP options or none:
+    with each of the headers and with each of the flags."""
     gso_type = GSO_TCPV4 if name.startswith("v4") else GSO_TCPV6
     for length, size in [(length, 100) for length in LENGTHS[:12]] + [(1000, 77)]:
         whole, expected = scapy_tcp(layers()[name], payload(length), size, options=options, flags=flags)
@@ -124,7 +134,7 @@ def test_tcp_segments_are_scapys(name: str, options: list[Any], flags: int) -> N
         assert in_rows(packet) == expected
 
 
-@pytest.mark.parametrize("name", ["v4", "v4 options", "v6", "v6 options"])
+@pytest.mark.parametrize("name", NAMES)
 def test_udp_segments_are_scapys(name: str) -> None:
     for length, size in [(length, 100) for length in LENGTHS] + [(1000, 77)]:
         whole, expected = scapy_udp(layers()[name], payload(length), size)

@@ -1,6 +1,13 @@
-"""Hypothesis strategies for every value an xfrm message can carry."""
+"""Hypothesis strategies for every value an xfrm message can carry.
+
+Strategies that depend on a family are made once for each: making them costs more than drawing from them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -54,14 +61,23 @@ contexts = st.binary(max_size=20).map(
 )
 
 
+T = TypeVar("T")
+
+
+def of_a_family(make: Callable[[int], st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
+    return families.flatmap({family: make(family) for family in (AF_INET, AF_INET6)}.__getitem__)
+
+
 def maybe(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.none() | values
 
 
+@cache
 def addresses(family: int) -> st.SearchStrategy[bytes]:
     return st.binary(min_size=4, max_size=4) if family == AF_INET else st.binary(min_size=16, max_size=16)
 
 
+@cache
 def selectors_of(family: int) -> st.SearchStrategy[Selector]:
     packed = addresses(family)
     return st.builds(
@@ -69,9 +85,10 @@ def selectors_of(family: int) -> st.SearchStrategy[Selector]:
     )
 
 
-selectors = families.flatmap(selectors_of)
+selectors = of_a_family(selectors_of)
 
 
+@cache
 def states_of(family: int) -> st.SearchStrategy[StateInfo]:
     return st.builds(
         StateInfo, src=addresses(family), dst=addresses(family), spi=u32, proto=u8, mode=u8, reqid=u32, if_id=u32,
@@ -86,73 +103,93 @@ def states_of(family: int) -> st.SearchStrategy[StateInfo]:
     )  # fmt: skip
 
 
-states = families.flatmap(states_of)
+states = of_a_family(states_of)
 
 
+@cache
 def state_ids_of(family: int) -> st.SearchStrategy[StateId]:
     return st.builds(StateId, addresses(family), u32, st.just(50), st.just(family), marks, addresses(family))
 
 
-state_ids = families.flatmap(state_ids_of)
+state_ids = of_a_family(state_ids_of)
 
 
+@cache
 def templates_of(family: int) -> st.SearchStrategy[Template]:
     packed = addresses(family)
     return st.builds(Template, packed, packed, u32, u8, u8, u32, u8, st.just(family), u8, u32, u32, u32)
 
 
-templates = families.flatmap(templates_of)
-policies = st.builds(
-    PolicyInfo, selector=selectors, dir=u8, if_id=u32, templates=st.lists(templates, max_size=6).map(tuple), action=u8,
-    priority=u32, mark=marks, index=u32, flags=u8, share=u8, type=u8, limits=limits, current=currents,
-    sec_ctx=maybe(contexts),
-)  # fmt: skip
+templates = of_a_family(templates_of)
+template_lists = st.lists(templates, max_size=6).map(tuple)
+
+
+def policies_with(templates: st.SearchStrategy[tuple[Template, ...]]) -> st.SearchStrategy[PolicyInfo]:
+    return st.builds(
+        PolicyInfo, selector=selectors, dir=u8, if_id=u32, templates=templates, action=u8,
+        priority=u32, mark=marks, index=u32, flags=u8, share=u8, type=u8, limits=limits, current=currents,
+        sec_ctx=maybe(contexts),
+    )  # fmt: skip
+
+
+policies = policies_with(template_lists)
 policy_ids = st.builds(PolicyId, selectors, u8, u32, u32, marks, u8) | st.builds(
     PolicyId, selectors, u8, u32, st.just(0), marks, u8, maybe(contexts)
 )
 """A context matters only where there is no index."""
 spi_requests = st.builds(SpiRequest, states, u32, u32)
-filters = u8.map(StateFilter) | families.flatmap(
+filters = u8.map(StateFilter) | of_a_family(
     lambda family: st.builds(
         StateFilter, u8, st.just(family), addresses(family), st.integers(0, 128), addresses(family), st.integers(0, 128)
     )
 )
-aevents = families.flatmap(
+aevents = of_a_family(
     lambda family: st.builds(
         Aevent, state_ids_of(family).map(lambda state: StateId(state.dst, state.spi, 50, family, state.mark)),
         addresses(family), u32, u32, maybe(replays), maybe(replays_esn), maybe(currents), maybe(u32), maybe(u32), u32,
         maybe(u32), st.integers(0, 2),
     )
 )  # fmt: skip
-acquires = families.flatmap(
+acquires = of_a_family(
     lambda family: st.builds(
         Acquire, addresses(family), addresses(family), selectors_of(family),
-        policies.filter(lambda info: bool(info.templates) and info.templates[0].family == family), u32, u32, u8,
+        policies_with(st.tuples(templates_of(family), st.lists(templates, max_size=5)).map(lambda t: (t[0], *t[1]))),
+        u32, u32, u8,
         u32, u32, u32, maybe(u32),
     )
 )  # fmt: skip
-mappings = families.flatmap(
+mappings = of_a_family(
     lambda family: st.builds(
         Mapping, st.builds(StateId, addresses(family), u32, u8, st.just(family)), u32, addresses(family), u16,
         addresses(family), u16,
     )
 )  # fmt: skip
-moves = st.tuples(families, families).flatmap(
-    lambda both: st.builds(
-        Move, addresses(both[0]), addresses(both[0]), addresses(both[1]), addresses(both[1]), u8, u8, u32,
-        st.just(both[0]), st.just(both[1]),
+moves = of_a_family(
+    lambda old: of_a_family(
+        lambda new: st.builds(
+            Move, addresses(old), addresses(old), addresses(new), addresses(new), u8, u8, u32, st.just(old),
+            st.just(new),
+        )
     )
 )  # fmt: skip
-km_addresses = families.flatmap(
+km_addresses = of_a_family(
     lambda family: st.builds(KmAddress, addresses(family), addresses(family), st.just(family))
 )
 
 
-def migrations_of(moves: tuple[Move, ...]) -> st.SearchStrategy[Migration]:
-    encap = st.builds(Encap, u16, u16, u16, addresses(moves[0].new_family))
-    return st.builds(Migration, selectors, u8, st.just(moves), u8, u32, maybe(encap), maybe(km_addresses))
+encaps = {family: maybe(st.builds(Encap, u16, u16, u16, addresses(family))) for family in (AF_INET, AF_INET6)}
 
 
-migrations = st.lists(moves, min_size=1, max_size=6).map(tuple).flatmap(migrations_of)
+@st.composite
+def _migrations(draw: st.DrawFn) -> Migration:
+    """The address in `encap` is of the first move's new family."""
+    first, *more = draw(move_lists)
+    encap = draw(encaps[first.new_family])
+    return Migration(draw(selectors), draw(u8), (first, *more), draw(u8), draw(u32), encap, draw(maybe_km_address))
+
+
+move_lists = st.lists(moves, min_size=1, max_size=6)
+maybe_km_address = maybe(km_addresses)
+migrations = _migrations()
 state_expiries = st.builds(StateExpiry, states, st.booleans())
 policy_expiries = st.builds(PolicyExpiry, policies, st.booleans())
