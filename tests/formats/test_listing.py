@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -66,12 +68,11 @@ def selectors(draw: st.DrawFn, family: int) -> Selector:
     )  # fmt: skip
 
 
-@st.composite
-def states(draw: st.DrawFn) -> StateInfo:
-    """What -s shows of a state: all but nat_keepalive_interval and mtimer_thresh."""
-    family = draw(values.families)
+@cache
+def maybe_of(family: int) -> dict[str, st.SearchStrategy[Any]]:
+    """What a state may have or not."""
     packed = values.addresses(family)
-    extra = {
+    return {
         "aead": st.none() | algorithms_bits, "crypt": st.none() | algorithms, "comp": st.none() | algorithms,
         "encap": st.none() | st.builds(Encap, values.u16, values.u16, values.u16, packed),
         "set_mark": st.none() | st.builds(Mark, u32, u32), "coaddr": st.none() | packed,
@@ -80,26 +81,40 @@ def states(draw: st.DrawFn) -> StateInfo:
         "replay_esn": st.none()
         | st.builds(ReplayEsn, st.lists(u32, max_size=20).map(tuple), u32, u32, u32, u32, u32),
     }  # fmt: skip
-    auth = draw(st.sampled_from(["auth", "auth_trunc", ""]))
-    fields = {name: draw(strategy) for name, strategy in extra.items()}
+
+
+AUTH = st.sampled_from(["auth", "auth_trunc", ""])
+STATS = st.builds(StateStats, u32, u32, u32)
+PROTOCOLS = st.sampled_from([50, 51, 108, 43, 60, 255, 99])
+
+
+@st.composite
+def states(draw: st.DrawFn) -> StateInfo:
+    """What -s shows of a state: all but nat_keepalive_interval and mtimer_thresh."""
+    family = draw(values.families)
+    packed = values.addresses(family)
+    auth = draw(AUTH)
+    fields = {name: draw(strategy) for name, strategy in maybe_of(family).items()}
     if auth:
         fields[auth] = draw(algorithms_bits if auth == "auth_trunc" else algorithms)
     return StateInfo(
-        src=draw(packed), dst=draw(packed), spi=draw(u32), proto=draw(st.sampled_from([50, 51, 108, 43, 60, 255, 99])),
+        src=draw(packed), dst=draw(packed), spi=draw(u32), proto=draw(PROTOCOLS),
         mode=draw(st.integers(0, 9)), reqid=draw(u32), if_id=draw(u32), family=family, flags=draw(values.state_flags),
         selector=draw(selectors(draw(values.families))), extra_flags=draw(u32), replay_window=draw(values.u8),
         mark=draw(marks), tfcpad=draw(u32), limits=draw(limits), current=draw(currents),
-        stats=draw(st.builds(StateStats, u32, u32, u32)), seq=draw(u32), dir=draw(st.integers(0, 3)),
+        stats=draw(STATS), seq=draw(u32), dir=draw(st.integers(0, 3)),
         lastused=draw(times), sec_ctx=draw(contexts), **fields,
     )  # fmt: skip
 
 
+TEMPLATES = st.lists(values.templates, max_size=6)
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> PolicyInfo:
-    template = values.families.flatmap(values.templates_of)
     return PolicyInfo(
         draw(selectors(draw(values.families))), draw(st.integers(0, 7)), draw(u32),
-        tuple(draw(st.lists(template, max_size=6))), draw(st.integers(0, 5)), draw(u32), draw(marks), draw(u32),
+        tuple(draw(TEMPLATES)), draw(st.integers(0, 5)), draw(u32), draw(marks), draw(u32),
         draw(values.u8), draw(values.u8), draw(st.integers(0, 3)), draw(limits), draw(currents), draw(contexts),
     )  # fmt: skip
 
