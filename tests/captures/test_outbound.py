@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.captures.files import OUTBOUND, Vector, vectors
+from tests.captures.files import OUR_OWN, OUTBOUND, Vector, vectors
 from tests.captures.machine import NOW, Machine, moved, turned_round
 from tests.captures.outer_packets import DF, check_outer, datagram
 from xfrmi.core.burst import open_burst, seal_burst
@@ -22,6 +22,16 @@ VECTORS = list(vectors(OUTBOUND))
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "vector" in metafunc.fixturenames:
         metafunc.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+
+
+def test_our_own_captures_cover_every_key_and_icv_length_of_gcm() -> None:
+    sas = [vector.data["sa"] for vector in VECTORS if vector.file.parent == OUR_OWN]
+    keyed = [sa["aead"] for sa in sas if sa.get("aead", {}).get("name") == "rfc4106(gcm(aes))"]
+    assert {(len(aead["key"]) // 2, aead["icv_bits"]) for aead in keyed} >= {
+        (key, icv) for key in (20, 28, 36) for icv in (64, 96, 128)
+    }
+    assert {sa["mode"] for sa in sas} == {"tunnel", "transport", "beet"}
+    assert any(sa.get("esn") and sa.get("oseq", 0) >> 32 for sa in sas)
 
 
 @pytest.mark.parametrize("one_burst", [False, True], ids=["one by one", "one burst"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 
 import pytest
-from tests.conformance.stage import on_stage
 
 from tests.conformance.frames import (
     IP_MTU_DISCOVER,

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.captures.files import OUTBOUND, vectors
+from tests.captures.machine import Machine
 from tests.core.algorithms import ALL
-from tests.core.esp_vectors import fields_of, sent
 from tests.core.packets import udp
 from tests.core.pair import INNER, OUTER, Pair
 from xfrmi.core import esp
@@ -290,8 +291,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Shown]]:
             line = esp_sa(state.info, upper=(oseq + 1) >> 32)
             capture.add(f"{case} esn {oseq + 1}", sealed(state, inner_packets(case)[:1]), line)
 
-    kernel, packets = next((State(**fields_of(sa)), packets) for name, sa, packets in sent() if name == KERNEL_ESN)
-    capture.add("kernel esn", [packets[0].outer], esp_sa(kernel.info, upper=packets[0].seq >> 32))
+    kernel, machine = next(vector.data for vector in vectors(OUTBOUND) if vector.id == KERNEL_ESN), Machine()
+    machine.set_up(kernel["commands"])
+    first = kernel["packets"][0]
+    line = esp_sa(machine.states()[0].info, upper=first["seq"] >> 32)
+    capture.add("kernel esn", [bytes.fromhex(first["outer"])], line)
 
     for family in (4, 6):
         pair = Pair(family)
