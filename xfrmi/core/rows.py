@@ -9,16 +9,18 @@ header, text and ICV are) has a shelf of rows with all their slices made, and a 
 Both have nonces (salt, IV) apart, and with ESN what is authenticated (SPI, whole number), as neither is in the packet
 in one piece; without ESN that is the ESP header where it stands.
 
-Rows are free when nobody holds one of those given away; reference counts tell. **A row is its holder's, to read, for as
-long as he keeps the very object**; a slice of it does not count, and who needs one for longer copies.
+Rows are free when nobody holds one of those given away, or a slice of one; reference counts tell: of the views
+themselves, and of the buffer that they, and all slices of them, hold. **A row is its holder's, to read, for as long as
+he keeps it or anything made of it.**
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from gc import get_referents
 from itertools import islice
 from sys import getrefcount
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +44,13 @@ _ESN_AAD: Final = np.dtype([("spi", ">u4"), ("number", ">u8")])
 class Rows:
     """What both kinds have. The first `given` of `kept` have been given away."""
 
-    __slots__ = ("_salt", "_salts", "aads", "given", "kept", "nonce_ivs", "nonces", "numbers", "shelf", "spis")
+    __slots__ = (
+        "_buffer", "_salt", "_salts", "_views", "aads", "given", "kept", "nonce_ivs", "nonces", "numbers", "shelf",
+        "spis",
+    )  # fmt: skip
 
     def __init__(self, capacity: int, salt_len: int, esn: int, shelf: tuple[object, ...]) -> None:
         self.shelf = shelf
-        self.kept: list[memoryview] = []
         self.given = 0
         nonces = np.empty((capacity, salt_len + IV_LEN), np.uint8)
         self.nonces = slices(nonces, 0, salt_len + IV_LEN)
@@ -65,7 +69,15 @@ class Rows:
             self._salt = salt
             self._salts[:] = np.frombuffer(salt, np.uint8)
 
+    def keep(self, array: NDArray[np.uint8], length: int) -> None:
+        """`kept` are the first `length` bytes of each row of `array`."""
+        self.kept = slices(array, 0, length)
+        self._buffer = _buffer_of(self.kept[0])
+        self._views = getrefcount(self._buffer)
+
     def idle(self) -> bool:
+        if getrefcount(self._buffer) != self._views:
+            return False
         return sum(map(getrefcount, islice(self.kept, self.given))) == self.given * _HELD_BY_US
 
 
@@ -77,7 +89,7 @@ class SealRows(Rows):
         text_at = header_len + HEAD_LEN
         width = text_at + text_len + icv_len
         self.array = array = np.empty((capacity, width), np.uint8)
-        self.kept = slices(array, 0, width)
+        self.keep(array, width)
         self.texts = slices(array, text_at, text_len)
         self.text = array[:, text_at : text_at + text_len]
         self.sealed = slices(array, text_at, text_len + icv_len)
@@ -100,7 +112,8 @@ class OpenRows(Rows):
         self.array = np.empty((capacity, text_len), np.uint8)
         self._flat = self.array.reshape(-1).data
         self.texts = slices(self.array, 0, text_len)
-        self._payload_len = -1
+        self._payload_len = text_len
+        self.keep(self.array, text_len)
         if not esn:
             self.aads = slices(self.heads, 0, ESP_HEADER_LEN)
 
@@ -113,7 +126,7 @@ class OpenRows(Rows):
         """The first `length` bytes of `count` texts, to be given away."""
         if self._payload_len != length:
             self._payload_len = length
-            self.kept = slices(self.array, 0, length)
+            self.keep(self.array, length)
         self.given = count
         return self.kept[:count]
 
@@ -123,6 +136,12 @@ def slices(rows: NDArray[np.uint8], at: int, length: int) -> list[memoryview]:
     step = rows.shape[1]
     flat = rows.reshape(-1).data
     return [flat[start + at : start + at + length] for start in range(0, len(flat), step)]
+
+
+def _buffer_of(view: memoryview) -> object:
+    """What a view and all slices of it hold, one reference each; nothing else does."""
+    (buffer,) = get_referents(view)
+    return cast(object, buffer)
 
 
 # Shelves ------------------------------------------------------------------------------------------------------------
