@@ -40,6 +40,7 @@ from cryptography.exceptions import InvalidTag
 from xfrmi.core import esp
 from xfrmi.core.algo_aead import CombinedMode
 from xfrmi.core.gso import segment, segment_rows
+from xfrmi.core.lone import opener, sealer
 from xfrmi.core.mode import framing
 from xfrmi.core.mode_tunnel import WRAP_READS, Tunnel
 from xfrmi.core.outer import finish_udp_rows
@@ -102,7 +103,7 @@ def _seal_each(
     """One by one; the first of them is number `start` of the burst."""
     for index, packet in enumerate(packets, start):
         try:
-            sealed.append(esp.seal(state, packet, now))
+            sealed.append(sealer(state)(state, packet, now))
         except Drop as drop:
             drops.append((index, drop))
 
@@ -263,7 +264,7 @@ def _open_each(
     """One by one; the first of them is number `start` of the burst."""
     for index, (header, packet) in enumerate(datagrams, start):
         try:
-            opened.append(esp.open(state, header, packet, now))
+            opened.append(opener(state)(state, header, packet, now))
         except Drop as drop:
             drops.append((index, drop))
 

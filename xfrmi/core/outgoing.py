@@ -22,11 +22,17 @@ class Outgoing:
 
     __slots__ = ("inner", "interface", "packets", "path")
 
-    def __init__(self, path: Path, packets: list[Buffer], interface: Interface | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        packets: list[Buffer],
+        interface: Interface | None = None,
+        inner: list[Packet | None] | None = None,
+    ) -> None:
         self.path = path
         self.packets = packets
         self.interface = interface
-        self.inner: list[Packet | None] = []
+        self.inner: list[Packet | None] = [] if inner is None else inner
         """For each of `packets` what the device has counted as sent for it: the inner packet, the super-packet of all
         its segments, None for what has been counted as an error already. Empty without a device."""
 

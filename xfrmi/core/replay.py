@@ -67,7 +67,7 @@ class Window:
         """Remember `seq`, whose ICV was right; `hi` is what check returned. Raises Drop as check does (RP-09)."""
         if self.size:
             self.check(seq)
-            self._remember(seq)
+            self.remember(seq)
 
     def ahead(self, first: int, last: int) -> int | None:
         """For a burst whose numbers go up from `first` to `last`: the upper half of them all, if every one of them is
@@ -87,7 +87,7 @@ class Window:
             self.seen = (behind | (1 << len(numbers)) - 1) & (1 << self.kept) - 1
         elif self.size:
             for number in numbers:
-                self._remember(number)
+                self.remember(number)
 
     def _refuse(self, behind: int) -> None:
         """Raise Drop if the number `behind` the top is too old (RP-07) or has been seen (RP-08)."""
@@ -98,7 +98,7 @@ class Window:
             self.replayed += 1
             raise Drop(XfrmStat.IN_STATE_SEQ_ERROR, "replayed")
 
-    def _remember(self, number: int) -> None:
+    def remember(self, number: int) -> None:
         ahead = number - self.top
         if ahead <= 0:
             self.seen |= 1 << -ahead
@@ -128,7 +128,7 @@ class EsnWindow(Window):
             self.late += 1
             raise Drop(XfrmStat.IN_STATE_SEQ_ERROR, "the window moved on while the packet was decrypted")
         self._admit(number)
-        self._remember(number)
+        self.remember(number)
 
     def _admit(self, number: int) -> None:
         if number <= self.top:

@@ -37,7 +37,7 @@ from xfrmi.wire.xfrm_const import (
     Mode,
     XfrmStat,
 )
-from xfrmi.wire.xfrm_types import NO_MARK, Current, Encap, Mark, Replay, ReplayEsn, StateInfo, StateStats
+from xfrmi.wire.xfrm_types import NO_MARK, Current, Encap, Limits, Mark, Replay, ReplayEsn, StateInfo, StateStats
 
 KM_VOID = 0
 KM_ACQ = 1
@@ -82,12 +82,14 @@ class State:
         "mode",
         "on_limit",
         "on_mapping",
+        "opener",
         "packets",
         "path_mtu",
         "paths",
         "proto",
         "random",
         "reqid",
+        "sealer",
         "selector",
         "seq",
         "sequence",
@@ -99,6 +101,7 @@ class State:
         "tfcpad",
         "transform",
         "ttl",
+        "unlimited",
         "use_time",
         "window",
         "wrap_cache",
@@ -175,6 +178,11 @@ class State:
         self.paths: tuple[Path, ...] = ()
         self.wrap_cache: Any = None
         """core.mode's: the parts of the outer header that never change."""
+        self.sealer: Any = None
+        self.opener: Any = None
+        """core.lone's: what else never changes."""
+        self.unlimited: Limits | None = None
+        """core.lone's: the limits last found to be none."""
 
     def __repr__(self) -> str:
         return f"<State spi {self.spi:#010x} mode {self.mode} if_id {self.if_id:#x} km {self.km}>"
@@ -257,7 +265,7 @@ class State:
         self.if_id = self.info.if_id
         self.dying = False
         self.paths = ()
-        self.wrap_cache = None
+        self._forget_header()
 
     def snapshot(self) -> StateInfo:
         """This state as a dump shows it: configuration, counters, replay numbers of now."""
@@ -312,7 +320,10 @@ class State:
         """That of the route to the peer, for outer headers from now on."""
         if self.ttl != ttl:
             self.ttl = ttl
-            self.wrap_cache = None
+            self._forget_header()
+
+    def _forget_header(self) -> None:
+        self.wrap_cache = self.sealer = self.opener = None
 
     @property
     def path(self) -> Path:
