@@ -23,6 +23,7 @@ from tests.core.pair import KEY, NOW, Pair
 from xfrmi.core import esp
 from xfrmi.core.burst import open_burst, seal_burst
 from xfrmi.core.gso import segment
+from xfrmi.core.lone import opener, sealer
 from xfrmi.core.state import State
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.vnet import GSO_TCPV4
@@ -75,6 +76,7 @@ def sealing(size: int) -> dict[str, Row]:
     return {
         "AESGCM.encrypt": Row(lambda: list(map(cipher.encrypt, NONCES, plaintexts, AADS))),
         "esp.seal": Row(lambda: [esp.seal(state, packet, NOW) for packet in packets]),
+        "lone.sealer": Row(lambda: [sealer(state)(state, packet, NOW) for packet in packets]),
         "burst.seal_burst": Row(lambda: seal_burst(state, packets, NOW)),
         "burst.seal_burst, super-packet": Row(lambda: seal_burst(state, packet, NOW)),
         "the engine's output": Row(lambda: output(pair.xfrm_left, packets, NOW)),
@@ -92,6 +94,7 @@ def opening(size: int) -> dict[str, Row]:
     return {
         "AESGCM.decrypt": Row(lambda: list(map(cipher.decrypt, NONCES, ciphertexts, AADS))),
         "esp.open": Row(lambda: [esp.open(state, *datagram, NOW) for datagram in sealed], setup=again(state)),
+        "lone.opener": Row(lambda: [opener(state)(state, *datagram, NOW) for datagram in sealed], setup=again(state)),
         "burst.open_burst": Row(lambda: open_burst(state, sealed, NOW), setup=again(state)),
         "the engine's input": Row(lambda: mixed.right.engine.input(came, NOW), setup=again(of_mixed)),
         "the engine's input, a stream put together": Row(

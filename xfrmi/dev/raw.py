@@ -158,7 +158,7 @@ class RawEsp:
         Returns the number of packets that left whole; the others are in `failures`.
         """
         self.failures = []
-        hear_of_losses(self._socket, True)
+        hear_of_losses(self._socket, self.family, True)
         total = 0
         for outgoing in burst:
             total += len(outgoing.packets)
@@ -174,7 +174,7 @@ class RawEsp:
                 for fragment in fragments:
                     self._stage(fragment, destination, outgoing, position)
         self._flush()
-        hear_of_losses(self._socket, False)
+        hear_of_losses(self._socket, self.family, False)
         return total - sum(len(failure.positions) for failure in self.failures)
 
     def mtu(self, path: Path) -> int:

@@ -26,7 +26,7 @@ about an earlier one, reported once, and then this one has not been tried."""
 ATTEMPTS = 3
 """How often to try, because of that."""
 
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_RECVERR = {int(socket.AF_INET): (int(socket.IPPROTO_IP), 11), int(socket.AF_INET6): (int(socket.IPPROTO_IPV6), 25)}
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_MEMINFO = 32, 33, 55
 _MEMINFO_DROPS = 8
 _RECEIVE_BUFFER = 8 << 20
@@ -44,16 +44,14 @@ def enlarge_buffers(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, forced, size)
 
 
-def hear_of_losses(sock: socket.socket, on: bool) -> None:
+def hear_of_losses(sock: socket.socket, family: int, on: bool) -> None:
     """Be told ENOBUFS when a packet is lost in a queue of this host (IP_RECVERR), or no longer.
 
     To be switched on for each burst: meanwhile the kernel also queues ICMP errors, whoever sends them, in memory that
     is there for what we receive. Switching off throws them away.
     """
-    if sock.family == socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, on)
-    else:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, on)
+    level, option = _RECVERR[family]  # to ask the socket for its family costs more than the system call
+    sock.setsockopt(level, option, on)
 
 
 def receive_drops(sock: socket.socket) -> int:

@@ -196,7 +196,7 @@ class UdpEncap:
         """Send complete outer packets whose source port is ours. Returns the number that left, see `failures`."""
         self.failures = []
         deadline = time.monotonic() + SEND_PATIENCE
-        hear_of_losses(self._socket, True)
+        hear_of_losses(self._socket, self.family, True)
         total = 0
         for outgoing in burst:
             packets = outgoing.packets
@@ -210,11 +210,13 @@ class UdpEncap:
                 else:
                     self._send_raw(outgoing, start, end)
                 start = end
-        hear_of_losses(self._socket, False)
+        hear_of_losses(self._socket, self.family, False)
         return total - sum(len(failure.positions) for failure in self.failures)
 
     def _run_end(self, packets: list[Buffer], start: int) -> int:
         """Index behind the run that begins at `start`: alike but for length, and of these only the last is shorter."""
+        if start + 1 == len(packets):
+            return start + 1
         first = packets[start]
         size = len(first)
         most = min(MAX_SEGMENTS, MAX_RUN // max(size - self._headers_len, 1)) if self._segment else 1
