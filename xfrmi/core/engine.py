@@ -31,6 +31,7 @@ from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.sad import Sad
 from xfrmi.core.spd import Spd
 from xfrmi.core.sysctl import Sysctls
+from xfrmi.core.timers import earliest
 from xfrmi.wire.xfrm_const import AF_INET, STATE_NOPMTUDISC, SaDir, XfrmStat
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Engine:
         self.sad = Sad(self._emit, random, self.sysctls.acq_expires)
         self.spd = Spd(self._emit)
         self._keepalives = Keepalives()
+        sources = self.sad, self.spd, self.router, self._keepalives
+        self._deadlines = tuple(source.next_deadline for source in sources)
 
     # Events ------------------------------------------------------------------------------------------------------
 
@@ -203,5 +206,4 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, None if nothing is planned."""
-        sources = (self.sad, self.spd, self.router, self._keepalives)
-        return min((d for d in (source.next_deadline() for source in sources) if d is not None), default=None)
+        return earliest(self._deadlines)

@@ -40,7 +40,7 @@ from xfrmi.core.spd_check import check_policy
 from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
 from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
 from xfrmi.core.sysctl import Sysctls
-from xfrmi.core.timers import FIRST_LOOK, Timers
+from xfrmi.core.timers import FIRST_LOOK, Timers, earliest
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.address import any_address
 from xfrmi.wire.xfrm_const import SaDir, XfrmStat
@@ -319,8 +319,7 @@ class Sad:
         self.aevents.tick(now)
 
     def next_deadline(self) -> float | None:
-        deadlines = self._timers.next_deadline(), self.aevents.next_deadline()
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earliest((self._timers.next_deadline, self.aevents.next_deadline))
 
     def _limit_reached(self, state: State, hard: bool) -> None:
         """A limit of whatever kind: a soft one is announced once, a hard one ends the state at once (3.3)."""

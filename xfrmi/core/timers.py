@@ -7,7 +7,7 @@ leftovers, and is skipped then. So no object (and no key it holds) is kept alive
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -66,3 +66,13 @@ class Timers(Generic[T]):
             _, item = self._armed.pop(ticket)
             del self._tickets[item]
             yield item
+
+
+def earliest(sources: Iterable[Callable[[], float | None]]) -> float | None:
+    """The first of their deadlines. Asked in every turn of the loop: a generator would double the cost."""
+    first: float | None = None
+    for source in sources:
+        deadline = source()
+        if deadline is not None and (first is None or deadline < first):
+            first = deadline
+    return first

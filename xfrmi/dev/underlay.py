@@ -66,6 +66,9 @@ class Underlay:
             device: RawEsp | UdpEncap | None = self._raw.get(path.family)
             if path.use_udp_socket:
                 device = self._udp.get((path.family, path.sport), device)
+            if device is not None and len(burst) == 1:
+                device.send_burst(burst)
+                return device.failures
             if device is None:
                 failures.append(Failure(outgoing, range(len(outgoing.packets)), errno.EAFNOSUPPORT))
             else:
