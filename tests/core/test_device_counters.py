@@ -11,9 +11,9 @@ from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Pair, forge, raised, receive, tunnel_state
 from tests.core.test_output import tcp_super
 from xfrmi.core import Interface, PolicyInfo, Selector, Template
-from xfrmi.core.input import NOPOLICY_AGE
 from xfrmi.core.router import Route, StaticRouter
 from xfrmi.core.sysctl import Sysctls
+from xfrmi.core.verdict import NOPOLICY_AGE
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, IPPROTO_IPIP, IPPROTO_NONE, Action, Dir, Mode, PolicyType, SaDir

@@ -163,7 +163,7 @@ def test_policies_are_used_by_every_packet() -> None:
 
 
 def test_the_cache_of_verdicts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xfrmi.core.input.MAX_VERDICTS", 8)
+    monkeypatch.setattr("xfrmi.core.verdict.MAX_VERDICTS", 8)
     pair = Pair()
     for port in range(50):
         packet = udp(*INNER[4], sport=1 + port)

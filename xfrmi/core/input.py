@@ -22,75 +22,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import open_burst
 from xfrmi.core.gro import coalesce
 from xfrmi.core.lone import opener
-from xfrmi.core.mode_tunnel import OtherFamily
-from xfrmi.core.policy_check import check_input, is_icmp, quoted_flow
+from xfrmi.core.policy_check import check_input
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.core.state import KM_DEAD
+from xfrmi.core.verdict import OFF_THE_WIRE, Way, known_verdict, mark_of, refresh, verdict_on
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
-from xfrmi.wire.flow import flow_key, flow_of, flow_of_key, trimmed_key
+from xfrmi.wire.flow import flow_of
 from xfrmi.wire.ip import renew_checksum, split_outer, trim, upper_layer
-from xfrmi.wire.xfrm_const import AF_INET, IPPROTO_ESP, STATE_ICMP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
-from xfrmi.wire.xfrm_types import NO_MARK
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.burst import Drops
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
-    from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
     from xfrmi.wire.ip import Buffer
     from xfrmi.wire.vnet import Packet
 
     Datagram = tuple[Buffer, Buffer]
     """(outer header, ESP packet from the SPI on); see wire.ip.split_outer."""
-    SecPath = tuple[State, ...]
-    """The states a packet came through, the outermost first."""
     Delivered = list[tuple[Interface, list[Packet]]]
 
 SPI_LEN = 4
 _TUNNEL = int(Mode.TUNNEL)
 _header_of = itemgetter(0)
-
-MAX_VERDICTS = 4096
-"""Policy verdicts kept per interface; past it they are all forgotten and made again."""
-
-
-NOPOLICY_AGE = 5.0
-"""Seconds after which a device that receives is asked anew for its disable_policy: nobody announces a change, and each
-answer costs as much as a good many packets."""
-
-
-class Way(NamedTuple):
-    """How packets have come this far."""
-
-    secpath: SecPath = ()
-    verified: int = 0
-    """How many states at the beginning of `secpath` have answered for themselves to a policy before (IN-12)."""
-    mark: int = 0
-    """The mark that chooses states: a raw socket tells none, what set-mark made of it counts for what is nested."""
-
-
-class Verdict:
-    """An accepted flow: how it came, the policy that let it in (None: nothing was demanded), and whether it may be
-    nested: ESP for this very host."""
-
-    __slots__ = ("nested", "only", "policy", "way")
-
-    def __init__(self, way: Way, policy: Policy | None, nested: bool) -> None:
-        self.way = way
-        self.policy = policy
-        self.nested = nested
-        self.only = way.secpath[0] if way == Way(way.secpath[:1]) else None
-        """The state it came through, if that is all of the way."""
-
-
-OFF_THE_WIRE = Way()
 
 
 def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Packet]]]:
@@ -116,7 +77,7 @@ def _receive_lone(engine: Engine, datagram: Datagram, delivered: Delivered, now:
         _after_run(engine, state, [], [(0, drop)], [datagram], OFF_THE_WIRE, delivered, now)
         return True
     interface = engine.interfaces.for_state(state.if_id)
-    verdict = _known(engine, interface, state, packet, now) if interface is not None else None
+    verdict = known_verdict(engine, interface, state, packet, now) if interface is not None else None
     if interface is None or verdict is None:
         _after_run(engine, state, [packet], [], [datagram], OFF_THE_WIRE, delivered, now)
         return True
@@ -128,19 +89,6 @@ def _receive_lone(engine: Engine, datagram: Datagram, delivered: Delivered, now:
         verdict.policy.use_time = int(now)
     delivered.append((interface, [packet]))
     return True
-
-
-def _known(engine: Engine, interface: Interface, state: State, packet: Buffer, now: float) -> Verdict | None:
-    """The verdict on the flow of a packet that came through this state and no other, if it is all there is to ask."""
-    if interface.away or abs(now - interface.nopolicy_asked) >= NOPOLICY_AGE or type(packet) is OtherFamily:
-        return None
-    if interface.verdicts_generation != engine.generation:
-        return None
-    try:
-        verdict = interface.verdicts.get(trimmed_key(packet))
-    except ValueError:
-        return None
-    return verdict if verdict is not None and verdict.only is state and not verdict.nested else None
 
 
 def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: Delivered, now: float) -> None:
@@ -263,12 +211,7 @@ def _renew_checksums(packets: list[Buffer]) -> None:
 def _receive(
     engine: Engine, interface: Interface, way: Way, packets: list[Buffer], delivered: Delivered, now: float
 ) -> None:
-    if not interface.away and abs(now - interface.nopolicy_asked) >= NOPOLICY_AGE:
-        _ask_nopolicy(engine, interface, now)
-    generation = engine.generation
-    if interface.verdicts_generation != generation or len(interface.verdicts) > MAX_VERDICTS:
-        interface.verdicts.clear()
-        interface.verdicts_generation = generation
+    refresh(engine, interface, now)
     # 4 count
     if not interface.away:
         _count(interface, way.secpath[-1], packets)
@@ -278,15 +221,15 @@ def _receive(
     nested: list[Datagram] = []
     at = 0
     for merged, count in coalesce(packets, interface.takes):
-        verdict = _check(engine, interface, way, packets[at], now)
+        verdict = verdict_on(engine, interface, way, packets[at], now)
         if verdict is None:
             refused.add(at)
             for index in range(at + 1, at + count):  # every refusal counts
-                if _check(engine, interface, way, packets[index], now) is None:
+                if verdict_on(engine, interface, way, packets[index], now) is None:
                     refused.add(index)
                 else:
                     accepted.append(packets[index])
-        elif verdict.nested and (datagram := _nested(engine, packets[at], _mark(way.secpath))) is not None:
+        elif verdict.nested and (datagram := _nested(engine, packets[at], mark_of(way.secpath))) is not None:
             nested.append(datagram)
         else:
             accepted.append(merged)
@@ -302,16 +245,8 @@ def _receive(
         else:
             delivered.append((interface, accepted))
     if nested:
-        again = Way(way.secpath, len(way.secpath), _mark(way.secpath))
+        again = Way(way.secpath, len(way.secpath), mark_of(way.secpath))
         _walk(engine, nested, again, delivered, now)
-
-
-def _ask_nopolicy(engine: Engine, interface: Interface, now: float) -> None:
-    interface.nopolicy_asked = now
-    nopolicy = engine.sysctls.disable_policy(interface)
-    if nopolicy != interface.nopolicy:
-        interface.nopolicy = nopolicy
-        interface.verdicts.clear()
 
 
 def _count_error(interface: Interface | None, packets: int = 1) -> None:
@@ -325,61 +260,6 @@ def _count(interface: Interface, state: State, packets: list[Buffer]) -> None:
     interface.rx_bytes += sum(map(len, packets))
     if state.mode == Mode.TRANSPORT:  # only what follows the IP header counts
         interface.rx_bytes -= sum(_ip_header_len(packet) for packet in packets)
-
-
-def _check(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: float) -> Verdict | None:
-    """None where the packet is refused."""
-    if type(packet) is OtherFamily:
-        return None
-    try:
-        packet = trim(packet)  # TFC padding is no part of the packet
-        key = flow_key(packet)
-    except ValueError:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
-        return None
-    verdict = interface.verdicts.get(key)
-    if verdict is not None and verdict.way == way:
-        if verdict.policy is not None:
-            verdict.policy.use_time = int(now)
-        return verdict
-    flow = flow_of_key(key)
-    # The route of a packet for this host leads to lo (2.1).
-    local = interface.away or engine.router.is_local(interface.ifindex, flow.daddr)
-    direction, ifindex = (Dir.IN, LOOPBACK_IFINDEX) if local else (Dir.FWD, 0)
-    nested = flow.proto == IPPROTO_ESP and local and not interface.away
-    # RX-12. What IPv6 switches off are the checks of its own addresses, so that what it forwards is asked still.
-    if flow.family in interface.nopolicy and not interface.away and (local or flow.family == AF_INET):
-        verdict = interface.verdicts[key] = Verdict(way, None, nested)
-        return verdict
-    secpath, last = way.secpath, way.secpath[-1]
-    if_id = last.if_id if interface.external else interface.if_id
-    quoted = quoted_flow(packet) if is_icmp(flow) else None
-    questions = [flow]
-    if quoted is not None and local and last.flags & STATE_ICMP:
-        questions.append(quoted)  # what is refused for itself, and counted, may be let in for what it quotes (3.5)
-    for question in questions:
-        try:
-            policy = check_input(
-                engine.spd, direction, if_id, question, secpath, _mark(secpath), now,
-                ifindex=ifindex, quoted=None if local else quoted, verified=way.verified,
-            )  # fmt: skip
-        except Drop as drop:
-            if drop.stat is not None:
-                engine.stats[drop.stat] += 1
-            continue
-        verdict = Verdict(way, policy, nested)
-        if quoted is None:  # another error between the same hosts may quote something else
-            interface.verdicts[key] = verdict
-        return verdict
-    return None
-
-
-def _mark(secpath: SecPath) -> int:
-    """What the states have made of the packet's mark, each right after it was found (3.8)."""
-    mark = 0
-    for state in secpath:
-        set_mark = state.info.set_mark or NO_MARK
-        mark = set_mark.value & set_mark.mask | mark & ~set_mark.mask
-    return mark
 
 
 def _nested(engine: Engine, packet: Buffer, mark: int) -> Datagram | None:
@@ -403,7 +283,7 @@ def _refuse_stray(engine: Engine, way: Way, packets: list[Buffer], now: float) -
         try:
             flow = flow_of(trim(packet))
             check_input(
-                engine.spd, Dir.IN, 0, flow, way.secpath, _mark(way.secpath), now,
+                engine.spd, Dir.IN, 0, flow, way.secpath, mark_of(way.secpath), now,
                 ifindex=LOOPBACK_IFINDEX, verified=way.verified,
             )  # fmt: skip
         except Drop as drop:

@@ -16,7 +16,7 @@ from xfrmi.wire.link_types import XFRM_LINK_MTU, LinkStats
 
 if TYPE_CHECKING:
     from xfrmi.core.decision import Decision
-    from xfrmi.core.input import Verdict
+    from xfrmi.core.verdict import Verdict
 
 
 class Interface:
