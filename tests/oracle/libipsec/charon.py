@@ -20,6 +20,7 @@ from xfrmi.lab.topology import Node
 
 CHARON = Path("/usr/sbin/charon-systemd")
 SWANCTL = Path("/usr/sbin/swanctl")
+PACKAGES = "charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins"
 PLUGINS = Path("/usr/lib/ipsec/plugins")
 ALGORITHMS = "openssl gcrypt aes sha1 sha2 md5 hmac kdf xcbc cmac ctr ccm gcm chapoly curve25519 random nonce"
 SETTINGS = """
@@ -48,11 +49,16 @@ swanctl {{
 """
 
 
+def missing_charon() -> Path | None:
+    """What of it is not installed."""
+    needed = (CHARON, SWANCTL, PLUGINS / "libstrongswan-kernel-libipsec.so")
+    return next((path for path in needed if not path.exists()), None)
+
+
 def need_charon() -> None:
     """Skip loudly where it is not installed."""
-    for path in (CHARON, SWANCTL, PLUGINS / "libstrongswan-kernel-libipsec.so"):
-        if not path.exists():
-            pytest.skip(f"NO {path} (Debian: charon-systemd libcharon-extra-plugins): LIBIPSEC NOT TESTED")
+    if path := missing_charon():
+        pytest.skip(f"NO {path} (Debian: {PACKAGES}): LIBIPSEC NOT TESTED")
 
 
 @dataclass

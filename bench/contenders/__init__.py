@@ -1,0 +1,37 @@
+"""Who is measured: xfrmi, what it is compared with, and the bare cable.
+
+A contender is a function that makes its tunnels between two nodes and yields a Way for each, or raises Lacks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+
+from bench.cable import OUTER, Lacks, Way
+from bench.contenders.strongswan import strongswan
+from bench.contenders.wireguard import wireguard
+from bench.contenders.xfrmi import xfrmi
+from xfrmi.lab.topology import Node
+
+Contender = Callable[[Node, Node], Iterator[Way]]
+
+
+def plain(moon: Node, sun: Node) -> Iterator[Way]:
+    """No tunnel at all: what the traffic programs and the cable are good for."""
+    for family in (4, 6):
+        yield Way("plain veth", family, OUTER[family])
+
+
+CONTENDERS: dict[str, Contender] = {each.__name__: each for each in (plain, xfrmi, strongswan, wireguard)}
+
+
+def ways(moon: Node, sun: Node, names: Collection[str]) -> list[Way]:
+    """Of those contenders that can run here; one line on standard error for each that cannot."""
+    found: list[Way] = []
+    for name in names:
+        try:
+            found += CONTENDERS[name](moon, sun)
+        except Lacks as lack:
+            print(f"NOT COMPARED WITH {name.upper()}: {lack}", file=sys.stderr)
+    return found
