@@ -1,4 +1,4 @@
-"""Two nodes with one cable between them, a way through it for each contender, and what its programs cost."""
+"""Two nodes with one cable between them, a way through it for each contender, and the CPU time its programs take."""
 
 from __future__ import annotations
 
@@ -47,9 +47,3 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process, all its threads."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-
-def resident(pid: int) -> float:
-    """VmRSS in megabytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
