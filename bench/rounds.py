@@ -91,7 +91,7 @@ def table(title: str, results: dict[Way, list[T]], figures: Sequence[Figure[T]],
 
 def ratios(results: dict[Way, list[T]], figures: Sequence[Figure[T]]) -> None:
     """How many times better than each peer xfrmi is, of medians, with the same family inside."""
-    print(f"\n{'xfrmi, times as good as':{NAME_WIDTH + 16}}" + "".join(f"{figure.title:>10}" for figure in figures))
+    lines = []
     for ours, mine in results.items():
         for peer, theirs in results.items():
             if not ours.name.startswith(OURS) or peer.name.startswith((OURS, CABLE)) or ours.family != peer.family:
@@ -101,4 +101,7 @@ def ratios(results: dict[Way, list[T]], figures: Sequence[Figure[T]]) -> None:
                 a, b = figure.median(mine), figure.median(theirs)
                 better, worse = (a, b) if figure.larger else (b, a)
                 line += f"{better / worse:10.2f}" if worse else f"{'-':>10}"
-            print(line)
+            lines.append(line)
+    if lines:
+        print(f"\n{'xfrmi, times as good as':{NAME_WIDTH + 16}}" + "".join(f"{figure.title:>10}" for figure in figures))
+        print("\n".join(lines))
