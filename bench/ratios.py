@@ -24,6 +24,7 @@ from xfrmi.core import esp
 from xfrmi.core.burst import open_burst, seal_burst
 from xfrmi.core.gso import segment
 from xfrmi.core.lone import opener, sealer
+from xfrmi.core.seal_train import seal_train
 from xfrmi.core.state import State
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.vnet import GSO_TCPV4
@@ -78,7 +79,8 @@ def sealing(size: int) -> dict[str, Row]:
         "esp.seal": Row(lambda: [esp.seal(state, packet, NOW) for packet in packets]),
         "lone.sealer": Row(lambda: [sealer(state)(state, packet, NOW) for packet in packets]),
         "burst.seal_burst": Row(lambda: seal_burst(state, packets, NOW)),
-        "burst.seal_burst, super-packet": Row(lambda: seal_burst(state, packet, NOW)),
+        "seal_train, a super-packet": Row(lambda: seal_train(state, [packet], NOW)),
+        "seal_train, four super-packets": Row(lambda: seal_train(state, [packet] * 4, NOW), 4 * COUNT),
         "the engine's output": Row(lambda: output(pair.xfrm_left, packets, NOW)),
         "the engine's output, super-packet": Row(lambda: output(pair.xfrm_left, [packet], NOW)),
         "the engine's output, a lone packet": Row(lambda: output(pair.xfrm_left, packets[:1], NOW), 1),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.core.test_burst import GOOD, NOW, ipv4, make, seal_all, super_packet
+from tests.core.test_burst import GOOD, NOW, ipv4, make, seal_all, seal_super, super_packet
 from xfrmi.core import rows
 from xfrmi.core.burst import open_burst, seal_burst
 from xfrmi.wire.ip import split_outer
@@ -19,8 +19,8 @@ PIECES: dict[str, Callable[[Any], Any]] = {
     "a slice": lambda packet: packet[20:],
     "a slice of a slice": lambda packet: packet[20:][5:][:30],
     "another view": memoryview,
-    "read-only": lambda packet: packet.toreadonly(),
-    "cast": lambda packet: packet.cast("b"),
+    "read-only": lambda packet: memoryview(packet).toreadonly(),
+    "cast": lambda packet: memoryview(packet).cast("b"),
     "an array": lambda packet: np.frombuffer(packet, np.uint8),
     "part of an array": lambda packet: np.frombuffer(packet, np.uint8)[3:9],
     "split": lambda packet: split_outer(packet)[1] if packet[9] == 50 else packet[1:],
@@ -47,7 +47,7 @@ def test_sealed_packets_stay_what_they_are(piece: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize("piece", PIECES.values(), ids=PIECES)
 def test_segments_stay_what_they_are(piece: Callable[[Any], Any]) -> None:
     state = make()
-    fill(lambda turn: seal_burst(state, super_packet(60 * 40, 60), NOW)[0], piece)
+    fill(lambda turn: seal_super(state, super_packet(60 * 40, 60))[0], piece)
 
 
 @pytest.mark.parametrize("piece", PIECES.values(), ids=PIECES)

@@ -30,7 +30,8 @@ from tests.netns import Namespace, in_netns, ip
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
 from xfrmi.core.router import StaticRouter
-from xfrmi.dev.raw import BURST, RawEsp
+from xfrmi.dev.device import taken_apart
+from xfrmi.dev.raw import BURST, RECEIVE, RawEsp
 from xfrmi.wire.fragment import fragment_ipv4, fragment_ipv6
 from xfrmi.wire.ip import ipv4_header_checksum, split_outer
 
@@ -235,10 +236,10 @@ def test_fragments_arrive_as_one(version: int) -> None:
 def test_a_burst_is_bounded_and_the_rest_waits(version: int) -> None:
     wire = Wire()
     device = open_raw(version)
-    for number in range(BURST + 3):
+    for number in range(RECEIVE + 3):
         wire.inject(from_peer(version, ESP + bytes([number])))
-    bursts = [[bytes(esp)[-1] for _, esp in device.recv_burst()] for _ in range(3)]
-    assert bursts == [list(range(BURST)), list(range(BURST, BURST + 3)), []]
+    bursts = [[bytes(esp)[-1] for _, esp in taken_apart(device.recv_burst())] for _ in range(3)]
+    assert bursts == [list(range(RECEIVE)), list(range(RECEIVE, RECEIVE + 3)), []]
 
 
 @both

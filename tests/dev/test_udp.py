@@ -31,6 +31,7 @@ from tests.netns import in_netns, ip
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
 from xfrmi.core.router import StaticRouter
+from xfrmi.dev.device import taken_apart
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.udp import MAX_SEGMENTS, RECEIVE_ROWS, UdpEncap
 from xfrmi.errors import XfrmError
@@ -67,7 +68,7 @@ def burst(version: int, *packets: bytes, **fields: object) -> Outgoing:
 
 def received(device: UdpEncap) -> list[tuple[bytes, bytes]]:
     assert select.select([device], [], [], 2)[0] == [device]
-    return [(bytes(header), bytes(esp)) for header, esp in device.recv_burst()]
+    return [(bytes(header), bytes(esp)) for header, esp in taken_apart(device.recv_burst())]
 
 
 EXACT = {

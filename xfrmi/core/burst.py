@@ -39,7 +39,6 @@ from cryptography.exceptions import InvalidTag
 
 from xfrmi.core import esp
 from xfrmi.core.algo_aead import CombinedMode
-from xfrmi.core.gso import segment, segment_rows
 from xfrmi.core.lone import opener, sealer
 from xfrmi.core.mode import framing
 from xfrmi.core.mode_tunnel import WRAP_READS, Tunnel
@@ -49,7 +48,6 @@ from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import TRAILER_LEN, pad_length, trailer
 from xfrmi.wire.ip import Buffer
-from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import AF_INET6, IPPROTO_NONE, Mode, SaDir, XfrmStat
 
 if TYPE_CHECKING:
@@ -73,18 +71,10 @@ _rest_of = itemgetter(slice(HEAD_LEN, None))
 # Sealing ----------------------------------------------------------------------------------------------------------
 
 
-def seal_burst(state: State, packets: Sequence[Buffer] | SuperPacket, now: float) -> tuple[list[Buffer], Drops]:
-    """Seal `packets`, in order. Returns the outer packets of those that could be, and the drops of the others.
-
-    A SuperPacket stands for its segments: the same as sealing gso.segment(packets), with one copy less.
-    """
+def seal_burst(state: State, packets: Sequence[Buffer], now: float) -> tuple[list[Buffer], Drops]:
+    """Seal `packets`, in order. Returns the outer packets of those that could be, and the drops of the others."""
     sealed: list[Buffer] = []
     drops: Drops = []
-    if isinstance(packets, SuperPacket):
-        if state.mode == Mode.TUNNEL and packets.segments >= FEW and _is_plain(state):
-            _seal_super(state, packets, now, sealed, drops)
-            return sealed, drops
-        packets = segment(packets)
     if len(packets) < FEW:
         _seal_each(state, packets, now, sealed, drops, 0)
         return sealed, drops
@@ -139,25 +129,6 @@ def _look_alike(joined: bytes, count: int) -> bool:
     return all(joined[at::step].count(joined[at]) == count for at in WRAP_READS)
 
 
-def _seal_super(state: State, packet: SuperPacket, now: float, sealed: list[Buffer], drops: Drops) -> None:
-    """Seal the segments of `packet` in a tunnel. All get the same outer header: what a tunnel copies from an inner one,
-    DSCP, ECN, DF and flow label, is what segments have in common."""
-    count, length = packet.segments, packet.segment_len
-    header, _, next_header = framing(state).wrap(packet.data)
-    # 6 pad
-    rows = _rows_for(state, count, len(header), length, next_header)
-    if rows is None:
-        _seal_each(state, segment(packet), now, sealed, drops, 0)
-        return
-    last_len = segment_rows(packet, rows.array, len(header) + HEAD_LEN)
-    full = count if last_len == length else count - 1
-    done = _seal_rows(state, rows, [header], full, length, now, sealed)
-    left = [text[:length] for text in rows.texts[done:count]]
-    if full < count:
-        left[-1] = left[-1][:last_len]
-    _seal_each(state, left, now, sealed, drops, done)
-
-
 def _rows_for(state: State, count: int, header_len: int, length: int, next_header: int) -> SealRows | None:
     """Rows for so many payloads of `length` bytes, with their trailers in place; None where they get too long."""
     transform = state.transform
@@ -189,7 +160,7 @@ def _seal_rows(
     transform = state.transform
     assert isinstance(transform, CombinedMode)
     # 3 lifetime
-    if not _limits_are_far(state, count, payload_len):
+    if not state.limits_are_far(count, payload_len):
         return 0
     # 4 number
     first, count = state.sequence.reserve(count)
@@ -293,7 +264,7 @@ def _open_run(
     if hi is None or not all(map(lt, seqs, islice(seqs, 1, None))):
         return False
     # 3 lifetime
-    if not _limits_are_far(state, count, text_len):
+    if not state.limits_are_far(count, text_len):
         return False
     state.check_limits(now, XfrmStat.IN_STATE_EXPIRED)
     # 4 decrypt
@@ -374,13 +345,3 @@ def _sequence_numbers(count: int) -> Callable[[bytes], tuple[int, ...]]:
 def _is_plain(state: State) -> bool:
     transform = state.transform
     return isinstance(transform, CombinedMode) and transform.in_rows and state.km == KM_VALID and not state.tfcpad
-
-
-def _limits_are_far(state: State, packets: int, payload_len: int) -> bool:
-    """Can so many packets with at most so many bytes each be counted without reaching a limit?"""
-    if not state.limited:
-        return True
-    limits = state.info.limits
-    count, size = state.packets + packets, state.bytes + packets * payload_len
-    soft = state.dying or (count < limits.soft_packets and size < limits.soft_bytes)
-    return soft and count < limits.hard_packets and size < limits.hard_bytes

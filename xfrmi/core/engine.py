@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from xfrmi.core.input import Datagram
     from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
+    from xfrmi.core.train import Arrived
     from xfrmi.wire.ip import Buffer
     from xfrmi.wire.vnet import Packet
     from xfrmi.wire.xfrm_migrate_msg import Migration
@@ -182,9 +183,9 @@ class Engine:
         """Packets out of the TUN -> (outer packets by path, ICMP errors for the TUN). See output.py."""
         return outbound.output(self, interface, packets, now)
 
-    def input(self, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Packet]]]:
-        """(outer header, ESP) pairs off the wire -> inner packets by interface. See input.py."""
-        return inbound.input(self, datagrams, now)
+    def input(self, burst: Sequence[Datagram | Arrived], now: float) -> list[tuple[Interface, list[Packet]]]:
+        """(outer header, ESP) pairs off the wire, or trains of them -> inner packets by interface. See input.py."""
+        return inbound.input(self, burst, now)
 
     def icmp_error(self, family: int, message: Buffer, now: float) -> None:
         """An ICMP or (`family` AF_INET6) ICMPv6 message of the underlay, from its ICMP header on. One that quotes a

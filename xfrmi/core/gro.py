@@ -81,7 +81,7 @@ def coalesce(packets: Sequence[Buffer], takes: frozenset[int]) -> list[tuple[Pac
     while at <= last:
         packet = packets[at]
         if at < last and len(packets[at + 1]) <= len(packet):
-            first = _first(packet, takes)
+            first = first_of(packet, takes)
             if first is not None:
                 merged.append(_merge(first, packets, at))
                 at += merged[-1][1]
@@ -91,7 +91,7 @@ def coalesce(packets: Sequence[Buffer], takes: frozenset[int]) -> list[tuple[Pac
     return merged
 
 
-def _first(packet: Buffer, takes: frozenset[int]) -> SuperPacket | None:
+def first_of(packet: Buffer, takes: frozenset[int]) -> SuperPacket | None:
     """The super-packet that `packet` may be the beginning of, so far of one segment."""
     if len(packet) < IPV4_HEADER_LEN + UDP_HEADER_LEN:
         return None
@@ -186,8 +186,17 @@ def _may_be_last(first: SuperPacket, packet: Buffer) -> bool:
 def _join(first: SuperPacket, packets: Sequence[Buffer]) -> SuperPacket:
     """The super-packet of `packets`, with the FIN and PSH of the last."""
     header_len, upper = first.hdr_len, first.csum_start
-    header = bytearray(first.data[:header_len])
     length = (len(packets) - 1) * first.gso_size + len(packets[-1])
+    flags = 0 if first.gso_type == GSO_UDP_L4 else packets[-1][upper + TCP_FLAGS]
+    header = joined_header(first, length, flags & (TCP_FIN | TCP_PSH))
+    data = b"".join([header, *[packet[header_len:] for packet in packets]])
+    return SuperPacket(memoryview(data), first.gso_type, header_len, first.gso_size, upper, first.csum_offset)
+
+
+def joined_header(first: SuperPacket, length: int, ends: int) -> bytearray:
+    """The header of a super-packet of `length` bytes that begins with `first`; its last segment has these flags."""
+    upper = first.csum_start
+    header = bytearray(first.data[: first.hdr_len])
     if upper == IPV4_HEADER_LEN:
         header[IPV4_TOTAL_LENGTH] = length.to_bytes(2, "big")
         header[IPV4_CHECKSUM] = ipv4_header_checksum(header[:upper]).to_bytes(2, "big")
@@ -200,9 +209,8 @@ def _join(first: SuperPacket, packets: Sequence[Buffer]) -> SuperPacket:
         header[upper + 4 : upper + 6] = (length - upper).to_bytes(2, "big")
     else:
         protocol = IPPROTO_TCP
-        header[upper + TCP_FLAGS] |= packets[-1][upper + TCP_FLAGS] & (TCP_FIN | TCP_PSH)
+        header[upper + TCP_FLAGS] |= ends
     check = upper + first.csum_offset
     partial = pseudo_header_sum(addresses, protocol, length - upper) % 0xFFFF or 0xFFFF  # 0 would mean: none
     header[check : check + 2] = partial.to_bytes(2, "big")
-    data = b"".join([header, *[packet[header_len:] for packet in packets]])
-    return SuperPacket(memoryview(data), first.gso_type, header_len, first.gso_size, upper, first.csum_offset)
+    return header

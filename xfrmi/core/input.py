@@ -26,10 +26,13 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import open_burst
 from xfrmi.core.gro import coalesce
+from xfrmi.core.gro_train import merge_train
 from xfrmi.core.lone import opener
+from xfrmi.core.open_train import open_train
 from xfrmi.core.policy_check import check_input
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.core.state import KM_DEAD
+from xfrmi.core.train import Arrived
 from xfrmi.core.verdict import OFF_THE_WIRE, Way, known_verdict, mark_of, refresh, verdict_on
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
@@ -54,12 +57,53 @@ _TUNNEL = int(Mode.TUNNEL)
 _header_of = itemgetter(0)
 
 
-def input(engine: Engine, datagrams: Sequence[Datagram], now: float) -> list[tuple[Interface, list[Packet]]]:
-    """Receive `datagrams`. Returns the packets each interface delivers, in order."""
+def input(engine: Engine, burst: Sequence[Datagram | Arrived], now: float) -> list[tuple[Interface, list[Packet]]]:
+    """Receive `burst`. Returns the packets each interface delivers, in order."""
     delivered: Delivered = []
-    if len(datagrams) != 1 or not _receive_lone(engine, datagrams[0], delivered, now):
-        _walk(engine, datagrams, OFF_THE_WIRE, delivered, now)
+    waiting: list[Datagram] = []
+    for item in burst:
+        if not isinstance(item, Arrived):
+            waiting.append(item)
+            continue
+        _receive_few(engine, waiting, delivered, now)
+        waiting = [] if _receive_train(engine, item, delivered, now) else item.datagrams()
+    _receive_few(engine, waiting, delivered, now)
     return delivered
+
+
+def _receive_few(engine: Engine, datagrams: list[Datagram], delivered: Delivered, now: float) -> None:
+    if len(datagrams) == 1 and _receive_lone(engine, datagrams[0], delivered, now):
+        return
+    if datagrams:
+        _walk(engine, datagrams, OFF_THE_WIRE, delivered, now)
+
+
+def _receive_train(engine: Engine, train: Arrived, delivered: Delivered, now: float) -> bool:
+    """What _walk does, for a train that comes through a tunnel; the quickest if it is of one flow that has been let in
+    before. False if there is more to it, and then nothing has happened."""
+    start, count = train.start, train.count
+    spi = int.from_bytes(train.block.rows[start][:SPI_LEN], "big")
+    state = engine.sad.lookup_input(_daddr(train.header), spi, IPPROTO_ESP, 0)
+    opened = open_train(state, train, now) if state is not None else None
+    if state is None or opened is None:
+        return False
+    packets, drops, views = opened
+    interface = engine.interfaces.for_state(state.if_id)
+    verdict = known_verdict(engine, interface, state, packets[0], now) if views is not None and interface else None
+    merged = None
+    if verdict is not None and views is not None and interface is not None:
+        merged = merge_train(views, slice(start, start + count), interface.takes)
+    if interface is None or verdict is None or merged is None:
+        _after_run(engine, state, packets, drops, [], OFF_THE_WIRE, delivered, now)
+        return True
+    if engine.sad.aevents.listeners:
+        engine.sad.aevents.moved((state,), now)
+    interface.rx_packets += count
+    interface.rx_bytes += count * len(packets[0])
+    if verdict.policy is not None:
+        verdict.policy.use_time = int(now)
+    delivered.append((interface, merged))
+    return True
 
 
 def _receive_lone(engine: Engine, datagram: Datagram, delivered: Delivered, now: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from xfrmi.wire.vnet import SuperPacket
@@ -10,6 +10,7 @@ from xfrmi.wire.vnet import SuperPacket
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
     from xfrmi.core.path import Path
+    from xfrmi.core.train import Train
     from xfrmi.wire.ip import Buffer
     from xfrmi.wire.vnet import Packet
 
@@ -25,12 +26,13 @@ class Outgoing:
     def __init__(
         self,
         path: Path,
-        packets: list[Buffer],
+        packets: list[Buffer] | Train,
         interface: Interface | None = None,
         inner: list[Packet | None] | None = None,
     ) -> None:
         self.path = path
-        self.packets = packets
+        self.packets: Sequence[Buffer] = packets
+        """Complete outer packets: a list, or a Train that has not been taken apart."""
         self.interface = interface
         self.inner: list[Packet | None] = [] if inner is None else inner
         """For each of `packets` what the device has counted as sent for it: the inner packet, the super-packet of all

@@ -20,12 +20,15 @@ from collections.abc import Callable
 from gc import get_referents
 from itertools import islice
 from sys import getrefcount
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xfrmi.wire.esp import ESP_HEADER_LEN
+
+if TYPE_CHECKING:
+    from xfrmi.core.train import Ramp
 
 IV_LEN: Final = 8
 HEAD_LEN: Final = ESP_HEADER_LEN + IV_LEN
@@ -101,6 +104,48 @@ class SealRows(Rows):
             self.aads = slices(array, header_len, ESP_HEADER_LEN)
 
 
+class TrainRows(Rows):
+    """ESP packets behind each other, without outer headers; given away: `flat`, as a whole."""
+
+    __slots__ = (
+        "_array", "_layout", "checks", "flat", "ivs", "native_checks", "native_words", "payloads", "sealed", "sums",
+        "tails", "texts", "width", "words",
+    )  # fmt: skip
+
+    def __init__(self, capacity: int, text_len: int, icv_len: int, salt_len: int, esn: int) -> None:
+        super().__init__(capacity, salt_len, esn, (TrainRows, capacity, text_len, icv_len, salt_len, esn))
+        self.width = HEAD_LEN + text_len + icv_len
+        self._array = array = np.empty((capacity, self.width), np.uint8)
+        self.texts = slices(array, HEAD_LEN, text_len)
+        self.sealed = slices(array, HEAD_LEN, text_len + icv_len)
+        if not esn:
+            self.aads = slices(array, 0, ESP_HEADER_LEN)
+        self._layout: tuple[Ramp, int, int, int] | None = None
+        self.kept = []
+        self.flat = array.reshape(-1).data
+        self._buffer = _buffer_of(self.flat)
+        self._views = getrefcount(self._buffer)
+
+    def lay_out(self, ramp: Ramp, tail_len: int, count: int, full: int) -> None:
+        """For `count` segments of one kind of super-packet with trailers of so many bytes, of which the first `full`
+        have a full payload. Most trains are as the one before, and to slice an array costs as much as to add two."""
+        layout = ramp, tail_len, count, full
+        if self._layout == layout:
+            return
+        self._layout = layout
+        array, start, size = self._array, HEAD_LEN + ramp.header_len, ramp.size
+        self.native_words = np.empty((count, start // 4), np.uint32)
+        """Room for the words in the machine's own byte order."""
+        self.words = fields(array, 0, start, ">u4")[:count]
+        self.ivs = field(array, ESP_HEADER_LEN, ">u8")[:count]
+        self.native_checks = np.empty(full, np.int64)
+        self.checks = field(array, HEAD_LEN + ramp.check_at, "<u2")[:full]
+        self.payloads = array[:, start : start + size]
+        self.sums = fields(array, start, size, "<u2")[:full]
+        """The payloads as what a checksum sums up; the order of the bytes only swaps those of the sum."""
+        self.tails = array[:full, start + size : start + size + tail_len]
+
+
 class OpenRows(Rows):
     __slots__ = ("_flat", "_payload_len", "array", "heads", "ivs", "texts")
 
@@ -129,6 +174,17 @@ class OpenRows(Rows):
             self.keep(self.array, length)
         self.given = count
         return self.kept[:count]
+
+
+def field(array: NDArray[np.uint8], at: int, dtype: str) -> NDArray[Any]:
+    """The value of this type at offset `at` of each row, as a view."""
+    return fields(array, at, np.dtype(dtype).itemsize, dtype)[:, 0]
+
+
+def fields(array: NDArray[np.uint8], at: int, width: int, dtype: str) -> NDArray[Any]:
+    """`width` bytes from offset `at` of each row as values of this type, as a view."""
+    made: NDArray[Any] = array[:, at : at + width].view(dtype)
+    return made
 
 
 def slices(rows: NDArray[np.uint8], at: int, length: int) -> list[memoryview]:

@@ -228,6 +228,15 @@ class State:
         limits = self.info.limits
         return min(limits.hard_bytes, limits.hard_packets, limits.soft_bytes, limits.soft_packets) < XFRM_INF
 
+    def limits_are_far(self, packets: int, payload_len: int) -> bool:
+        """Can so many packets of at most so many bytes each be counted without reaching a limit?"""
+        if not self.limited:
+            return True
+        limits = self.info.limits
+        count, size = self.packets + packets, self.bytes + packets * payload_len
+        soft = self.dying or (count < limits.soft_packets and size < limits.soft_bytes)
+        return soft and count < limits.hard_packets and size < limits.hard_bytes
+
     def check_limits(self, now: float, expired: XfrmStat) -> None:
         """Before a packet is counted (LT-01): at a hard limit the state expires and Drop(expired) is raised; at a soft
         one it is dying from now on (LT-03). A limit of 0 is reached at once (LT-02)."""

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
+from xfrmi.core.train import Arrived
 from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.errors import XfrmError
 from xfrmi.wire.xfrm_const import UDP_ENCAP_ESPINUDP, SaDir
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from xfrmi.core.router import Router
     from xfrmi.daemon.devices import Devices
     from xfrmi.daemon.loop import Loop
-    from xfrmi.dev.device import Datagram, Device
+    from xfrmi.dev.device import Arrival, Device
     from xfrmi.dev.icmp_errors import IcmpErrors
     from xfrmi.dev.underlay import Underlay
     from xfrmi.wire.xfrm_types import StateInfo
 
+TRAINS = 4
+"""Long runs in a row that are received in one turn: what is answered to them then comes together as well."""
 LOOP_WARNING_INTERVAL = 5.0
 """Seconds between lines about packets that are routed back into the device they came from (TX-10)."""
 
@@ -70,9 +73,13 @@ class DataPath:
     def tick(self, now: float) -> None:
         self._send(self._engine.tick(now))
 
-    def _socket_readable(self, device: Device[Datagram, Outgoing]) -> None:
-        for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):
-            self.devices[interface].tun.send_burst(packets)
+    def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
+        for _ in range(TRAINS):
+            burst = device.recv_burst()
+            for interface, packets in self._engine.input(burst, self._loop.clock()):
+                self.devices[interface].tun.send_burst(packets)
+            if len(burst) != 1 or not isinstance(burst[0], Arrived):
+                break
 
     def _icmp_readable(self, errors: IcmpErrors) -> None:
         now = self._loop.clock()
@@ -84,7 +91,7 @@ class DataPath:
             for failure in self._underlay.send(outgoing):
                 self._engine.send_failed(failure.outgoing, failure.positions)
 
-    def _watch(self, device: Device[Datagram, Outgoing]) -> None:
+    def _watch(self, device: Device[Arrival, Outgoing]) -> None:
         self._loop.watch(device.fileno(), lambda: self._socket_readable(device))
 
     def _open_ports(self, event: Event) -> None:

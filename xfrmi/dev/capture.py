@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.train import Arrived
 from xfrmi.dev.device import Device, Received, Sent
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.vnet import SuperPacket
@@ -63,8 +64,10 @@ class Capture(Generic[Received, Sent]):
         self._file.flush()
 
 
-def _packets(item: Any) -> list[Buffer]:
+def _packets(item: Any) -> Sequence[Buffer]:
     """The IP packets in one item of any device's burst."""
+    if isinstance(item, Arrived):
+        return [b"".join(datagram) for datagram in item.datagrams()]
     if isinstance(item, Outgoing):
         return item.packets
     if isinstance(item, SuperPacket):

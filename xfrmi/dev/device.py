@@ -6,21 +6,25 @@ recv_burst; whoever keeps one longer makes a copy. Buffers given to send_burst a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.train import Arrived
 from xfrmi.wire.ip import Buffer
 
 Datagram: TypeAlias = tuple[Buffer, Buffer]
 """What the underlay delivers: (outer header, with the UDP header if there is one; ESP from the SPI on)."""
+
+Arrival: TypeAlias = Datagram | Arrived
+"""An item of a burst from the underlay: one datagram, or many of one size at once."""
 
 Received = TypeVar("Received")
 Sent = TypeVar("Sent", contravariant=True)
 
 
 class Device(Protocol[Received, Sent]):
-    """A TUN is a Device[Packet, Packet]; a socket of the underlay is a Device[Datagram, Outgoing]."""
+    """A TUN is a Device[Packet, Packet]; a socket of the underlay is a Device[Arrival, Outgoing]."""
 
     def fileno(self) -> int:
         """Readable when recv_burst would return something."""
@@ -40,3 +44,12 @@ class Failure(NamedTuple):
     outgoing: Outgoing
     positions: range
     errno: int
+
+
+def taken_apart(burst: Sequence[Arrival]) -> Iterator[Datagram]:
+    """All of its datagrams, in order."""
+    for item in burst:
+        if isinstance(item, Arrived):
+            yield from item.datagrams()
+        else:
+            yield item

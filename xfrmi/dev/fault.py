@@ -10,15 +10,15 @@ import random
 from collections.abc import Sequence
 
 from xfrmi.core.outgoing import Outgoing
-from xfrmi.dev.device import Datagram, Device
+from xfrmi.dev.device import Arrival, Datagram, Device, taken_apart
 
 
 class Fault:
-    """A Device[Datagram, Outgoing]. The counters say what was done to how many datagrams."""
+    """A Device[Arrival, Outgoing]. The counters say what was done to how many datagrams."""
 
     def __init__(
         self,
-        device: Device[Datagram, Outgoing],
+        device: Device[Arrival, Outgoing],
         *,
         seed: int,
         loss: float = 0.0,
@@ -35,11 +35,11 @@ class Fault:
     def fileno(self) -> int:
         return self._device.fileno()
 
-    def recv_burst(self) -> list[Datagram]:
+    def recv_burst(self) -> list[Arrival]:
         """Order of fates: lost, damaged (one bit of the ESP packet), held back behind the next one, doubled."""
         loss, duplicate, reorder, corrupt = self._chances
-        burst: list[Datagram] = []
-        for datagram in self._device.recv_burst():
+        burst: list[Arrival] = []
+        for datagram in taken_apart(self._device.recv_burst()):
             if self._happens(loss):
                 self.lost += 1
                 continue

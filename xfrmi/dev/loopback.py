@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic
 
 from xfrmi.core.outgoing import Outgoing
-from xfrmi.dev.device import Datagram, Received, Sent
+from xfrmi.dev.device import Arrival, Received, Sent
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.vnet import Packet, SuperPacket
 
@@ -71,7 +71,7 @@ def tun_pair() -> tuple[Loopback[Packet, Packet], Loopback[Packet, Packet]]:
     return _joined(Loopback(_copied), Loopback(_copied))
 
 
-def wire_pair() -> tuple[Loopback[Datagram, Outgoing], Loopback[Datagram, Outgoing]]:
+def wire_pair() -> tuple[Loopback[Arrival, Outgoing], Loopback[Arrival, Outgoing]]:
     """Two hosts back to back: one's outer packets are the other's (header, ESP) tuples."""
     return _joined(Loopback(_split), Loopback(_split))
 
@@ -94,5 +94,5 @@ def _copied(packet: Packet) -> tuple[Packet]:
     )
 
 
-def _split(outgoing: Outgoing) -> list[Datagram]:
+def _split(outgoing: Outgoing) -> list[Arrival]:
     return [split_outer(bytes(packet)) for packet in outgoing.packets]

@@ -20,12 +20,18 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
 from xfrmi.core.router import Router
-from xfrmi.dev.device import Datagram, Failure
-from xfrmi.dev.mmsg import Destination, ReceiveRows, SendRows, cmsg, cmsg_offsets
+from xfrmi.core.rows import fields
+from xfrmi.core.train import Arrived, Block, Train
+from xfrmi.dev.device import Arrival, Datagram, Failure
+from xfrmi.dev.mmsg import ROW, Destination, ReceiveRows, SendRows, SendTrains, cmsg, cmsg_offsets
 from xfrmi.dev.sockets import (
     IP_MTU_DISCOVER,
     IP_PKTINFO,
@@ -44,25 +50,38 @@ from xfrmi.dev.sockets import (
 )
 from xfrmi.errors import XfrmError
 from xfrmi.wire.fragment import fragment_ipv4, fragment_ipv6
-from xfrmi.wire.ip import Buffer
+from xfrmi.wire.ip import IPV4_HEADER_LEN, Buffer
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, IPPROTO_ESP
 
-BURST = 64
+BURST, RECEIVE = 64, 128
 """Datagrams for one system call."""
+MIN_TRAIN, MIN_LENGTH = 8, 64
+"""Datagrams, and bytes of each, that are worth to be handled together."""
 
 IPPROTO_IP, IPPROTO_IPV6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
 IPV6_HDRINCL, IPV6_FREEBIND = 36, 78
 
 _DF = 0x40
 _MAX_DESTINATIONS = 1024
+_BLOCKS = 16
+_V4_COMPARED = np.array([0xFFFFFFFF, 0x0000FFFF, 0xFFFF0000, 0xFFFFFFFF, 0xFFFFFFFF], np.uint32)
+"""The words of an IPv4 header without identification and checksum."""
 _PAYLOAD = struct.Struct(">HBB")
 _FLOW = struct.Struct(">I")
 _LOW_BYTE = 0 if sys.byteorder == "little" else 3
 _V6_CONTROL = 256
 
 
+class _Rows(NamedTuple):
+    """What is received, as datagrams of one length."""
+
+    outer: NDArray[np.uint32]
+    """Their IPv4 headers, in words."""
+    esp: Block
+
+
 class RawEsp:
-    """A Device[Datagram, Outgoing] for one address family (AF_INET or AF_INET6)."""
+    """A Device[Arrival, Outgoing] for one address family (AF_INET or AF_INET6)."""
 
     def __init__(self, family: int, router: Router) -> None:
         """Open the socket; from then on the kernel no longer answers ESP with ICMP (RAW-01, RAW-02).
@@ -80,6 +99,8 @@ class RawEsp:
         """What did not leave in the last send_burst."""
         self._router = router
         self._send_rows = SendRows(BURST)
+        self._send_trains = SendTrains(BURST)
+        self._blocks: dict[int, _Rows] = {}
         self._staged: list[Outgoing] = []
         self._positions: list[int] = []
         """Of the staged packets: whose packets they are, and which."""
@@ -90,7 +111,7 @@ class RawEsp:
             self._socket.setsockopt(IPPROTO_IP, socket.IP_HDRINCL, 1)
             self._socket.setsockopt(IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             self._socket.setsockopt(IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_INTERFACE)
-            self._receive_rows = ReceiveRows(BURST)
+            self._receive_rows = ReceiveRows(RECEIVE)
         else:
             # FREEBIND: as in IPv4, whether a source is ours is not asked of a header that is complete.
             for option in (IPV6_HDRINCL, IPV6_FREEBIND):
@@ -99,7 +120,7 @@ class RawEsp:
             for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_FLOWINFO):
                 self._socket.setsockopt(IPPROTO_IPV6, option, 1)
             self._socket.setsockopt(IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
-            self._receive_rows = ReceiveRows(BURST, control=_V6_CONTROL)
+            self._receive_rows = ReceiveRows(RECEIVE, control=_V6_CONTROL)
         self._layouts: dict[int, tuple[int, int, int]] = {}
         enlarge_buffers(self._socket)
 
@@ -113,19 +134,68 @@ class RawEsp:
 
     # In
 
-    def recv_burst(self) -> list[Datagram]:
-        """What has arrived, up to BURST datagrams."""
+    def recv_burst(self) -> list[Arrival]:
+        """What has arrived, up to RECEIVE datagrams; those that are alike and follow each other as one train."""
         rows = self._receive_rows
         lengths = rows.receive(self._socket.fileno())
-        burst: list[Datagram] = []
-        if self.family == AF_INET:
-            for row, length in zip(rows.rows, lengths, strict=False):
-                header_len = (row[0] & 0x0F) << 2
-                burst.append((row[:header_len], row[header_len:length]))
-        else:
-            for index, length in enumerate(lengths):
-                burst.append((self._header(index, length), rows.rows[index][:length]))
+        burst: list[Arrival] = []
+        at, count, longest = 0, len(lengths), 0
+        while at < count:
+            length = lengths[at]
+            end = at + 1
+            while end < count and lengths[end] == length:
+                end += 1
+            train = self._train(at, end, length) if end - at >= MIN_TRAIN else None
+            if train is None:
+                burst += [self._datagram(index, length) for index in range(at, end)]
+            else:
+                burst.append(train)
+            if end - at >= MIN_TRAIN:
+                longest = max(longest, length)
+            at = end
+        if longest and (longest > rows.stride or rows.stride == ROW):
+            rows.pack(longest)
+            self._blocks.clear()
         return burst
+
+    def _datagram(self, index: int, length: int) -> Datagram:
+        rows = self._receive_rows
+        row = rows.rows[index][:length] if length <= rows.stride else rows.whole(index, length)
+        if self.family != AF_INET:
+            return self._header(index, length), row
+        header_len = (row[0] & 0x0F) << 2
+        return row[:header_len], row[header_len:]
+
+    def _train(self, at: int, end: int, length: int) -> Arrived | None:
+        """The rows from `at` to `end`, of one length, as a train, if they had the same header. In IPv4 identification
+        and checksum may differ: nobody asks for them."""
+        rows = self._receive_rows
+        if not MIN_LENGTH <= length <= rows.stride:
+            return None
+        if self.family == AF_INET:
+            header = bytes(rows.rows[at][:IPV4_HEADER_LEN])
+            start = IPV4_HEADER_LEN
+            block = self._block(length, start)
+            heads = (block.outer[at:end] & _V4_COMPARED).tobytes()
+            if header[0] != 0x45 or heads != heads[:start] * (end - at):
+                return None
+        else:
+            block, header = self._block(length, 0), self._header(at, length)
+            if not rows.same_origin(at, end):
+                return None
+        return Arrived(header, block.esp, at, end - at)
+
+    def _block(self, length: int, start: int) -> _Rows:
+        """All rows as datagrams of `length` bytes, of which ESP begins at `start`."""
+        made = self._blocks.get(length)
+        if made is None:
+            if len(self._blocks) >= _BLOCKS:
+                self._blocks.clear()
+            rows = self._receive_rows
+            memory = np.frombuffer(rows.memory, np.uint8, rows.count * rows.stride).reshape(rows.count, -1)
+            block = Block(memory[:, start:length], [row[start:length] for row in rows.rows])
+            made = self._blocks[length] = _Rows(fields(memory, 0, start, ">u4"), block)
+        return made
 
     def _header(self, index: int, length: int) -> bytes:
         """The fixed IPv6 header of a received datagram. Extension headers are lost: it says that ESP comes next."""
@@ -164,6 +234,8 @@ class RawEsp:
             total += len(outgoing.packets)
             destination = self._destinations.get(outgoing.path) or self._destination(outgoing.path)
             mtu = self.mtu(outgoing.path)
+            if isinstance(outgoing.packets, Train) and self._send_train(outgoing, outgoing.packets, destination, mtu):
+                continue
             for position, packet in enumerate(outgoing.packets):
                 if len(packet) <= mtu:
                     self._stage(packet, destination, outgoing, position)
@@ -176,6 +248,24 @@ class RawEsp:
         self._flush()
         hear_of_losses(self._socket, self.family, False)
         return total - sum(len(failure.positions) for failure in self.failures)
+
+    def _send_train(self, outgoing: Outgoing, train: Train, destination: Destination, mtu: int) -> bool:
+        """False for one that cannot go out as it is."""
+        header_len, size, count = len(train.header), train.size, len(train)
+        protocol = train.header[9] if self.family == AF_INET else train.header[6]
+        if protocol != IPPROTO_ESP or header_len + size > mtu:
+            return False
+        self._flush()
+        header = bytes(train[0][:header_len])
+        headers = header, header if len(train.esp) == count * size else bytes(train[-1][:header_len])
+        for start in range(0, count, BURST):
+            last = start + BURST >= count
+            data = train.esp[start * size : (start + BURST) * size]
+            for index, number in self._send_trains.send(
+                self._socket.fileno(), headers if last else (header, header), data, size, destination, SEND_PATIENCE
+            ):
+                self._fail(outgoing, start + index, number)
+        return True
 
     def mtu(self, path: Path) -> int:
         """The largest packet that goes out whole. Without a route anything: the kernel will refuse by itself."""

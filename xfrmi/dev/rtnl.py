@@ -37,7 +37,7 @@ _NLM_F_DUMP_INTR = 0x10
 
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_TXQLEN, _IFLA_OPERSTATE = 3, 4, 5, 13, 16
 _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_IFALIAS, _IFLA_STATS64, _IFLA_NET_NS_FD = 18, 19, 20, 23, 28
-_IFLA_TARGET_NETNSID = 46
+_IFLA_GSO_MAX_SIZE, _IFLA_TARGET_NETNSID = 41, 46
 _IFLA_AF_SPEC, _IFLA_INET6_CONF = 26, 2
 _CONF6 = struct.Struct("=4xii")
 _IFLA_INFO_KIND = 1
@@ -139,6 +139,7 @@ class Rtnl:
         name: str | None = None,
         alias: str | None = None,
         txqlen: int | None = None,
+        gso_max_size: int | None = None,
         netns_fd: int | None = None,
         netns_pid: int | None = None,
     ) -> None:
@@ -148,7 +149,10 @@ class Rtnl:
             if wanted is not None:
                 change |= bit
                 flags |= bit if wanted else 0
-        numbers = (mtu, _IFLA_MTU), (txqlen, _IFLA_TXQLEN), (netns_fd, _IFLA_NET_NS_FD), (netns_pid, _IFLA_NET_NS_PID)
+        numbers = (
+            (mtu, _IFLA_MTU), (txqlen, _IFLA_TXQLEN), (gso_max_size, _IFLA_GSO_MAX_SIZE),
+            (netns_fd, _IFLA_NET_NS_FD), (netns_pid, _IFLA_NET_NS_PID),
+        )  # fmt: skip
         texts = (name, _IFLA_IFNAME), (alias, _IFLA_IFALIAS)
         attributes = [attr_u32(kind, number) for number, kind in numbers if number is not None]
         attributes += [attr_string(kind, text) for text, kind in texts if text is not None]

@@ -22,12 +22,14 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Sequence
-from itertools import repeat
+
+import numpy as np
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.path import Path
-from xfrmi.dev.device import Datagram, Failure
-from xfrmi.dev.mmsg import ReceiveRows, writable
+from xfrmi.core.train import Arrived, Block, Train
+from xfrmi.dev.device import Arrival, Failure
+from xfrmi.dev.mmsg import ROW, ReceiveRows, writable
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.sockets import (
     ATTEMPTS,
@@ -63,6 +65,11 @@ from xfrmi.wire.xfrm_const import AF_INET, IPPROTO_UDP
 
 RECEIVE_ROWS = 16
 """Each may hold 64 KiB of merged datagrams."""
+LONG_RUN, LONG_RUNS = 1 << 14, 4
+"""Bytes: after a run of so many only a few are received at once, so that they go all their way while they are in the
+caches. They are received behind each other, and are then one train."""
+MAX_MERGED = 64
+"""Datagrams in one run, UDP_GRO_CNT_MAX."""
 MAX_SEGMENTS = 64
 """UDP_MAX_SEGMENTS of kernels before 6.9."""
 MAX_RUN = 65535 - 48
@@ -76,7 +83,12 @@ _OF_THE_RUN = errno.EIO, errno.EPERM, errno.EINVAL, errno.EMSGSIZE
 EPERM: netfilter saw one large packet. EINVAL, EMSGSIZE: larger than the device's MTU, of which we have not heard yet.
 """
 
+MIN_TRAIN = 64
+"""Bytes of a datagram that are worth a Block: not below it, one row would have too many views."""
+
 _CONTROL = 256
+_BLOCKS = 64
+"""Blocks kept; in practice a few, as packets have few sizes."""
 _CACHED = 1024
 """Entries of a cache; a full one is emptied."""
 
@@ -85,7 +97,7 @@ OnOther = Callable[[bytes, tuple[str, int]], None]
 
 
 class UdpEncap:
-    """A Device[Datagram, Outgoing] on one local UDP port of one address family."""
+    """A Device[Arrival, Outgoing] on one local UDP port of one address family."""
 
     def __init__(
         self, family: int, port: int, raw: RawEsp, *, on_other: OnOther | None = None, offload: bool = True
@@ -126,7 +138,10 @@ class UdpEncap:
             self._headers_len, self._alike, self._reads = 48, alike_v6, READS_V6
         enlarge_buffers(self._socket)
         self._rows = ReceiveRows(RECEIVE_ROWS, control=_CONTROL)
-        self._cuts: dict[tuple[int, int], list[memoryview]] = {}
+        self._most = RECEIVE_ROWS
+        self._packed = 0
+        """The rows of `_rows` have room for runs of datagrams of this size, and no gap between them."""
+        self._blocks: dict[tuple[int, int], Block] = {}
         self._origins: dict[bytes, Origin] = {}
         self._peers: dict[Path, Peer] = {}
         self._options: dict[tuple[int, int], int] = {}
@@ -144,35 +159,67 @@ class UdpEncap:
 
     # In
 
-    def recv_burst(self) -> list[Datagram]:
-        """What has arrived, up to RECEIVE_ROWS runs."""
-        burst: list[Datagram] = []
-        for index, length in enumerate(self._rows.receive(self._socket.fileno())):
-            origin = self._origin(index)
+    def recv_burst(self) -> list[Arrival]:
+        """What has arrived: up to RECEIVE_ROWS runs, fewer where they are long."""
+        burst: list[Arrival] = []
+        rows = self._rows
+        lengths = rows.receive(self._socket.fileno(), self._most)
+        index, count = 0, len(lengths)
+        while index < count:
+            at, length = index, lengths[index]
+            index += 1
+            origin = self._origin(at)
             size = origin.segment or length or 1
-            row = self._rows.rows[index]
-            whole = 0
-            # Most SPIs begin with a byte other than 0: only for the others look closer.
-            if 8 < size < length and all(bytes(row[:length:size])):
-                whole = length // size
-                burst += zip(repeat(origin.header(size)), self._cut(index, size, whole), strict=False)
-            for start in range(whole * size, length, size):
-                esp = row[start : min(start + size, length)]
-                if (len(esp) > 8 and esp[0]) or classify(esp) is Payload.ESP:
-                    burst.append((origin.header(len(esp)), esp))
-                else:
-                    self._other(origin, esp)
+            if MIN_TRAIN <= size < length <= rows.stride:
+                stop = min(at + LONG_RUNS, count) if size == self._packed else index
+                while index < stop and lengths[index - 1] == rows.stride and self._origin(index) is origin:
+                    length += lengths[index]
+                    index += 1
+                block, whole = self._block(at, size), length // size
+                if block.spis[:whole].all():  # 0 is the marker of what is not ESP
+                    burst.append(Arrived(origin.header(size), block, 0, whole))
+                    self._split(origin, rows.memory[at * rows.stride :][whole * size : length], size, burst)
+                    continue
+                index, length = at + 1, lengths[at]
+            row = rows.rows[at][:length] if length <= rows.stride else rows.whole(at, length)
+            self._split(origin, row, size, burst)
+        self._most = RECEIVE_ROWS
+        if count and lengths[0] >= LONG_RUN:
+            self._most = LONG_RUNS
+            self._pack(lengths[0], self._origin(0).segment)
         return burst
 
-    def _cut(self, index: int, size: int, count: int) -> list[memoryview]:
-        """The first `count` datagrams of `size` bytes in a row. To make the views costs more than to receive them."""
-        views = self._cuts.get((index, size), [])
-        if len(views) < count:
-            if len(self._cuts) >= _CACHED:
-                self._cuts.clear()
-            row = self._rows.rows[index]
-            views = self._cuts[index, size] = [row[at : at + size] for at in range(0, count * size, size)]
-        return views[:count]
+    def _pack(self, length: int, size: int) -> None:
+        """Receive the next runs behind each other, if they are as long as this one."""
+        stride = size and -(-length // size) * size
+        if 0 < stride <= ROW and (length > self._rows.stride or size != self._packed):
+            self._rows.pack(stride)
+            self._packed = size
+            self._blocks.clear()
+
+    def _split(self, origin: Origin, row: memoryview, size: int, burst: list[Arrival]) -> None:
+        """What has arrived, datagram by datagram."""
+        for start in range(0, len(row), size):
+            esp = row[start : start + size]
+            if (len(esp) > 8 and esp[0]) or classify(esp) is Payload.ESP:
+                burst.append((origin.header(len(esp)), esp))
+            else:
+                self._other(origin, esp)
+
+    def _block(self, index: int, size: int) -> Block:
+        """The memory from a row on as datagrams of `size` bytes. To make the views costs more than to receive them."""
+        made = self._blocks.get((index, size))
+        if made is None:
+            if len(self._blocks) >= _BLOCKS:
+                self._blocks.clear()
+            rows = self._rows
+            runs = min(LONG_RUNS, rows.count - index) if size == self._packed else 1
+            count = min(rows.stride // size, MAX_MERGED) * runs
+            memory = rows.memory[index * rows.stride :][: count * size]
+            array = np.frombuffer(memory, np.uint8).reshape(count, size)
+            made = Block(array, [memory[at : at + size] for at in range(0, len(memory), size)])
+            self._blocks[index, size] = made
+        return made
 
     def _origin(self, index: int) -> Origin:
         """Sender and control messages are the same bytes for as long as nothing about a flow changes."""
@@ -202,6 +249,9 @@ class UdpEncap:
             packets = outgoing.packets
             total += len(packets)
             mtu = self._raw.mtu(outgoing.path)
+            if isinstance(packets, Train) and self._segment and len(packets.header) + packets.size <= mtu:
+                self._send_train(outgoing, packets, deadline)
+                continue
             start = 0
             while start < len(packets):
                 end = self._run_end(packets, start)
@@ -213,7 +263,16 @@ class UdpEncap:
         hear_of_losses(self._socket, self.family, False)
         return total - sum(len(failure.positions) for failure in self.failures)
 
-    def _run_end(self, packets: list[Buffer], start: int) -> int:
+    def _send_train(self, outgoing: Outgoing, train: Train, deadline: float) -> None:
+        """As many of its packets with each call as the kernel takes; those of a call that it refuses one by one."""
+        size = train.size
+        most = min(MAX_SEGMENTS, MAX_RUN // size)
+        alike = self._alike(train.header)
+        for start in range(0, len(train), most):
+            payload = (train.esp[start * size : (start + most) * size],)
+            self._send(outgoing, range(start, min(start + most, len(train))), payload, alike, size, deadline)
+
+    def _run_end(self, packets: Sequence[Buffer], start: int) -> int:
         """Index behind the run that begins at `start`: alike but for length, and of these only the last is shorter."""
         if start + 1 == len(packets):
             return start + 1
@@ -232,7 +291,7 @@ class UdpEncap:
                 return start + end + 1
         return start + len(run)
 
-    def _all_alike(self, run: list[Buffer]) -> bool:
+    def _all_alike(self, run: Sequence[Buffer]) -> bool:
         """Do all packets agree in the bytes that `alike_v4` or `alike_v6` reads? It may be that only those differ that
         do not matter."""
         return all(len(set(map(reads, run))) == 1 for reads in self._reads)
@@ -240,12 +299,24 @@ class UdpEncap:
     def _send_run(self, outgoing: Outgoing, start: int, end: int, deadline: float) -> None:
         run = outgoing.packets[start:end]
         size = len(run[0]) - self._headers_len if len(run) > 1 else 0
+        payloads = [memoryview(packet)[self._headers_len :] for packet in run]
+        self._send(outgoing, range(start, end), payloads, self._alike(run[0]), size, deadline)
+
+    def _send(
+        self,
+        outgoing: Outgoing,
+        positions: range,
+        payloads: Sequence[Buffer],
+        alike: tuple[int, ...],
+        size: int,
+        deadline: float,
+    ) -> None:
+        """One call for packets of `size` bytes of ESP, or for a lone one if that is 0. `payloads` may be in pieces."""
         peer = self._peers.get(outgoing.path) or self._peer(outgoing.path)
-        sending = peer.sending(self._alike(run[0]), size)
+        sending = peer.sending(alike, size)
         if self.family == AF_INET:
             self._option(IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE if sending.df else PMTUDISC_OMIT)
             self._option(socket.SOL_SOCKET, SO_NO_CHECK, int(not size))
-        payloads = [memoryview(packet)[self._headers_len :] for packet in run]
         attempts = 0
         while True:
             try:
@@ -262,14 +333,14 @@ class UdpEncap:
                     continue
             break
         if not size or number not in _OF_THE_RUN:
-            self.failures.append(Failure(outgoing, range(start, end), number))
+            self.failures.append(Failure(outgoing, positions, number))
             return
         self._segment &= number != errno.EIO
-        for position in range(start, end):
+        for position in positions:
             self._send_run(outgoing, position, position + 1, deadline)
 
     def _send_raw(self, outgoing: Outgoing, start: int, end: int) -> None:
-        self._raw.send_burst([Outgoing(outgoing.path, outgoing.packets[start:end])])
+        self._raw.send_burst([Outgoing(outgoing.path, list(outgoing.packets[start:end]))])
         for _, (position,), number in self._raw.failures:
             self.failures.append(Failure(outgoing, range(start + position, start + position + 1), number))
 

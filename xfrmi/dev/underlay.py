@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.router import Router
-from xfrmi.dev.device import Datagram, Device, Failure
+from xfrmi.dev.device import Arrival, Device, Failure
 from xfrmi.dev.icmp_errors import IcmpErrors
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.udp import OnOther, UdpEncap
@@ -39,7 +39,7 @@ class Underlay:
                 self.close()
                 raise
 
-    def __iter__(self) -> Iterator[Device[Datagram, Outgoing]]:
+    def __iter__(self) -> Iterator[Device[Arrival, Outgoing]]:
         """The open devices: what the loop waits for."""
         yield from self._raw.values()
         yield from self._udp.values()

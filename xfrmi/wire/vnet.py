@@ -9,6 +9,7 @@ section 5.1.6): what the kernel has left undone, a checksum or the cutting of a 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from xfrmi.wire.ip import UDP_HEADER_LEN, Buffer, finish_checksum, upper_layer
@@ -77,8 +78,42 @@ class SuperPacket:
         """Length of its longest segment as an IP packet: what is compared with an MTU (TX-12)."""
         return min(len(self.data), self.hdr_len + self.gso_size)
 
+    def pieces(self) -> Sequence[Buffer]:
+        """`data`, perhaps in pieces, the first of which has the header."""
+        return (self.data,)
+
     def __repr__(self) -> str:
         return f"<SuperPacket type {self.gso_type}, {len(self.data)} bytes, {self.segments} of {self.segment_len}>"
+
+
+class Gathered(SuperPacket):
+    """A super-packet in pieces, on its way into a TUN, which takes it as it is; `data` puts them together."""
+
+    __slots__ = ("header", "length", "payloads")
+
+    def __init__(
+        self,
+        header: bytearray,
+        payloads: Sequence[Buffer],
+        gso_type: int,
+        gso_size: int,
+        csum_start: int,
+        csum_offset: int,
+    ) -> None:
+        self.header = header
+        self.payloads = payloads
+        self.gso_type = gso_type
+        self.hdr_len = len(header)
+        self.gso_size = gso_size
+        self.csum_start = csum_start
+        self.csum_offset = csum_offset
+
+    @property
+    def data(self) -> memoryview:  # type: ignore[override]
+        return memoryview(b"".join((self.header, *self.payloads)))
+
+    def pieces(self) -> Sequence[Buffer]:
+        return (self.header, *self.payloads)
 
 
 Packet: TypeAlias = Buffer | SuperPacket
@@ -129,6 +164,6 @@ def emit(packet: Packet) -> bytes:
     if not isinstance(packet, SuperPacket):
         return NO_OFFLOAD
     gso_type = packet.gso_type
-    if gso_type != GSO_UDP_L4 and packet.data[packet.csum_start + TCP_FLAGS] & TCP_CWR:
+    if gso_type != GSO_UDP_L4 and packet.pieces()[0][packet.csum_start + TCP_FLAGS] & TCP_CWR:
         gso_type |= GSO_ECN
     return VNET_HDR.pack(NEEDS_CSUM, gso_type, packet.hdr_len, packet.gso_size, packet.csum_start, packet.csum_offset)

@@ -1,0 +1,192 @@
+"""Super-packets in one go: gso.segment and esp.seal for all of their segments at once, in one piece of memory.
+
+gso.py and esp.py say what is right; nothing is decided here. What would make one segment's fate another than the next
+one's (a limit within reach, the end of the sequence numbers), and what the ramp of train.py cannot say, is declined,
+and nothing has happened then.
+
+    | SPI | sequence | IV | inner headers | payload | trailer | ICV |  SPI | sequence | ..
+
+    1  wrap     the outer header, once: what a tunnel copies from an inner header is what segments have in common
+    2  state    can all be sealed alike?
+    3  number   reserved together, and the IVs
+    4  cut      headers by the ramp, payloads by one copy, checksums by one sum
+    5  last     its flags, or a shorter payload
+    6  encrypt  row by row, in place
+    7  count    once
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from xfrmi.core.algo_aead import CombinedMode
+from xfrmi.core.gso import TCP_FIN, TCP_PSH, cut, template
+from xfrmi.core.mode import framing
+from xfrmi.core.rows import TrainRows, put, take
+from xfrmi.core.state import KM_VALID
+from xfrmi.core.train import HEAD_WORDS, Train, ramp_for
+from xfrmi.wire.esp import pad_length, trailer
+from xfrmi.wire.ip import IPV4_CHECKSUM, IPV4_ID
+from xfrmi.wire.vnet import GSO_UDP_L4, TCP_CWR, TCP_FLAGS, SuperPacket
+from xfrmi.wire.xfrm_const import Mode, XfrmStat
+
+if TYPE_CHECKING:
+    from xfrmi.core.state import State
+
+FEW: Final = 5
+"""Fewer segments are quicker one by one."""
+
+_HEAD_LEN: Final = HEAD_WORDS * 4
+_RAMP: Final = np.arange(1 << 16, dtype=np.uint64)
+_ENDS: Final = TCP_FIN | TCP_PSH
+
+
+def joins(packet: SuperPacket, next_one: SuperPacket) -> bool:
+    """May the segments of `next_one` follow those of `packet` in one train?"""
+    return (
+        packet.gso_size == next_one.gso_size
+        and packet.hdr_len == next_one.hdr_len
+        and packet.csum_start == next_one.csum_start
+        and packet.gso_type == next_one.gso_type
+        and (len(packet.data) - packet.hdr_len) % packet.gso_size == 0
+        and (packet.gso_type != GSO_UDP_L4 or _has_checksum(packet) == _has_checksum(next_one))
+    )
+
+
+def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Train | None:
+    """The segments of `packets`, each of which joins the next, sealed as esp.seal does each of them; None if they have
+    to be sealed one by one. Raises Drop as `wrap` does, before anything has happened."""
+    transform, size = state.transform, packets[0].gso_size
+    if size & 1 or state.mode != Mode.TUNNEL or not isinstance(transform, CombinedMode) or not transform.in_rows:
+        return None
+    # 1 wrap
+    way = framing(state)
+    header, _, next_header = way.wrap(packets[0].data)
+    if any(way.wrap(packet.data)[0] != header for packet in packets[1:]):
+        return None
+    # 2 state
+    counts = [packet.segments for packet in packets]
+    count, header_len = sum(counts), packets[0].hdr_len
+    length = header_len + size
+    tail = trailer(pad_length(length, transform.align), next_header)
+    sequence = state.sequence
+    first = sequence.last + 1
+    if (
+        count < FEW
+        or state.tfcpad
+        or state.km != KM_VALID
+        or first + count - 1 > (0xFFFF_FFFF_FFFF_FFFF if state.esn else 0xFFFF_FFFF)
+        or len(header) + _HEAD_LEN + length + len(tail) + transform.icv_len > 0xFFFF
+        or not state.limits_are_far(count, length)
+    ):
+        return None
+    heads: list[tuple[bytes, int]] = []
+    for packet, segments in zip(packets, counts, strict=True):
+        made = _first_segment(packet, segments)
+        if made is None:
+            return None
+        heads.append(made)
+    # 3 number
+    state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
+    sequence.last += count
+    ivs = _RAMP[:count] + state.reserve_ivs(count)
+    ivs ^= state.iv_salt
+    # 4 cut
+    last = packets[-1]
+    last_len = len(last.data) - header_len - (counts[-1] - 1) * size
+    full = count if last_len == size else count - 1
+    rows = take(TrainRows, count, length + len(tail), transform.icv_len, transform.salt_len, state.esn)
+    ramp = ramp_for(last, max(counts))
+    rows.lay_out(ramp, len(tail), count, full)
+    rows.use_salt(transform.salt)
+    at = 0
+    for packet, segments, (head, check) in zip(packets, counts, heads, strict=True):
+        end = at + segments
+        esp_head = state.spi_bytes + (first + at & 0xFFFFFFFF).to_bytes(4, "big") + bytes(8)
+        base = np.frombuffer(esp_head + head, ">u4").astype(np.uint32)
+        np.add(ramp.words[:segments], base, rows.native_words[at:end])
+        whole = min(end, full) - at
+        np.subtract(ramp.checks[:whole], check, rows.native_checks[at : at + whole])
+        rows.payloads[at : at + whole] = np.frombuffer(packet.data, np.uint8, whole * size, header_len).reshape(
+            whole, size
+        )
+        at = end
+    rows.words[:] = rows.native_words
+    rows.ivs[:] = ivs
+    rows.nonce_ivs[:count] = ivs
+    if state.esn:
+        rows.spis[:count] = state.spi
+        rows.numbers[:count] = _RAMP[:count] + first
+    rows.tails[:] = np.frombuffer(tail, np.uint8)
+    udp = last.gso_type == GSO_UDP_L4
+    if not udp or _has_checksum(last):
+        checks = rows.native_checks
+        checks -= np.add.reduce(rows.sums, 1, np.uint32)
+        checks %= 0xFFFF
+        if udp:
+            checks[checks == 0] = 0xFFFF
+        rows.checks[:] = checks
+    # 5 last
+    if not udp:
+        at = 0
+        for packet, segments in zip(packets, counts, strict=True):
+            flags = packet.data[packet.csum_start + TCP_FLAGS]
+            if flags & TCP_CWR:
+                _add_flags(rows, packet, at, TCP_CWR)
+            at += segments
+            if flags & _ENDS and at <= full:
+                _add_flags(rows, packet, at - 1, flags & _ENDS)
+    sealed, texts = rows.sealed[:full], rows.texts
+    if full < count:
+        text = cut(last, counts[-1] - 1, last.data[-last_len:], template(last, last_len, TCP_CWR))
+        text += trailer(pad_length(len(text), transform.align), next_header)
+        texts = [*texts[:full], texts[full][: len(text)]]
+        texts[full][:] = text
+        sealed.append(rows.sealed[full][: len(text) + transform.icv_len])
+    # 6 encrypt
+    deque(map(transform.cipher.encrypt_into, rows.nonces, texts, rows.aads, sealed), maxlen=0)
+    # 7 count
+    state.bytes += (count - 1) * length + header_len + last_len
+    state.packets += count
+    state.lastused = int(now)
+    put(rows)
+    total = (count - 1) * rows.width + len(sealed[-1]) + _HEAD_LEN
+    return Train(bytes(header), rows.flat[:total], rows.width, count, way.finish)
+
+
+def _has_checksum(packet: SuperPacket) -> bool:
+    at = packet.csum_start + packet.csum_offset
+    return any(packet.data[at : at + 2])
+
+
+def _first_segment(packet: SuperPacket, count: int) -> tuple[bytes, int] | None:
+    """(header of the first segment without its upper-layer checksum and with the flags of one in the middle, what that
+    header adds to a checksum in little-endian words modulo 65535); None where something wraps among `count` segments.
+    """
+    made = template(packet, packet.gso_size, _ENDS | TCP_CWR)
+    header, upper = made.header, packet.csum_start
+    if header[0] >> 4 == 4:
+        ident = int.from_bytes(packet.data[IPV4_ID], "big")
+        check = -(made.ip_sum + ident) % 0xFFFF
+        if ident + count > 0x10000 or check < count:
+            return None
+        header[IPV4_ID] = packet.data[IPV4_ID]
+        header[IPV4_CHECKSUM] = check.to_bytes(2, "big")
+    if packet.gso_type == GSO_UDP_L4:
+        return bytes(header), 256 * made.upper_sum % 0xFFFF
+    field = slice(upper + 4, upper + 8)
+    header[field] = packet.data[field]
+    seq = int.from_bytes(packet.data[field], "big")
+    if seq + count * packet.gso_size > 0xFFFFFFFF:
+        return None
+    return bytes(header), 256 * (made.upper_sum + seq) % 0xFFFF
+
+
+def _add_flags(rows: TrainRows, packet: SuperPacket, row: int, flags: int) -> None:
+    text, at = rows.texts[row], packet.csum_start + packet.csum_offset
+    text[packet.csum_start + TCP_FLAGS] |= flags
+    text[at : at + 2] = ((int.from_bytes(text[at : at + 2], "big") - flags) % 0xFFFF).to_bytes(2, "big")
