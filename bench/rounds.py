@@ -1,4 +1,4 @@
-"""What the end-to-end programs share: options, rounds in which each way has its turn, tables, ratios."""
+"""What the end-to-end programs share: options, and rounds in which each way has its turn."""
 
 from __future__ import annotations
 
@@ -6,30 +6,43 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from bench.cable import Way, cable
 from bench.contenders import CONTENDERS, ways
+from bench.figures import Figure, Results
+from bench.show import Progress, show_comparison, show_results
 from xfrmi.lab.preflight import prepare
 from xfrmi.lab.topology import Node
 
 T = TypeVar("T", bound=NamedTuple)
-NAME_WIDTH = 30
-OURS, CABLE = "xfrmi", "plain"
 
 
-class Figure(Generic[T]):
-    """One column: how to take it from a result, and whether large is good."""
+class Measurement(Generic[T]):
+    """Something that can be measured of every way, and how it is to be shown."""
 
-    def __init__(self, title: str, take: Callable[[T], float], *, larger: bool = True, digits: int = 0) -> None:
-        self.title, self.take, self.larger, self.digits = title, take, larger, digits
+    def __init__(
+        self,
+        title: str,
+        measure: Callable[[Node, Node, Way], T],
+        figures: Sequence[Figure[T]],
+        suits: Callable[[Way], bool] = lambda way: True,
+    ) -> None:
+        """`suits`: ways that it is worth its time on."""
+        self.title, self.measure, self.figures, self.suits = title, measure, figures, suits
 
-    def median(self, results: Iterable[T]) -> float:
-        return statistics.median(map(self.take, results))
+
+class Told(NamedTuple):
+    """What came of a run."""
+
+    results: list[Results[Any]]
+    """For each measurement."""
+    notes: list[str]
+    """Who could not be measured, and why."""
+    machine: dict[str, Any]
 
 
 def options(doc: str, rounds: int, quick_rounds: int = 1) -> argparse.ArgumentParser:
@@ -43,24 +56,33 @@ def options(doc: str, rounds: int, quick_rounds: int = 1) -> argparse.ArgumentPa
     return parser
 
 
-def run(options: argparse.Namespace, measure: Callable[[Node, Node, Way], T]) -> dict[Way, list[T]]:
+def run(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -> Told:
     """Every round measures each way once, so that all see the same weather."""
     prepare()
     number = options.rounds or options.usual[0 if options.quick else 1]
-    results: dict[Way, list[T]] = {}
-    start = os.getloadavg()[0]
+    results: list[Results[Any]] = [{} for _ in measurements]
+    before, began = os.getloadavg()[0], time.monotonic()
     with cable() as (moon, sun):
-        chosen = [way for way in ways(moon, sun, options.only) if wanted(way, options)]
-        for turn in range(number):
-            for way in chosen:
-                show(f"round {turn + 1} of {number}: {way.name}")
-                results.setdefault(way, []).append(measure(moon, sun, way))
-    show("")
-    print(f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores, ", end="")
-    print(f"{number} rounds, load average {start:.1f} before, {os.getloadavg()[0]:.1f} after")
-    if options.json:
-        options.json.write_text(json.dumps({way.name: [r._asdict() for r in each] for way, each in results.items()}))
-    return results
+        found, notes = ways(moon, sun, options.only)
+        chosen = [way for way in found if wanted(way, options)]
+        turns = [(m, way) for m in range(len(measurements)) for way in chosen if measurements[m].suits(way)]
+        with Progress(number * len(turns)) as progress:
+            for turn in range(number):
+                for index, way in turns:
+                    measurement = measurements[index]
+                    progress.doing(f"round {turn + 1} of {number}: {measurement.title}: {way.name}")
+                    try:
+                        result = measurement.measure(moon, sun, way)
+                    except (RuntimeError, OSError) as error:  # of one contender: the others go on
+                        notes.append(f"NOT MEASURED: {measurement.title}, {way.name}, round {turn + 1}: {error}")
+                    else:
+                        results[index].setdefault(way, []).append(result)
+                    progress.advance()
+    machine = {
+        "kernel": platform.release(), "python": platform.python_version(), "cores": os.cpu_count(), "rounds": number,
+        "load_before": before, "load_after": os.getloadavg()[0], "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    return Told(results, notes, machine)
 
 
 def wanted(way: Way, options: argparse.Namespace) -> bool:
@@ -68,40 +90,31 @@ def wanted(way: Way, options: argparse.Namespace) -> bool:
     return by_name and not (options.quick and way.outer == 6)
 
 
-def show(text: str) -> None:
-    """Where the run is, for a person who waits."""
-    if sys.stderr.isatty():
-        print(f"\r  {text:60}\r", end="", file=sys.stderr, flush=True)
+def program(options: argparse.Namespace, measurement: Measurement[Any]) -> int:
+    """Run this one, print it."""
+    told = run(options, [measurement])
+    results = told.results[0]
+    show_results(measurement.title, results, measurement.figures)
+    show_comparison(results, measurement.figures)
+    for note in told.notes:
+        print(note)
+    print(weather(told.machine))
+    if options.json:
+        options.json.write_text(json.dumps(plain_results(results)))
+    return 0
 
 
-def table(title: str, results: dict[Way, list[T]], figures: Sequence[Figure[T]], spread: int = 1) -> None:
-    """Medians; of the first `spread` figures also the smallest and the largest."""
-    heads = (
-        f"{fig.title:>10}" + (f"{'min':>8}{'max':>8}" if index < spread else "") for index, fig in enumerate(figures)
+def weather(machine: dict[str, Any]) -> str:
+    return (
+        f"Linux {machine['kernel']}, Python {machine['python']}, {machine['cores']} cores, {machine['rounds']} rounds, "
+        f"load average {machine['load_before']:.1f} before, {machine['load_after']:.1f} after"
     )
-    print(f"\n{title:{NAME_WIDTH}}{''.join(heads)}")
-    for way, each in results.items():
-        line = f"{way.name:{NAME_WIDTH}}"
-        for index, figure in enumerate(figures):
-            values = [figure.take(result) for result in each]
-            cells = [statistics.median(values), *((min(values), max(values)) if index < spread else ())]
-            line += "".join(f"{v:{w}.{figure.digits}f}" for v, w in zip(cells, (10, 8, 8), strict=False))
-        print(line)
 
 
-def ratios(results: dict[Way, list[T]], figures: Sequence[Figure[T]]) -> None:
-    """How many times better than each peer xfrmi is, of medians, with the same family inside."""
-    lines = []
-    for ours, mine in results.items():
-        for peer, theirs in results.items():
-            if not ours.name.startswith(OURS) or peer.name.startswith((OURS, CABLE)) or ours.family != peer.family:
-                continue
-            line = f"{ours.name:{NAME_WIDTH}}{peer.contender:16}"
-            for figure in figures:
-                a, b = figure.median(mine), figure.median(theirs)
-                better, worse = (a, b) if figure.larger else (b, a)
-                line += f"{better / worse:10.2f}" if worse else f"{'-':>10}"
-            lines.append(line)
-    if lines:
-        print(f"\n{'xfrmi, times as good as':{NAME_WIDTH + 16}}" + "".join(f"{figure.title:>10}" for figure in figures))
-        print("\n".join(lines))
+def plain_results(results: Results[Any]) -> dict[str, list[dict[str, float | None]]]:
+    """For JSON, which knows neither infinity nor NaN: null."""
+    return {way.name: [finite(result._asdict()) for result in each] for way, each in results.items()}
+
+
+def finite(fields: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if abs(value) < float("inf") else None for name, value in fields.items()}

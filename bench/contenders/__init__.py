@@ -5,7 +5,6 @@ A contender is a function that makes its tunnels between two nodes and yields a 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator
 
 from bench.cable import OUTER, Lacks, Way
@@ -26,12 +25,13 @@ def plain(moon: Node, sun: Node) -> Iterator[Way]:
 CONTENDERS: dict[str, Contender] = {each.__name__: each for each in (plain, xfrmi, strongswan, wireguard)}
 
 
-def ways(moon: Node, sun: Node, names: Collection[str]) -> list[Way]:
-    """Of those contenders that can run here; one line on standard error for each that cannot."""
+def ways(moon: Node, sun: Node, names: Collection[str]) -> tuple[list[Way], list[str]]:
+    """Of those contenders that can run here; a line for each that cannot, which says what would help."""
     found: list[Way] = []
+    absent: list[str] = []
     for name in names:
         try:
             found += CONTENDERS[name](moon, sun)
         except Lacks as lack:
-            print(f"NOT COMPARED WITH {name.upper()}: {lack}", file=sys.stderr)
-    return found
+            absent.append(f"NOT COMPARED WITH {name.upper()}: {lack}")
+    return found, absent
