@@ -89,7 +89,7 @@ def main() -> int:
     parser = options(__doc__, rounds=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of echoes, idle and loaded each")
     told = parser.parse_args()
-    return program(told, latency(told.seconds))
+    return program(told, [latency(told.seconds)])
 
 
 if __name__ == "__main__":

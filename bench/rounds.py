@@ -90,17 +90,18 @@ def wanted(way: Way, options: argparse.Namespace) -> bool:
     return by_name and not (options.quick and way.outer == 6)
 
 
-def program(options: argparse.Namespace, measurement: Measurement[Any]) -> int:
-    """Run this one, print it."""
-    told = run(options, [measurement])
-    results = told.results[0]
-    show_results(measurement.title, results, measurement.figures)
-    show_comparison(results, measurement.figures)
+def program(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -> int:
+    """Run these, print them."""
+    told = run(options, measurements)
+    for measurement, results in zip(measurements, told.results, strict=True):
+        show_results(measurement.title, results, measurement.figures)
+        show_comparison(results, measurement.figures)
     for note in told.notes:
         print(note)
     print(weather(told.machine))
     if options.json:
-        options.json.write_text(json.dumps(plain_results(results)))
+        named = {each.title: plain_results(results) for each, results in zip(measurements, told.results, strict=True)}
+        options.json.write_text(json.dumps(named))
     return 0
 
 

@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each stream")
     parser.add_argument("--congestion", default="cubic", help="TCP congestion control; pacing ones send small bursts")
     told = parser.parse_args()
-    return program(told, throughput(told.seconds, told.congestion))
+    return program(told, [throughput(told.seconds, told.congestion)])
 
 
 if __name__ == "__main__":

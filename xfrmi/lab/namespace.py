@@ -77,6 +77,7 @@ class Namespace:
         self,
         command: Sequence[str],
         *,
+        stdin: int | IO[Any] = subprocess.DEVNULL,
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
         env: dict[str, str] | None = None,
@@ -93,7 +94,7 @@ class Namespace:
 
         return subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=env,
