@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 from bench.cable import Way, cpu_seconds
 from bench.figures import Figure
-from bench.rounds import Measurement, options, program
+from bench.program import program
+from bench.rounds import Measurement, Suits, every, options
 from xfrmi.dev.sockets import receive_drops
 from xfrmi.lab.topology import Node
 
@@ -71,8 +72,8 @@ class Trial(NamedTuple):
     """Microseconds of CPU for a datagram, of each daemon."""
 
 
-def datagrams(size: int, seconds: float) -> Measurement[Datagrams]:
-    return Measurement(f"datagrams of {size} bytes", partial(measure, size, seconds), FIGURES)
+def datagrams(size: int, seconds: float, suits: Suits = every) -> Measurement[Datagrams]:
+    return Measurement(f"datagrams of {size} bytes", partial(measure, size, seconds), FIGURES, suits)
 
 
 def measure(size: int, seconds: float, moon: Node, sun: Node, way: Way) -> Datagrams:

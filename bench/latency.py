@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from bench.cable import Way
 from bench.figures import Figure, percentile
-from bench.rounds import Measurement, options, program
+from bench.program import program
+from bench.rounds import Measurement, Suits, every, options
 from bench.throughput import stream
 from xfrmi.lab.topology import Node
 
@@ -56,8 +57,8 @@ FIGURES = [
 ]
 
 
-def latency(seconds: float) -> Measurement[Latency]:
-    return Measurement("latency", partial(measure, seconds), FIGURES)
+def latency(seconds: float, suits: Suits = every) -> Measurement[Latency]:
+    return Measurement("latency", partial(measure, seconds), FIGURES, suits)
 
 
 def measure(seconds: float, moon: Node, sun: Node, way: Way) -> Latency:

@@ -36,25 +36,49 @@ class Row(NamedTuple):
     setup: Callable[[], None] = lambda: None
 
 
+class Cost(NamedTuple):
+    """CPU time of one row: microseconds a packet, and how many times the bare call of the same round."""
+
+    name: str
+    microseconds: float
+    low: float
+    times: float
+    """Median over the rounds; low and high are the quartiles."""
+    high: float
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1400, help="of inner packets, IP header included")
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
-    rows = {**sealing(options.size), **opening(options.size)}
-    gc.disable()
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(options.rounds):
-        for name, row in rows.items():
-            times[name].append(timed(row))
     print(f"{'CPU time, inner packets of ' + str(options.size) + ' bytes':44}{'us':>8}{'x bare':>9}{'quartiles':>16}")
+    for cost in costs(options.size, options.rounds):
+        quartiles = f"{cost.low:.2f} - {cost.high:.2f}"
+        print(f"{cost.name:44}{cost.microseconds:8.2f}{cost.times:9.2f}{quartiles:>16}")
+    return 0
+
+
+def costs(size: int, rounds: int, after_round: Callable[[], None] = lambda: None) -> list[Cost]:
+    """All rows, in turns."""
+    rows = {**sealing(size), **opening(size)}
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, row in rows.items():
+                times[name].append(timed(row))
+            after_round()
+    finally:
+        gc.enable()
+    found = []
     floor = ""
     for name, spent in times.items():
         floor = name if name.startswith("AESGCM") else floor
         ratios = [mine / bare for mine, bare in zip(spent, times[floor], strict=True)]
         low, middle, high = statistics.quantiles(ratios)
-        print(f"{name:44}{statistics.median(spent):8.2f}{middle:9.2f}{f'{low:.2f} - {high:.2f}':>16}")
-    return 0
+        found.append(Cost(name, statistics.median(spent), low, middle, high))
+    return found
 
 
 def timed(row: Row) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -14,11 +13,23 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from bench.cable import Way, cable
 from bench.contenders import CONTENDERS, ways
 from bench.figures import Figure, Results
-from bench.show import Progress, show_comparison, show_results
+from bench.show import Progress
 from xfrmi.lab.preflight import prepare
 from xfrmi.lab.topology import Node
 
 T = TypeVar("T", bound=NamedTuple)
+
+
+Suits = Callable[[Way], bool]
+
+
+def every(way: Way) -> bool:
+    return True
+
+
+def simplest(way: Way) -> bool:
+    """IPv4 all through: one way of each kind."""
+    return way.family == way.outer == 4
 
 
 class Measurement(Generic[T]):
@@ -29,7 +40,7 @@ class Measurement(Generic[T]):
         title: str,
         measure: Callable[[Node, Node, Way], T],
         figures: Sequence[Figure[T]],
-        suits: Callable[[Way], bool] = lambda way: True,
+        suits: Suits = every,
     ) -> None:
         """`suits`: ways that it is worth its time on."""
         self.title, self.measure, self.figures, self.suits = title, measure, figures, suits
@@ -88,28 +99,6 @@ def run(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -
 def wanted(way: Way, options: argparse.Namespace) -> bool:
     by_name = not options.names or any(part in way.name for part in options.names)
     return by_name and not (options.quick and way.outer == 6)
-
-
-def program(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -> int:
-    """Run these, print them."""
-    told = run(options, measurements)
-    for measurement, results in zip(measurements, told.results, strict=True):
-        show_results(measurement.title, results, measurement.figures)
-        show_comparison(results, measurement.figures)
-    for note in told.notes:
-        print(note)
-    print(weather(told.machine))
-    if options.json:
-        named = {each.title: plain_results(results) for each, results in zip(measurements, told.results, strict=True)}
-        options.json.write_text(json.dumps(named))
-    return 0
-
-
-def weather(machine: dict[str, Any]) -> str:
-    return (
-        f"Linux {machine['kernel']}, Python {machine['python']}, {machine['cores']} cores, {machine['rounds']} rounds, "
-        f"load average {machine['load_before']:.1f} before, {machine['load_after']:.1f} after"
-    )
 
 
 def plain_results(results: Results[Any]) -> dict[str, list[dict[str, float | None]]]:

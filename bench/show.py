@@ -13,20 +13,16 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from bench.figures import Figure, Results, compare
+from bench.figures import Figure
 
 WIDTH = 160
 """Of tables that go into a file."""
 
 
-def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-
-
 class Progress:
     """A bar on standard error, on a terminal only."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: float) -> None:
         terminal = Console(stderr=True)
         columns = BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
         self._bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal, transient=True)
@@ -38,6 +34,9 @@ class Progress:
     def advance(self) -> None:
         self._bar.advance(self._task)
 
+    def at(self, steps: float) -> None:
+        self._bar.update(self._task, completed=steps)
+
     def __enter__(self) -> Progress:
         self._bar.start()
         return self
@@ -48,39 +47,25 @@ class Progress:
         self._bar.stop()
 
 
-def show_results(title: str, results: Results[Any], figures: Sequence[Figure[Any]]) -> None:
-    """Medians, and below each the smallest and the largest."""
-    show_rows(
-        title,
-        ["", *(f"{figure.title}\n{figure.unit}" for figure in figures)],
-        [[way.name, *(cell(figure, each) for figure in figures)] for way, each in results.items()],
-    )
-
-
 def cell(figure: Figure[Any], results: Sequence[Any]) -> str:
+    """The median; in a second line the smallest and the largest, if there are several."""
     median, low, high = map(figure.text, figure.spread(results))
-    return median if len(results) == 1 else f"{median}\n[dim]{low} - {high}[/]"
-
-
-def show_comparison(results: Results[Any], figures: Sequence[Figure[Any]]) -> None:
-    """How many times as good as each peer xfrmi is; nothing without peers."""
-    figures = [figure for figure in figures if figure.goal]
-    rows = [[row.ours, row.peer, *map(times, row.times)] for row in compare(results, figures)]
-    if rows:
-        show_rows("times as good as a peer, of medians", ["", "peer", *(figure.title for figure in figures)], rows)
+    return median if len(results) == 1 or median == "-" else f"{median}\n{low} - {high}"
 
 
 def times(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def show_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: str = "") -> None:
     """The first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, head in enumerate(heads):
         table.add_column(head, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    out = console()
-    out.print()
+    out = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    out.print(f"\n[bold]{title}[/]")
+    if text:
+        out.print(text)
     out.print(table)

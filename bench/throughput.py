@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from bench.cable import Way, cpu_seconds
 from bench.figures import Figure
-from bench.rounds import Measurement, options, program
+from bench.program import program
+from bench.rounds import Measurement, Suits, every, options
 from xfrmi.lab.topology import Node
 
 PORT = 5201
@@ -54,8 +55,8 @@ FIGURES = [
 ]
 
 
-def throughput(seconds: float, congestion: str = "cubic") -> Measurement[Throughput]:
-    return Measurement("throughput", partial(measure, seconds, congestion), FIGURES)
+def throughput(seconds: float, congestion: str = "cubic", suits: Suits = every) -> Measurement[Throughput]:
+    return Measurement("throughput", partial(measure, seconds, congestion), FIGURES, suits)
 
 
 def measure(seconds: float, congestion: str, moon: Node, sun: Node, way: Way) -> Throughput:

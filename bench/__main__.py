@@ -1,0 +1,154 @@
+"""`make bench`: everything in one run, as tables, as JSON, and as one HTML page with charts.
+
+    python -m bench [part ...] [--quick] [--rounds 3] [--only xfrmi ...] [--out FOLDER] [--pytest "-k seal"]
+
+Parts, all if none is named:
+    cost           CPU time of a packet in the core, against the bare cipher call of the same round
+    micro          the micro benches
+    end-to-end     through two namespaces, beside the bare cable and other tunnels; or one of it:
+    throughput, latency, datagrams
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.chart import Bar, Chart
+from bench.contenders import CONTENDERS
+from bench.datagrams import datagrams
+from bench.latency import latency
+from bench.micro import micro
+from bench.program import weather
+from bench.ratios import costs
+from bench.report import Section, page, sections, show
+from bench.rounds import Measurement, plain_results, run, simplest
+from bench.show import Progress
+from bench.throughput import throughput
+from xfrmi.lab.preflight import Lacking
+
+END_TO_END = ("throughput", "latency", "datagrams")
+PARTS = ("cost", "micro", "end-to-end", *END_TO_END)
+HOW = {
+    "throughput": "TCP streams. CPU is that of the tunnel's daemon at each end.",
+    "latency": "ICMP echoes; a lost one is infinitely late. Loaded: beside one TCP stream through the same tunnel.",
+    "datagrams": "The highest rate that loses nothing, and what arrives of far too many.",
+}
+
+
+class Report:
+    """What has been found so far."""
+
+    def __init__(self) -> None:
+        self.sections: list[Section] = []
+        self.notes: list[str] = []
+        self.raw: dict[str, Any] = {}
+
+    def add(self, found: list[Section]) -> None:
+        """Shown at once, kept for the page."""
+        show(found)
+        self.sections += found
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        html, data = folder / "bench-report.html", folder / "bench-report.json"
+        html.write_text(page("xfrmi: what it costs, and how fast it is", self.sections, self.notes))
+        data.write_text(json.dumps({"notes": self.notes, **self.raw}, indent=1, allow_nan=False))
+        print(f"\n{html} has this with charts, {data} every single result.")
+
+
+def main() -> int:
+    told = arguments()
+    parts = {part for name in told.parts or PARTS for part in (END_TO_END if name == "end-to-end" else (name,))}
+    report = Report()
+    began = time.monotonic()
+    if "cost" in parts:
+        report.add(cost(report, told))
+    if "micro" in parts:
+        found, report.raw["micro"], notes = micro(shlex.split(told.pytest), told.quick)
+        report.notes += notes
+        report.add(found)
+    if parts & set(END_TO_END):
+        try:
+            end_to_end(report, told, parts)
+        except Lacking as lack:
+            report.notes.append(f"NOT MEASURED END TO END: {lack}")
+    print()
+    for note in report.notes:
+        print(note)
+    print(f"{time.monotonic() - began:.0f} seconds in all")
+    report.write(told.out)
+    return 0 if report.sections else 1
+
+
+def arguments() -> argparse.Namespace:
+    assert __doc__ is not None
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("make bench", description=__doc__, formatter_class=form)
+    parser.add_argument("parts", nargs="*", metavar="part", choices=[*PARTS, []], help="see above")
+    parser.add_argument("--quick", action="store_true", help="about two minutes: one round, IPv4 outside, small sizes")
+    parser.add_argument("--rounds", type=int, help="of the end-to-end measurements; 3, with --quick 1")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="start no others")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the report; this one")
+    parser.add_argument("--pytest", default="", help="more words for pytest, which runs the micro benches")
+    parser.set_defaults(usual=(1, 3), names=[])
+    return parser.parse_args()
+
+
+def cost(report: Report, told: argparse.Namespace) -> list[Section]:
+    found = []
+    for size in (1400,) if told.quick else (1400, 64):
+        rounds = 15 if told.quick else 60
+        with Progress(rounds) as progress:
+            progress.doing(f"cost of a packet of {size} bytes")
+            rows = costs(size, rounds, progress.advance)
+        report.raw[f"cost of {size} bytes"] = [row._asdict() for row in rows]
+        bars = [
+            Bar(row.name, row.times, row.low, row.high, f"{row.times:.2f}", floor_or_ours(row.name)) for row in rows
+        ]
+        found.append(Section(
+            f"cost of a packet of {size} bytes in the core",
+            "CPU time, AES-GCM-128, everything in turns: times the bare call, in the same round, of `encrypt` for what "
+            "seals and of `decrypt` for what opens. Goals: 1.4 in a burst, 4 alone.",
+            ["", "us", "times bare", "quartiles"],
+            [[row.name, f"{row.microseconds:.2f}", f"{row.times:.2f}", f"{row.low:.2f} - {row.high:.2f}"]
+             for row in rows],
+            [Chart(f"a packet of {size} bytes in the core", "times the bare cipher call", False, bars)],
+        ))  # fmt: skip
+    return found
+
+
+def floor_or_ours(name: str) -> str:
+    return "floor" if name.startswith("AESGCM") else "ours"
+
+
+def end_to_end(report: Report, told: argparse.Namespace, parts: set[str]) -> None:
+    plan = [(part, measurement) for part, measurement in measurements(told.quick) if part in parts]
+    done = run(told, [measurement for _, measurement in plan])
+    for (part, measurement), results in zip(plan, done.results, strict=True):
+        report.raw[measurement.title] = plain_results(results)
+        report.add(sections(measurement, results, HOW[part]))
+    report.raw["machine"] = done.machine
+    report.notes += [weather(done.machine), *done.notes]
+
+
+def measurements(quick: bool) -> list[tuple[str, Measurement[Any]]]:
+    """With the part that each belongs to. Times are chosen so that all of it fits into some ten minutes, or two."""
+    stream, echoes, trial = (0.6, 0.6, 0.2) if quick else (1.0, 1.0, 0.3)
+    sizes = (64,) if quick else (64, 512)
+    return [
+        ("throughput", throughput(stream)),
+        ("latency", latency(echoes, simplest)),
+        *(("datagrams", datagrams(size, trial, simplest)) for size in sizes),
+    ]
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).parents[1])  # programs are started as modules of this folder
+    sys.exit(main())

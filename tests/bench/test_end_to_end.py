@@ -1,0 +1,58 @@
+"""The end-to-end measurements do what they say, over the bare cable and through xfrmi. How fast is no question here."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from bench.contenders import CONTENDERS, ways
+from bench.datagrams import datagrams
+from bench.latency import latency
+from bench.rounds import run
+from bench.throughput import throughput
+from tests.netns import in_netns, need_tun
+
+PLAIN, OURS = "plain veth, IPv4", "xfrmi UDP, IPv6 in IPv4"
+
+
+def told(*only: str) -> argparse.Namespace:
+    return argparse.Namespace(rounds=1, quick=False, only=only, names=[PLAIN, OURS], usual=(1, 1))
+
+
+@in_netns
+def test_every_way_gets_its_figures() -> None:
+    need_tun()
+    done = run(told("plain", "xfrmi"), [throughput(0.1), latency(0.1), datagrams(64, 0.05)])
+    assert done.notes == []
+    streams, echoes, packets = ({way.name: each[0] for way, each in results.items()} for results in done.results)
+    assert set(streams) == set(echoes) == set(packets) == {PLAIN, OURS}
+    assert all(min(result[:3]) > 0 for result in streams.values())
+    assert streams[OURS].sender > 0 and streams[OURS].receiver > 0 and math.isnan(streams[PLAIN].sender)
+    assert all(result.echoes > 0 and 0 < result.idle <= result.idle_p99 for result in echoes.values())
+    assert all(result.offered > 0 for result in packets.values())
+
+
+@in_netns
+def test_what_one_contender_cannot_do_stops_nobody() -> None:
+    measurement = throughput(0.05)
+    whole = measurement.measure
+
+    def broken(moon, sun, way):  # type: ignore[no-untyped-def]
+        if way.family == 4:
+            raise RuntimeError("it fell over")
+        return whole(moon, sun, way)
+
+    measurement.measure = broken
+    options = told("plain")
+    options.names = ["plain"]
+    done = run(options, [measurement])
+    assert [note.split(":")[-1].strip() for note in done.notes] == ["it fell over"]
+    assert [way.name for way in done.results[0]] == ["plain veth, IPv6"]
+
+
+def test_who_is_absent_is_told_with_the_package_that_helps(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("PATH", "/nowhere")
+    found, notes = ways(None, None, ["wireguard"])  # type: ignore[arg-type]
+    assert found == [] and "wireguard" in CONTENDERS
+    (note,) = notes
+    assert "WIREGUARD" in note and "apt-get install" in note
