@@ -12,15 +12,15 @@ from bench.rounds import Measurement, plain_results, run
 
 
 def program(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -> int:
-    """Exit status."""
+    """Exit status: 1 if something that was tried has no result."""
     told = run(options, measurements)
     for measurement, results in zip(measurements, told.results, strict=True):
         show(sections(measurement, results))
-    print("\n".join([*told.notes, weather(told.machine)]))
+    print("\n".join([*told.absent, *told.failed, weather(told.machine)]))
     if options.json:
         named = {each.title: plain_results(results) for each, results in zip(measurements, told.results, strict=True)}
         options.json.write_text(json.dumps(named))
-    return 0
+    return 1 if told.failed else 0
 
 
 def weather(machine: dict[str, Any]) -> str:

@@ -51,8 +51,10 @@ class Told(NamedTuple):
 
     results: list[Results[Any]]
     """For each measurement."""
-    notes: list[str]
-    """Who could not be measured, and why."""
+    absent: list[str]
+    """Who is not installed, and what would help."""
+    failed: list[str]
+    """What was tried, and why there is no result."""
     machine: dict[str, Any]
 
 
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -
     results: list[Results[Any]] = [{} for _ in measurements]
     before, began = os.getloadavg()[0], time.monotonic()
     with cable() as (moon, sun):
-        found, notes = ways(moon, sun, options.only)
+        found, absent, failed = ways(moon, sun, options.only)
         chosen = [way for way in found if wanted(way, options)]
         turns = [(m, way) for m in range(len(measurements)) for way in chosen if measurements[m].suits(way)]
         with Progress(number * len(turns)) as progress:
@@ -84,8 +86,8 @@ def run(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -
                     progress.doing(f"round {turn + 1} of {number}: {measurement.title}: {way.name}")
                     try:
                         result = measurement.measure(moon, sun, way)
-                    except (RuntimeError, OSError) as error:  # of one contender: the others go on
-                        notes.append(f"NOT MEASURED: {measurement.title}, {way.name}, round {turn + 1}: {error}")
+                    except (RuntimeError, OSError, ValueError) as error:  # of one contender: the others go on
+                        failed.append(f"NOT MEASURED: {measurement.title}, {way.name}, round {turn + 1}: {error}")
                     else:
                         results[index].setdefault(way, []).append(result)
                     progress.advance()
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -
         "kernel": platform.release(), "python": platform.python_version(), "cores": os.cpu_count(), "rounds": number,
         "load_before": before, "load_after": os.getloadavg()[0], "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
-    return Told(results, notes, machine)
+    return Told(results, absent, failed, machine)
 
 
 def wanted(way: Way, options: argparse.Namespace) -> bool:
