@@ -6,7 +6,7 @@ Parts, all if none is named:
     cost           CPU time of a packet in the core, against the bare cipher call of the same round
     micro          the micro benches
     end-to-end     through two namespaces, beside the bare cable and other tunnels; or one of it:
-    throughput, latency, datagrams
+    throughput, latency, datagrams, algorithms
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.algorithms import KINDS, algorithms, tunnels
 from bench.chart import Bar, Chart
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, Contender
 from bench.datagrams import datagrams
 from bench.latency import latency
 from bench.micro import micro
@@ -33,11 +35,14 @@ from bench.show import Progress
 from bench.throughput import throughput
 from xfrmi.lab.preflight import Lacking
 
-END_TO_END = ("throughput", "latency", "datagrams")
+COMPARED = ("throughput", "latency", "datagrams")
+END_TO_END = (*COMPARED, "algorithms")
 PARTS = ("cost", "micro", "end-to-end", *END_TO_END)
 HOW = {
     "throughput": "TCP streams. CPU is that of the tunnel's daemon at each end.",
     "latency": "ICMP echoes; a lost one is infinitely late. Loaded: beside one TCP stream through the same tunnel.",
+    "algorithms": "One TCP stream through xfrmi in UDP for each. A cipher is with hmac(sha256), what authenticates with "
+    "cbc(aes).",
     "datagrams": "The highest rate that loses nothing, and what arrives of far too many.",
 }
 
@@ -131,12 +136,26 @@ def floor_or_ours(name: str) -> str:
 
 def end_to_end(report: Report, told: argparse.Namespace, parts: set[str]) -> None:
     plan = [(part, measurement) for part, measurement in measurements(told.quick) if part in parts]
-    done = run(told, [measurement for _, measurement in plan])
+    if plan:
+        measured(report, told, plan)
+    if "algorithms" in parts:
+        kinds = KINDS[:: 3 if told.quick else 1]
+        measured(report, told, [("algorithms", algorithms(0.4 if told.quick else 0.6))], tunnels(kinds))
+
+
+def measured(
+    report: Report,
+    told: argparse.Namespace,
+    plan: list[tuple[str, Measurement[Any]]],
+    contenders: Mapping[str, Contender] | None = None,
+) -> None:
+    done = run(told, [measurement for _, measurement in plan], contenders)
     for (part, measurement), results in zip(plan, done.results, strict=True):
         report.raw[measurement.title] = plain_results(results)
         report.add(sections(measurement, results, HOW[part]))
-    report.raw["machine"] = done.machine
-    report.notes += [weather(done.machine), *done.absent]
+    names = " and ".join(dict.fromkeys(part for part, _ in plan))
+    report.raw[f"machine during {names}"] = done.machine
+    report.notes += [f"{names}: {weather(done.machine)}", *done.absent]
     report.failed += done.failed
 
 

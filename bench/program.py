@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.contenders import Contender
 from bench.report import sections, show
 from bench.rounds import Measurement, plain_results, run
 
 
-def program(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -> int:
+def program(
+    options: argparse.Namespace,
+    measurements: Sequence[Measurement[Any]],
+    contenders: Mapping[str, Contender] | None = None,
+) -> int:
     """Exit status: 1 if something that was tried has no result."""
-    told = run(options, measurements)
+    told = run(options, measurements, contenders)
     for measurement, results in zip(measurements, told.results, strict=True):
         show(sections(measurement, results))
     print("\n".join([*told.absent, *told.failed, weather(told.machine)]))

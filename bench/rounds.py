@@ -6,12 +6,12 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from bench.cable import Way, cable
-from bench.contenders import CONTENDERS, ways
+from bench.contenders import CONTENDERS, Contender, ways
 from bench.figures import Figure, Results
 from bench.show import Progress
 from xfrmi.lab.preflight import prepare
@@ -69,14 +69,18 @@ def options(doc: str, rounds: int, quick_rounds: int = 1) -> argparse.ArgumentPa
     return parser
 
 
-def run(options: argparse.Namespace, measurements: Sequence[Measurement[Any]]) -> Told:
-    """Every round measures each way once, so that all see the same weather."""
+def run(
+    options: argparse.Namespace,
+    measurements: Sequence[Measurement[Any]],
+    contenders: Mapping[str, Contender] | None = None,
+) -> Told:
+    """Every round measures each way once: all see the same weather. `contenders`: instead of the usual ones."""
     prepare()
     number = options.rounds or options.usual[0 if options.quick else 1]
     results: list[Results[Any]] = [{} for _ in measurements]
     before, began = os.getloadavg()[0], time.monotonic()
     with cable() as (moon, sun):
-        found, absent, failed = ways(moon, sun, options.only)
+        found, absent, failed = ways(moon, sun, contenders or {name: CONTENDERS[name] for name in options.only})
         chosen = [way for way in found if wanted(way, options)]
         turns = [(m, way) for m in range(len(measurements)) for way in chosen if measurements[m].suits(way)]
         with Progress(number * len(turns)) as progress:

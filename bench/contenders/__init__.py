@@ -5,7 +5,7 @@ A contender is a function that makes its tunnels between two nodes and yields a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from bench.cable import OUTER, Lacks, Way
 from bench.contenders.forwarder import forwarder
@@ -26,15 +26,15 @@ def plain(moon: Node, sun: Node) -> Iterator[Way]:
 CONTENDERS: dict[str, Contender] = {each.__name__: each for each in (plain, forwarder, xfrmi, strongswan, wireguard)}
 
 
-def ways(moon: Node, sun: Node, names: Collection[str]) -> tuple[list[Way], list[str], list[str]]:
+def ways(moon: Node, sun: Node, contenders: Mapping[str, Contender]) -> tuple[list[Way], list[str], list[str]]:
     """Of those contenders that can run here; a line for each that is not installed, which says what would help; a line
     for each that is, and did not come up."""
     found: list[Way] = []
     absent: list[str] = []
     failed: list[str] = []
-    for name in names:
+    for name, start in contenders.items():
         try:
-            found += CONTENDERS[name](moon, sun)
+            found += start(moon, sun)
         except Lacks as lack:
             absent.append(f"NOT COMPARED WITH {name.upper()}: {lack}")
         except (RuntimeError, OSError, AssertionError) as error:
