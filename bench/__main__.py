@@ -5,6 +5,7 @@
 Parts, all if none is named:
     cost           CPU time of a packet in the core, against the bare cipher call of the same round
     micro          the micro benches
+    stages         where the time goes, stage by stage, in two daemons at work
     end-to-end     through two namespaces, beside the bare cable and other tunnels; or one of it:
     throughput, latency, datagrams, algorithms
 """
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import stages
 from bench.algorithms import KINDS, algorithms, tunnels
 from bench.chart import Bar, Chart
 from bench.contenders import CONTENDERS, Contender
@@ -28,7 +30,7 @@ from bench.datagrams import datagrams
 from bench.latency import latency
 from bench.micro import micro
 from bench.program import weather
-from bench.ratios import costs
+from bench.ratios import Cost, costs
 from bench.report import Section, page, sections, show
 from bench.rounds import Measurement, plain_results, run, simplest
 from bench.show import Progress
@@ -37,14 +39,27 @@ from xfrmi.lab.preflight import Lacking
 
 COMPARED = ("throughput", "latency", "datagrams")
 END_TO_END = (*COMPARED, "algorithms")
-PARTS = ("cost", "micro", "end-to-end", *END_TO_END)
+PARTS = ("cost", "micro", "stages", "end-to-end", *END_TO_END)
 HOW = {
     "throughput": "TCP streams. CPU is that of the tunnel's daemon at each end.",
     "latency": "ICMP echoes; a lost one is infinitely late. Loaded: beside one TCP stream through the same tunnel.",
-    "algorithms": "One TCP stream through xfrmi in UDP for each. A cipher is with hmac(sha256), what authenticates with "
+    "algorithms": "One TCP stream through xfrmi in UDP each. A cipher is with hmac(sha256), what authenticates with "
     "cbc(aes).",
     "datagrams": "The highest rate that loses nothing, and what arrives of far too many.",
 }
+
+
+DIFFERENCES = (
+    ("seal: the cipher", "AESGCM.encrypt", ""),
+    ("seal: ESP around it", "burst.seal_burst", "AESGCM.encrypt"),
+    ("seal: cut a super-packet, headers, checksums", "burst.seal_burst, super-packet", "burst.seal_burst"),
+    ("output: flow, decision, counters", "the engine's output, super-packet", "burst.seal_burst, super-packet"),
+    ("open: the cipher", "AESGCM.decrypt", ""),
+    ("open: ESP around it, replay window", "burst.open_burst", "AESGCM.decrypt"),
+    ("input: state, policy, counters", "the engine's input", "burst.open_burst"),
+    ("input: put a stream together", "the engine's input, a stream put together", "the engine's input"),
+)
+"""(what it is, a row of ratios.py, the row that does all of it but that)."""
 
 
 class Report:
@@ -80,11 +95,13 @@ def main() -> int:
         found, report.raw["micro"], failed = micro(shlex.split(told.pytest), told.quick)
         report.failed += failed
         report.add(found)
-    if parts & set(END_TO_END):
-        try:
+    try:
+        if "stages" in parts:
+            where_time_goes(report, told.quick)
+        if parts & set(END_TO_END):
             end_to_end(report, told, parts)
-        except Lacking as lack:
-            report.failed.append(f"NOT MEASURED END TO END: {lack}")
+    except Lacking as lack:
+        report.failed.append(f"NOT MEASURED BETWEEN NAMESPACES: {lack}")
     print()
     for note in report.notes + report.failed:
         print(note)
@@ -127,11 +144,33 @@ def cost(report: Report, told: argparse.Namespace) -> list[Section]:
              for row in rows],
             [Chart(f"a packet of {size} bytes in the core", "times the bare cipher call", False, bars)],
         ))  # fmt: skip
+        found.append(inside(rows, size))
     return found
+
+
+def inside(rows: list[Cost], size: int) -> Section:
+    """What lies between one row and another that does less, in calls of the cipher."""
+    by_name = {row.name: row.times for row in rows}
+    parts = [
+        [label, f"{by_name[more] - (by_name[less] if less else 0):.2f}", f"{more}{f' - {less}' if less else ''}"]
+        for label, more, less in DIFFERENCES
+    ]
+    text = "By differences between rows of the table above, in bare calls of the cipher for a packet."
+    return Section(f"inside the core, {size} bytes", text, ["", "times bare", "from"], parts)
 
 
 def floor_or_ours(name: str) -> str:
     return "floor" if name.startswith("AESGCM") else "ours"
+
+
+def where_time_goes(report: Report, quick: bool) -> None:
+    try:
+        found = stages.measured(*((1, 0.8) if quick else (3, 1.2)))
+    except RuntimeError as error:
+        report.failed.append(f"NOT MEASURED: stages: {error}")
+        return
+    report.raw["stages"] = stages.plain(found)
+    report.add(stages.sections(found))
 
 
 def end_to_end(report: Report, told: argparse.Namespace, parts: set[str]) -> None:
