@@ -17,6 +17,7 @@ from bench.conftest import FLOOR
 from bench.report import Section
 from bench.show import Progress
 
+USUAL = ("--benchmark-max-time=0.5",)
 QUICK = ("--benchmark-max-time=0.1", "--benchmark-min-rounds=3", "-k", "not 100_000 and not 512 and not 64")
 PERCENT = re.compile(r"\[\s*(\d+)%\]\s*$")
 TABLES = {
@@ -33,7 +34,7 @@ def micro(arguments: Sequence[str], quick: bool) -> tuple[list[Section], list[di
     with tempfile.TemporaryDirectory(prefix="xfrmi-bench-") as folder:
         path = Path(folder) / "micro.json"
         command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), "-v", "--no-header", "--color=no"]
-        command += [f"--benchmark-json={path}", *(QUICK if quick else ()), *arguments]
+        command += [f"--benchmark-json={path}", *(QUICK if quick else USUAL), *arguments]
         status, said = followed(command)
         records = json.loads(path.read_text())["benchmarks"] if path.exists() else []
     notes = [] if status == 0 else [f"MICRO BENCHES FAILED: {last}" for last in said[-3:]]
