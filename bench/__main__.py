@@ -8,6 +8,7 @@ Parts, all if none is named:
     stages         where the time goes, stage by stage, in two daemons at work
     end-to-end     through two namespaces, beside the bare cable and other tunnels; or one of it:
     throughput, latency, datagrams, algorithms
+    memory         of a daemon, before and after a while of traffic
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import stages
+from bench import memory, stages
 from bench.algorithms import KINDS, algorithms, tunnels
 from bench.chart import Bar, Chart
 from bench.contenders import CONTENDERS, Contender
@@ -39,7 +40,7 @@ from xfrmi.lab.preflight import Lacking
 
 COMPARED = ("throughput", "latency", "datagrams")
 END_TO_END = (*COMPARED, "algorithms")
-PARTS = ("cost", "micro", "stages", "end-to-end", *END_TO_END)
+PARTS = ("cost", "micro", "stages", "end-to-end", *END_TO_END, "memory")
 HOW = {
     "throughput": "TCP streams. CPU is that of the tunnel's daemon at each end.",
     "latency": "ICMP echoes; a lost one is infinitely late. Loaded: beside one TCP stream through the same tunnel.",
@@ -100,6 +101,8 @@ def main() -> int:
             where_time_goes(report, told.quick)
         if parts & set(END_TO_END):
             end_to_end(report, told, parts)
+        if "memory" in parts:
+            resident(report, *((5.0, 200) if told.quick else (20.0, 1000)))
     except Lacking as lack:
         report.failed.append(f"NOT MEASURED BETWEEN NAMESPACES: {lack}")
     print()
@@ -171,6 +174,16 @@ def where_time_goes(report: Report, quick: bool) -> None:
         return
     report.raw["stages"] = stages.plain(found)
     report.add(stages.sections(found))
+
+
+def resident(report: Report, seconds: float, flows: int) -> None:
+    try:
+        found = memory.measured(seconds, flows)
+    except RuntimeError as error:
+        report.failed.append(f"NOT MEASURED: memory: {error}")
+        return
+    report.raw["memory"] = found._asdict()
+    report.add(memory.sections(found, seconds, flows))
 
 
 def end_to_end(report: Report, told: argparse.Namespace, parts: set[str]) -> None:
