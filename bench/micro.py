@@ -17,7 +17,7 @@ from bench.conftest import FLOOR
 from bench.report import Section
 from bench.show import Progress
 
-USUAL = ("--benchmark-max-time=0.5",)
+USUAL = ("--benchmark-max-time=0.3",)
 QUICK = ("--benchmark-max-time=0.1", "--benchmark-min-rounds=3", "-k", "not 100_000 and not 512 and not 64")
 PERCENT = re.compile(r"\[\s*(\d+)%\]\s*$")
 TABLES = {
@@ -46,7 +46,8 @@ def micro(arguments: Sequence[str], quick: bool) -> tuple[list[Section], list[di
 def followed(command: Sequence[str]) -> tuple[int, list[str]]:
     """Run pytest, show how far it is. Its exit status and its lines."""
     lines = []
-    with Progress(100) as progress, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pytest = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with Progress(100) as progress, pytest as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())

@@ -26,13 +26,14 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bench.stage_names import BARE, PACKETS, SAMPLING, STAGES
 from xfrmi.cli.programs import daemon
 from xfrmi.core.engine import Engine
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.tun import Tun
 from xfrmi.dev.udp import UdpEncap
 
-STAGES: dict[str, list[tuple[type, str]]] = {
+ENTRIES: dict[str, list[tuple[type, str]]] = {
     "read TUN": [(Tun, "recv_burst")],
     "output": [(Engine, "output")],
     "send": [(UdpEncap, "send_burst"), (RawEsp, "send_burst")],
@@ -40,12 +41,10 @@ STAGES: dict[str, list[tuple[type, str]]] = {
     "input": [(Engine, "input")],
     "write TUN": [(Tun, "send_burst")],
 }
-BARE = "seal, bare", "open, bare"
-SAMPLING = "sampling"
-"""The bare calls and all around them: no work of a daemon."""
+assert tuple(ENTRIES) == STAGES
 SAMPLE = 16
 """So many calls of the engine for one burst of bare calls."""
-PACKETS, SIZE = 40, 1400
+SIZE = 1400
 ICV = 16
 
 
@@ -133,7 +132,7 @@ class BareCalls:
 
 def install(clock: Clock) -> None:
     bare = BareCalls(clock)
-    for stage, entries in STAGES.items():
+    for stage, entries in ENTRIES.items():
         for owner, name in entries:
             timed = clock.clocked(stage, getattr(owner, name))
             setattr(owner, name, bare.beside(timed) if owner is Engine else timed)

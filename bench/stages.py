@@ -23,8 +23,9 @@ from bench.cable import Way, cable, cpu_seconds
 from bench.chart import Bar, Chart
 from bench.contenders.xfrmi import GCM, tunnel
 from bench.report import Section, show
+from bench.rounds import finite
 from bench.show import Progress
-from bench.staged import BARE, PACKETS, SAMPLING, STAGES
+from bench.stage_names import BARE, PACKETS, SAMPLING, STAGES
 from bench.throughput import PACKET, stream
 from xfrmi.lab.preflight import prepare
 from xfrmi.lab.topology import Node
@@ -166,9 +167,9 @@ def main() -> int:
     return 0
 
 
-def plain(found: Measured) -> dict[str, list[dict[str, dict[str, float]]]]:
+def plain(found: Measured) -> dict[str, list[dict[str, dict[str, float | None]]]]:
     return {
-        kind: [{"sender": pair[0].microseconds, "receiver": pair[1].microseconds} for pair in pairs]
+        kind: [{"sender": finite(pair[0].microseconds), "receiver": finite(pair[1].microseconds)} for pair in pairs]
         for kind, pairs in found.items()
     }
 

@@ -6,7 +6,8 @@ from time import thread_time
 
 import pytest
 
-from bench.staged import BARE, PACKETS, SAMPLING, STAGES, BareCalls, Clock
+from bench.stage_names import BARE, PACKETS, SAMPLING, STAGES
+from bench.staged import BareCalls, Clock
 from bench.stages import REST, TOTAL, Sums, costs, measured, sections
 from tests.netns import in_netns, need_tun
 
