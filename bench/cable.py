@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,10 @@ def cable() -> Iterator[tuple[Node, Node]]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all its threads."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    """User and system time of a process, all its threads, and of the processes it has started that still run."""
+    total = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0]) / 1e9
+        with suppress(FileNotFoundError):  # a kernel that does not tell
+            total += sum(cpu_seconds(int(child)) for child in (task / "children").read_text().split())
+    return total
