@@ -117,7 +117,7 @@ def arguments() -> argparse.Namespace:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("make bench", description=__doc__, formatter_class=form)
     parser.add_argument("parts", nargs="*", metavar="part", choices=[*PARTS, []], help="see above")
-    parser.add_argument("--quick", action="store_true", help="about two minutes: one round, IPv4 outside, small sizes")
+    parser.add_argument("--quick", action="store_true", help="two minutes: one round, IPv4 outside, no large tables")
     parser.add_argument("--rounds", type=int, help="of the end-to-end measurements; 3, with --quick 1")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="start no others")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the report; this one")
