@@ -161,7 +161,7 @@ def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Pa
 def _circles(engine: Engine, passed: tuple[Interface, ...], path: Path, route: Route, now: float) -> bool:
     """Will the outer packet, on its way through other devices of ours, be back in one that it has `passed`? Each pass
     makes it larger, and without DF more of them, so that it would never end."""
-    onward = next((i for i in engine.interfaces if route.ifindex and i.ifindex == route.ifindex and not i.away), None)
+    onward = engine.interfaces.at_home(route.ifindex)
     if onward is None:
         return False
     if onward in passed:

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 class Interface:
-    """One xfrm device. `link` is the ifindex of the underlying device (0: none), `ifindex` its own."""
+    """One xfrm device. `link` is the ifindex of the underlying device (0: none)."""
 
     __slots__ = (
-        "away", "collisions", "external", "flows", "flows_generation", "if_id", "ifindex", "link", "mtu", "name",
-        "nopolicy", "nopolicy_asked", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "takes", "tx_aborted",
-        "tx_bytes", "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts", "verdicts_generation",
+        "_ifindex", "away", "collisions", "external", "flows", "flows_generation", "if_id", "link", "mtu", "name",
+        "nopolicy", "nopolicy_asked", "numbered", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "takes",
+        "tx_aborted", "tx_bytes", "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts",
+        "verdicts_generation",
     )  # fmt: skip
 
     def __init__(self, name: str, if_id: int, link: int = 0, external: bool = False) -> None:
@@ -33,7 +34,9 @@ class Interface:
         self.if_id = if_id
         self.link = link
         self.external = external
-        self.ifindex = 0
+        self._ifindex = 0
+        self.numbered: dict[int, list[Interface]] = {}
+        """Of all devices, by ifindex; shared with Interfaces."""
         self.mtu = XFRM_LINK_MTU
         self.up = True
         """IFF_UP; a device that is down is treated as absent on input (RX-07)."""
@@ -53,6 +56,21 @@ class Interface:
         self.tx_packets = self.tx_bytes = self.tx_errors = self.tx_dropped = 0
         self.tx_carrier = self.tx_aborted = self.collisions = 0
 
+    @property
+    def ifindex(self) -> int:
+        """Its own, in the namespace where it is; 0 as long as it is not known."""
+        return self._ifindex
+
+    @ifindex.setter
+    def ifindex(self, ifindex: int) -> None:
+        if self._ifindex:
+            self.numbered[self._ifindex].remove(self)
+            if not self.numbered[self._ifindex]:
+                del self.numbered[self._ifindex]
+        self._ifindex = ifindex
+        if ifindex:
+            self.numbered.setdefault(ifindex, []).append(self)
+
     def __repr__(self) -> str:
         key = "external" if self.external else f"if_id {self.if_id:#x}"
         return f"<Interface {self.name} {key} rx {self.rx_packets} tx {self.tx_packets}>"
@@ -71,6 +89,7 @@ class Interfaces:
     def __init__(self) -> None:
         self._by_name: dict[str, Interface] = {}
         self._by_if_id: dict[int, Interface] = {}
+        self._numbered: dict[int, list[Interface]] = {}
         self._external: Interface | None = None
 
     def __iter__(self) -> Iterator[Interface]:
@@ -84,6 +103,10 @@ class Interfaces:
             return self._by_name[name]
         except KeyError:
             raise XfrmError(errno.ENODEV, detail=f'there is no xfrm interface "{name}"') from None
+
+    def at_home(self, ifindex: int) -> Interface | None:
+        """The device with this number in the namespace of the states."""
+        return next((interface for interface in self._numbered.get(ifindex, ()) if not interface.away), None)
 
     def for_state(self, if_id: int) -> Interface | None:
         """RX-04: the UP device with the state's if_id, else the UP external device, else None."""
@@ -111,6 +134,7 @@ class Interfaces:
     def add(self, name: str, if_id: int, link: int = 0, external: bool = False) -> Interface:
         self.check_add(name, if_id, link, external)
         interface = Interface(name, if_id, link, external)
+        interface.numbered = self._numbered
         self._by_name[name] = interface
         if external:
             self._external = interface
@@ -155,6 +179,7 @@ class Interfaces:
 
     def remove(self, interface: Interface) -> None:
         """DEV-14: states and policies with its if_id stay."""
+        interface.ifindex = 0
         del self._by_name[interface.name]
         if interface.external:
             self._external = None
