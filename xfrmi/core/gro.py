@@ -188,15 +188,16 @@ def _join(first: SuperPacket, packets: Sequence[Buffer]) -> SuperPacket:
     header_len, upper = first.hdr_len, first.csum_start
     length = (len(packets) - 1) * first.gso_size + len(packets[-1])
     flags = 0 if first.gso_type == GSO_UDP_L4 else packets[-1][upper + TCP_FLAGS]
-    header = joined_header(first, length, flags & (TCP_FIN | TCP_PSH))
+    header = joined_header(first, first.data, length, flags & (TCP_FIN | TCP_PSH))
     data = b"".join([header, *[packet[header_len:] for packet in packets]])
     return SuperPacket(memoryview(data), first.gso_type, header_len, first.gso_size, upper, first.csum_offset)
 
 
-def joined_header(first: SuperPacket, length: int, ends: int) -> bytearray:
-    """The header of a super-packet of `length` bytes that begins with `first`; its last segment has these flags."""
+def joined_header(first: SuperPacket, packet: Buffer, length: int, ends: int) -> bytearray:
+    """The header of a super-packet of `length` bytes that begins with `packet`, which is of the kind that `first` was
+    made of; its last segment has these flags."""
     upper = first.csum_start
-    header = bytearray(first.data[: first.hdr_len])
+    header = bytearray(packet[: first.hdr_len])
     if upper == IPV4_HEADER_LEN:
         header[IPV4_TOTAL_LENGTH] = length.to_bytes(2, "big")
         header[IPV4_CHECKSUM] = ipv4_header_checksum(header[:upper]).to_bytes(2, "big")

@@ -62,22 +62,29 @@ def merge_train(views: OpenViews, rows: slice, takes: frozenset[int]) -> list[Pa
     most = (MAX_LENGTH - first.hdr_len) // first.gso_size
     if udp:
         most = min(most, MAX_DATAGRAMS)
-    flow = slice(IPV4_ADDRESSES.start if upper == IPV4_HEADER_LEN else IPV6_ADDRESSES.start, upper + 4)
+    kind = _kind(packet, upper, udp)
     merged: list[Packet] = []
     segments = views.segments[rows]
     for start, end, ends in _runs(words, upper, udp, most):
         begin = payloads[start]
-        one = first if not start else first_of(begin, takes)
-        if one is None or begin[flow] != packet[flow] or one.hdr_len != first.hdr_len or one.gso_type != first.gso_type:
-            return None
-        if not _is_whole(one, begin, end - start):
+        if _kind(begin, upper, udp) != kind or not _is_whole(first, begin, end - start):
             return None
         if end - start == 1:
             merged.append(begin)
             continue
-        header = joined_header(one, one.hdr_len + (end - start) * one.gso_size, ends)
-        merged.append(Gathered(header, segments[start:end], one.gso_type, one.gso_size, upper, one.csum_offset))
+        header = joined_header(first, begin, first.hdr_len + (end - start) * first.gso_size, ends)
+        gathered = Gathered(header, segments[start:end], first.gso_type, first.gso_size, upper, first.csum_offset)
+        merged.append(gathered)
     return merged
+
+
+def _kind(packet: memoryview, upper: int, udp: bool) -> bytes:
+    """What makes a packet a segment that others may follow, if this is equal to that of one: version and header length,
+    fragmentation, TTL, protocol, flow; TCP header length and flags."""
+    flags = packet[upper + 12 : upper + 14] if not udp else b""
+    if upper == IPV4_HEADER_LEN:
+        return b"".join((packet[:1], packet[6:10], packet[12:24], flags))
+    return b"".join((packet[:1], packet[6:44], flags))
 
 
 def _runs(words: Words, upper: int, udp: bool, most: int) -> Iterable[tuple[int, int, int]]:

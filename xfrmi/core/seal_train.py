@@ -30,9 +30,18 @@ from xfrmi.core.rows import TrainRows, put, take
 from xfrmi.core.state import KM_VALID
 from xfrmi.core.train import HEAD_WORDS, Train, ramp_for
 from xfrmi.wire.esp import pad_length, trailer
-from xfrmi.wire.ip import IPV4_CHECKSUM, IPV4_ID
+from xfrmi.wire.ip import (
+    IPV4_ADDRESSES,
+    IPV4_CHECKSUM,
+    IPV4_TOTAL_LENGTH,
+    IPV6_ADDRESSES,
+    IPV6_HEADER_LEN,
+    IPV6_PAYLOAD_LENGTH,
+    Buffer,
+    pseudo_header_sum,
+)
 from xfrmi.wire.vnet import GSO_UDP_L4, TCP_CWR, TCP_FLAGS, SuperPacket
-from xfrmi.wire.xfrm_const import Mode, XfrmStat
+from xfrmi.wire.xfrm_const import IPPROTO_TCP, IPPROTO_UDP, Mode, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.state import State
@@ -43,16 +52,20 @@ FEW: Final = 5
 _HEAD_LEN: Final = HEAD_WORDS * 4
 _RAMP: Final = np.arange(1 << 16, dtype=np.uint64)
 _ENDS: Final = TCP_FIN | TCP_PSH
+_NO_IV: Final = bytes(8)
 
 
 def joins(packet: SuperPacket, next_one: SuperPacket) -> bool:
-    """May the segments of `next_one` follow those of `packet` in one train?"""
+    """May the segments of `next_one`, which is of the same flow, follow those of `packet` in one train?"""
+    data, after = packet.data, next_one.data
     return (
         packet.gso_size == next_one.gso_size
         and packet.hdr_len == next_one.hdr_len
+        and (len(data) - packet.hdr_len) % packet.gso_size == 0
+        # What a tunnel copies: TOS and DF, or traffic class and flow label.
+        and data[:2] == after[:2]
+        and (data[6:8] == after[6:8] if data[0] >> 4 == 4 else data[2:4] == after[2:4])
         and packet.csum_start == next_one.csum_start
-        and packet.gso_type == next_one.gso_type
-        and (len(packet.data) - packet.hdr_len) % packet.gso_size == 0
         and (packet.gso_type != GSO_UDP_L4 or _has_checksum(packet) == _has_checksum(next_one))
     )
 
@@ -66,8 +79,6 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     # 1 wrap
     way = framing(state)
     header, _, next_header = way.wrap(packets[0].data)
-    if any(way.wrap(packet.data)[0] != header for packet in packets[1:]):
-        return None
     # 2 state
     counts = [packet.segments for packet in packets]
     count, header_len = sum(counts), packets[0].hdr_len
@@ -84,12 +95,16 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
         or not state.limits_are_far(count, length)
     ):
         return None
-    heads: list[tuple[bytes, int]] = []
+    heads: list[Buffer] = []
+    checks_of: list[int] = []
+    at = first
     for packet, segments in zip(packets, counts, strict=True):
         made = _first_segment(packet, segments)
         if made is None:
             return None
-        heads.append(made)
+        heads += state.spi_bytes, (at & 0xFFFFFFFF).to_bytes(4, "big"), _NO_IV, made[0]
+        checks_of.append(made[1])
+        at += segments
     # 3 number
     state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
     sequence.last += count
@@ -103,17 +118,15 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     ramp = ramp_for(last, max(counts))
     rows.lay_out(ramp, len(tail), count, full)
     rows.use_salt(transform.salt)
+    bases = np.frombuffer(b"".join(heads), ">u4").astype(np.uint32).reshape(len(packets), -1)
     at = 0
-    for packet, segments, (head, check) in zip(packets, counts, heads, strict=True):
+    for packet, segments, base, check in zip(packets, counts, bases, checks_of, strict=True):
         end = at + segments
-        esp_head = state.spi_bytes + (first + at & 0xFFFFFFFF).to_bytes(4, "big") + bytes(8)
-        base = np.frombuffer(esp_head + head, ">u4").astype(np.uint32)
         np.add(ramp.words[:segments], base, rows.native_words[at:end])
         whole = min(end, full) - at
         np.subtract(ramp.checks[:whole], check, rows.native_checks[at : at + whole])
-        rows.payloads[at : at + whole] = np.frombuffer(packet.data, np.uint8, whole * size, header_len).reshape(
-            whole, size
-        )
+        payload = np.frombuffer(packet.data, np.uint8, whole * size, header_len)
+        rows.payloads[at : at + whole] = payload.reshape(whole, size)
         at = end
     rows.words[:] = rows.native_words
     rows.ivs[:] = ivs
@@ -163,27 +176,36 @@ def _has_checksum(packet: SuperPacket) -> bool:
     return any(packet.data[at : at + 2])
 
 
-def _first_segment(packet: SuperPacket, count: int) -> tuple[bytes, int] | None:
+def _first_segment(packet: SuperPacket, count: int) -> tuple[bytearray, int] | None:
     """(header of the first segment without its upper-layer checksum and with the flags of one in the middle, what that
     header adds to a checksum in little-endian words modulo 65535); None where something wraps among `count` segments.
     """
-    made = template(packet, packet.gso_size, _ENDS | TCP_CWR)
-    header, upper = made.header, packet.csum_start
+    data, header_len, upper = packet.data, packet.hdr_len, packet.csum_start
+    header = bytearray(data[:header_len])
+    length = header_len + packet.gso_size
     if header[0] >> 4 == 4:
-        ident = int.from_bytes(packet.data[IPV4_ID], "big")
-        check = -(made.ip_sum + ident) % 0xFFFF
-        if ident + count > 0x10000 or check < count:
+        header[IPV4_TOTAL_LENGTH] = length.to_bytes(2, "big")
+        header[IPV4_CHECKSUM] = b"\0\0"
+        check = -int.from_bytes(header[:upper], "big") % 0xFFFF
+        if check < count or (header[4] << 8 | header[5]) + count > 0x10000:
             return None
-        header[IPV4_ID] = packet.data[IPV4_ID]
         header[IPV4_CHECKSUM] = check.to_bytes(2, "big")
+        addresses = header[IPV4_ADDRESSES]
+    else:
+        header[IPV6_PAYLOAD_LENGTH] = (length - IPV6_HEADER_LEN).to_bytes(2, "big")
+        addresses = header[IPV6_ADDRESSES]
     if packet.gso_type == GSO_UDP_L4:
-        return bytes(header), 256 * made.upper_sum % 0xFFFF
-    field = slice(upper + 4, upper + 8)
-    header[field] = packet.data[field]
-    seq = int.from_bytes(packet.data[field], "big")
-    if seq + count * packet.gso_size > 0xFFFFFFFF:
-        return None
-    return bytes(header), 256 * (made.upper_sum + seq) % 0xFFFF
+        protocol = IPPROTO_UDP
+        header[upper + 4 : upper + 6] = (length - upper).to_bytes(2, "big")
+    else:
+        protocol = IPPROTO_TCP
+        header[upper + TCP_FLAGS] &= ~(_ENDS | TCP_CWR)
+        if int.from_bytes(header[upper + 4 : upper + 8], "big") + count * packet.gso_size > 0xFFFFFFFF:
+            return None
+    field = upper + packet.csum_offset
+    header[field : field + 2] = b"\0\0"
+    total = pseudo_header_sum(addresses, protocol, length - upper) + int.from_bytes(header[upper:], "big")
+    return header, (total << 8) % 0xFFFF
 
 
 def _add_flags(rows: TrainRows, packet: SuperPacket, row: int, flags: int) -> None:
