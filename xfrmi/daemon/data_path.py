@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from xfrmi.core.events import StateAdded, StateUpdated
 from xfrmi.core.train import Arrived
 from xfrmi.daemon.devices import XfrmDevice
+from xfrmi.daemon.standing_queue import StandingQueue
 from xfrmi.errors import XfrmError
+from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import UDP_ENCAP_ESPINUDP, SaDir
 
 if TYPE_CHECKING:
@@ -30,10 +32,9 @@ if TYPE_CHECKING:
     from xfrmi.dev.device import Arrival, Device
     from xfrmi.dev.icmp_errors import IcmpErrors
     from xfrmi.dev.underlay import Underlay
+    from xfrmi.wire.vnet import Packet
     from xfrmi.wire.xfrm_types import StateInfo
 
-TRAINS = 4
-"""Long runs in a row that are received in one turn: what is answered to them then comes together as well."""
 LOOP_WARNING_INTERVAL = 5.0
 """Seconds between lines about packets that are routed back into the device they came from (TX-10)."""
 
@@ -48,6 +49,8 @@ class DataPath:
         self._loop = loop
         self._log = log
         self._quiet_until = 0.0
+        self.shed = 0
+        """Packets lost on purpose, to keep queues short."""
         self.devices: Devices
         for device in underlay:
             self._watch(device)
@@ -61,6 +64,8 @@ class DataPath:
             self.devices.gone(device)
             return
         now = self._loop.clock()
+        if device.queue.sheds(device.tun.emptied, now):
+            self._shed(device, packets)
         collisions = device.interface.collisions
         outgoing, replies = self._engine.output(device.interface, packets, now)
         self._send(outgoing)
@@ -73,13 +78,30 @@ class DataPath:
     def tick(self, now: float) -> None:
         self._send(self._engine.tick(now))
 
-    def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
-        for _ in range(TRAINS):
-            burst = device.recv_burst()
-            for interface, packets in self._engine.input(burst, self._loop.clock()):
-                self.devices[interface].tun.send_burst(packets)
-            if len(burst) != 1 or not isinstance(burst[0], Arrived):
-                break
+    def _shed(self, device: XfrmDevice, packets: list[Packet]) -> None:
+        """Lose one of them, of the flow that sends most if that shows."""
+        lost = next((index for index, packet in enumerate(packets) if isinstance(packet, SuperPacket)), 0)
+        del packets[lost]
+        device.interface.tx_dropped += 1
+        self.shed += 1
+
+    def _socket_readable(self, device: Device[Arrival, Outgoing], queue: StandingQueue) -> None:
+        burst = device.recv_burst()
+        now = self._loop.clock()
+        if burst and queue.sheds(device.emptied, now):
+            self._shed_first(burst)
+        for interface, packets in self._engine.input(burst, now):
+            self.devices[interface].tun.send_burst(packets)
+
+    def _shed_first(self, burst: list[Arrival]) -> None:
+        """Lose one datagram, of a train if there is one."""
+        self.shed += 1
+        for train in burst:
+            if isinstance(train, Arrived):
+                train.start += 1
+                train.count -= 1
+                return
+        del burst[0]
 
     def _icmp_readable(self, errors: IcmpErrors) -> None:
         now = self._loop.clock()
@@ -92,7 +114,8 @@ class DataPath:
                 self._engine.send_failed(failure.outgoing, failure.positions)
 
     def _watch(self, device: Device[Arrival, Outgoing]) -> None:
-        self._loop.watch(device.fileno(), lambda: self._socket_readable(device))
+        queue = StandingQueue()
+        self._loop.watch(device.fileno(), lambda: self._socket_readable(device, queue))
 
     def _open_ports(self, event: Event) -> None:
         """ESP in UDP arrives at the port that the first state with it names as ours."""

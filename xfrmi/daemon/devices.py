@@ -18,10 +18,11 @@ from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
 from xfrmi.daemon.left_behind import alias_of, left_behind
 from xfrmi.daemon.loop import Loop
+from xfrmi.daemon.standing_queue import StandingQueue
 from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_netns
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
-from xfrmi.dev.tun import Tun, keep_routes, shape_like_xfrm
+from xfrmi.dev.tun import Tun, keep_routes, shape_like_xfrm, shown_qlen
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
 
@@ -32,7 +33,7 @@ IFNAMSIZ = 16
 class XfrmDevice:
     """One interface and its TUN."""
 
-    __slots__ = ("interface", "multicast", "nsid", "tun", "txqlen")
+    __slots__ = ("interface", "multicast", "nsid", "queue", "tun", "txqlen")
 
     def __init__(self, interface: Interface, tun: Tun) -> None:
         self.interface = interface
@@ -43,6 +44,7 @@ class XfrmDevice:
         self.multicast = False
         """IFF_MULTICAST: an xfrm device has it only when somebody switched it on, as routing daemons ask for."""
         self.txqlen = XFRM_LINK_QLEN
+        self.queue = StandingQueue()
 
 
 class Devices:
@@ -223,7 +225,7 @@ class Devices:
         interface.ifindex = link.ifindex
         interface.up = bool(link.flags & IFF_UP)
         device.multicast = bool(link.flags & IFF_MULTICAST)
-        device.txqlen = link.qlen
+        device.txqlen = shown_qlen(link.qlen)
         if link.mtu != interface.mtu:
             interface.mtu = link.mtu
             interface.flows.clear()

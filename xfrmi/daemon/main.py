@@ -91,6 +91,7 @@ class Daemon:
             "states": len(self._engine.sad),
             "policies": len(self._engine.spd),
             "faults": self._loop.faults,
+            "shed": self._data_path.shed,
         }
 
 

@@ -25,6 +25,7 @@ NETLINK_ROUTE = 0
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWQDISC = 36
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 
 IFF_MULTICAST = 0x1000
@@ -50,6 +51,8 @@ _ANY_NSID = 0xFFFFFFFF
 
 _RTGENMSG = bytes(4)
 _IFINFO = struct.Struct("=BxHiII")
+_TCMSG = struct.Struct("=BxxxiIII")
+_TC_H_ROOT, _TCA_KIND = 0xFFFFFFFF, 1
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _BUFFER = 1 << 17
@@ -158,6 +161,11 @@ class Rtnl:
         attributes += [attr_string(kind, text) for text, kind in texts if text is not None]
         self._request(RTM_SETLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, flags, change) + b"".join(attributes))
 
+    def set_qdisc(self, ifindex: int, kind: str) -> None:
+        """Replace what queues packets for the device. XfrmError ENOENT where the kernel has no such discipline."""
+        body = _TCMSG.pack(AF_UNSPEC, ifindex, 0, _TC_H_ROOT, 0) + attr_string(_TCA_KIND, kind)
+        self._request(RTM_NEWQDISC, body, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
+
     def delete_link(self, ifindex: int) -> None:
         self._request(RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))
 
@@ -219,11 +227,11 @@ class Rtnl:
 
     # One exchange
 
-    def _request(self, kind: int, body: bytes, dump: bool = False) -> list[memoryview]:
+    def _request(self, kind: int, body: bytes, flags: int = 0, dump: bool = False) -> list[memoryview]:
         """Send one request and return the bodies of its answers (none for a bare acknowledgement)."""
+        flags |= netlink.NLM_F_REQUEST | (netlink.NLM_F_DUMP if dump else netlink.NLM_F_ACK)
         while True:
             sequence = next(self._sequence)
-            flags = netlink.NLM_F_REQUEST | (netlink.NLM_F_DUMP if dump else netlink.NLM_F_ACK)
             self._socket.send(netlink.message(kind, flags, sequence, 0, body))
             answers, torn = self._answers(sequence)
             if not torn:

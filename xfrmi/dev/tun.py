@@ -53,6 +53,9 @@ GSO_MAX_SIZE = 61500
 """Bytes of a super-packet, or somewhat fewer: with what ESP adds to full-size segments it is then one run of a UDP
 socket (UDP_SEGMENT), and not one and a piece."""
 
+SHORT_QLEN = 16
+"""Packets or super-packets in the TUN's own queue, where all flows wait behind each other."""
+
 _ROW = 65536 + 1088
 """Bytes between rows; not a power of two, for the cache's sake."""
 _LEAD = 16 - VNET_HDR_LEN
@@ -78,6 +81,8 @@ class Tun:
         """Packets the kernel did not take: the device is down (EIO), or this is no IP packet (EINVAL)."""
         self.malformed = 0
         """Frames from the kernel whose virtio_net_hdr contradicts the packet."""
+        self.emptied = True
+        """The last recv_burst has left nothing."""
         self.gone = False
         """Somebody deleted the device: the descriptor stays in error for good, close it."""
         self._fd: int = self._device.fileno()
@@ -102,10 +107,12 @@ class Tun:
         """Up to BURST_PACKETS packets or BURST_BYTES bytes of them."""
         packets: list[Packet] = []
         room = BURST_BYTES
+        self.emptied = False
         for row in self._rows:
             try:
                 length = os.readv(self._fd, (row,))
             except OSError as error:
+                self.emptied = True
                 if error.errno == errno.EBADFD:
                     self.gone = True
                 elif error.errno != errno.EAGAIN:
@@ -170,13 +177,26 @@ class Tun:
 
 
 def shape_like_xfrm(rtnl: Rtnl, name: str, mtu: int = XFRM_LINK_MTU) -> None:
-    """Give the TUN the looks of an xfrm device (1.2, TUN-07): no MULTICAST flag, queue of 1000, MTU 1500."""
+    """Give the TUN the looks of an xfrm device (1.2, TUN-07): no MULTICAST flag, queue of 1000, MTU 1500.
+
+    What waits for us is not in the TUN's own queue, which is a single one that holds up to 64 MB of super-packets: that
+    is made SHORT_QLEN, and in front of it fq_codel has a queue for each flow, and keeps it short. An xfrm device has no
+    queue at all, so `shown_qlen` is what to say of it.
+    """
     link = rtnl.link(name)
     if link is None:
         raise XfrmError(errno.ENODEV, "", f'there is no device "{name}" in this network namespace')
     rtnl.set_link(link.ifindex, multicast=False, txqlen=XFRM_LINK_QLEN, mtu=mtu)
     with contextlib.suppress(XfrmError):  # a kernel that cannot only sends more runs, some of them short
         rtnl.set_link(link.ifindex, gso_max_size=GSO_MAX_SIZE)
+    with contextlib.suppress(XfrmError):  # without it packets of all flows wait in one queue
+        rtnl.set_qdisc(link.ifindex, "fq_codel")
+        rtnl.set_link(link.ifindex, txqlen=SHORT_QLEN)
+
+
+def shown_qlen(qlen: int) -> int:
+    """The queue length to tell about a TUN that has this one."""
+    return XFRM_LINK_QLEN if qlen == SHORT_QLEN else qlen
 
 
 def keep_routes(name: str) -> None:

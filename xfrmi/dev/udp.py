@@ -111,6 +111,8 @@ class UdpEncap:
         self.port = port
         self.failures: list[Failure] = []
         """What did not leave in the last send_burst."""
+        self.emptied = True
+        """The last recv_burst has left nothing."""
         self.others = 0
         """Datagrams that were not ESP."""
         self._raw = raw
@@ -165,6 +167,7 @@ class UdpEncap:
         rows = self._rows
         lengths = rows.receive(self._socket.fileno(), self._most)
         index, count = 0, len(lengths)
+        self.emptied = count < self._most
         while index < count:
             at, length = index, lengths[index]
             index += 1
