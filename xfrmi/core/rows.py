@@ -108,8 +108,8 @@ class TrainRows(Rows):
     """ESP packets behind each other, without outer headers; given away: `flat`, as a whole."""
 
     __slots__ = (
-        "_array", "_layout", "checks", "flat", "ivs", "native_checks", "native_words", "payloads", "sealed", "sums",
-        "tails", "texts", "width", "words",
+        "_array", "_layout", "checks", "flat", "head_ivs", "heads", "ivs", "native_checks", "native_words", "payloads",
+        "sealed", "sums", "tails", "text", "texts", "width", "words",
     )  # fmt: skip
 
     def __init__(self, capacity: int, text_len: int, icv_len: int, salt_len: int, esn: int) -> None:
@@ -118,6 +118,10 @@ class TrainRows(Rows):
         self._array = array = np.empty((capacity, self.width), np.uint8)
         self.texts = slices(array, HEAD_LEN, text_len)
         self.sealed = slices(array, HEAD_LEN, text_len + icv_len)
+        self.text = array[:, HEAD_LEN : HEAD_LEN + text_len]
+        self.heads = fields(array, 0, ESP_HEADER_LEN, ">u4")
+        """SPI and sequence number."""
+        self.head_ivs = field(array, ESP_HEADER_LEN, ">u8")
         if not esn:
             self.aads = slices(array, 0, ESP_HEADER_LEN)
         self._layout: tuple[Ramp, int, int, int] | None = None
@@ -137,7 +141,7 @@ class TrainRows(Rows):
         self.native_words = np.empty((count, start // 4), np.uint32)
         """Room for the words in the machine's own byte order."""
         self.words = fields(array, 0, start, ">u4")[:count]
-        self.ivs = field(array, ESP_HEADER_LEN, ">u8")[:count]
+        self.ivs = self.head_ivs[:count]
         self.native_checks = np.empty(full, np.int64)
         self.checks = field(array, HEAD_LEN + ramp.check_at, "<u2")[:full]
         self.payloads = array[:, start : start + size]

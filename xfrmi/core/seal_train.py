@@ -22,10 +22,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xfrmi.core.algo_aead import CombinedMode
 from xfrmi.core.gso import TCP_FIN, TCP_PSH, cut, template
 from xfrmi.core.mode import framing
+from xfrmi.core.mode_tunnel import WRAP_READS
 from xfrmi.core.rows import TrainRows, put, take
 from xfrmi.core.state import KM_VALID
 from xfrmi.core.train import HEAD_WORDS, Train, ramp_for
@@ -84,17 +86,9 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     count, header_len = sum(counts), packets[0].hdr_len
     length = header_len + size
     tail = trailer(pad_length(length, transform.align), next_header)
-    sequence = state.sequence
-    first = sequence.last + 1
-    if (
-        count < FEW
-        or state.tfcpad
-        or state.km != KM_VALID
-        or first + count - 1 > (0xFFFF_FFFF_FFFF_FFFF if state.esn else 0xFFFF_FFFF)
-        or len(header) + _HEAD_LEN + length + len(tail) + transform.icv_len > 0xFFFF
-        or not state.limits_are_far(count, length)
-    ):
+    if count < FEW or not _is_plain(state, count, length, len(header) + _HEAD_LEN + len(tail) + transform.icv_len):
         return None
+    first = state.sequence.last + 1
     heads: list[Buffer] = []
     checks_of: list[int] = []
     at = first
@@ -106,10 +100,7 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
         checks_of.append(made[1])
         at += segments
     # 3 number
-    state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
-    sequence.last += count
-    ivs = _RAMP[:count] + state.reserve_ivs(count)
-    ivs ^= state.iv_salt
+    ivs = _number(state, count, now)
     # 4 cut
     last = packets[-1]
     last_len = len(last.data) - header_len - (counts[-1] - 1) * size
@@ -117,7 +108,6 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     rows = take(TrainRows, count, length + len(tail), transform.icv_len, transform.salt_len, state.esn)
     ramp = ramp_for(last, max(counts))
     rows.lay_out(ramp, len(tail), count, full)
-    rows.use_salt(transform.salt)
     bases = np.frombuffer(b"".join(heads), ">u4").astype(np.uint32).reshape(len(packets), -1)
     at = 0
     for packet, segments, base, check in zip(packets, counts, bases, checks_of, strict=True):
@@ -130,10 +120,7 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
         at = end
     rows.words[:] = rows.native_words
     rows.ivs[:] = ivs
-    rows.nonce_ivs[:count] = ivs
-    if state.esn:
-        rows.spis[:count] = state.spi
-        rows.numbers[:count] = _RAMP[:count] + first
+    _make_nonces(state, rows, transform.salt, ivs, first)
     rows.tails[:] = np.frombuffer(tail, np.uint8)
     udp = last.gso_type == GSO_UDP_L4
     if not udp or _has_checksum(last):
@@ -169,6 +156,69 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     put(rows)
     total = (count - 1) * rows.width + len(sealed[-1]) + _HEAD_LEN
     return Train(bytes(header), rows.flat[:total], rows.width, count, way.finish)
+
+
+def seal_run(state: State, packets: Sequence[Buffer], now: float) -> Train | None:
+    """Packets of whatever flows sealed as esp.seal does each of them, if they are of one length and get the same outer
+    header; otherwise None. Raises Drop as `wrap` does, before anything has happened."""
+    transform, count, length = state.transform, len(packets), len(packets[0])
+    if state.mode != Mode.TUNNEL or not isinstance(transform, CombinedMode) or not transform.in_rows:
+        return None
+    joined = b"".join(packets)
+    if len(joined) != count * length or list(map(len, packets)).count(length) != count:
+        return None
+    way = framing(state)
+    header, _, next_header = way.wrap(packets[0])
+    if any(joined[at::length].count(joined[at]) != count for at in WRAP_READS):
+        return None
+    tail = trailer(pad_length(length, transform.align), next_header)
+    if not _is_plain(state, count, length, len(header) + _HEAD_LEN + len(tail) + transform.icv_len):
+        return None
+    first = state.sequence.last + 1
+    ivs = _number(state, count, now)
+    rows = take(TrainRows, count, length + len(tail), transform.icv_len, transform.salt_len, state.esn)
+    rows.heads[:count, 0] = state.spi
+    rows.heads[:count, 1] = _RAMP[:count] + (first & 0xFFFFFFFF)
+    rows.head_ivs[:count] = ivs
+    _make_nonces(state, rows, transform.salt, ivs, first)
+    rows.text[:count, :length] = np.frombuffer(joined, np.uint8).reshape(count, length)
+    rows.text[:count, length:] = np.frombuffer(tail, np.uint8)
+    deque(map(transform.cipher.encrypt_into, rows.nonces, rows.texts, rows.aads, rows.sealed[:count]), maxlen=0)
+    state.bytes += count * length
+    state.packets += count
+    state.lastused = int(now)
+    put(rows)
+    return Train(bytes(header), rows.flat[: count * rows.width], rows.width, count, way.finish)
+
+
+def _is_plain(state: State, count: int, length: int, added: int) -> bool:
+    """Will so many packets of `length` bytes, to which ESP adds so many, have the same fate?"""
+    return (
+        state.km == KM_VALID
+        and not state.tfcpad
+        and state.sequence.last + count <= (0xFFFF_FFFF_FFFF_FFFF if state.esn else 0xFFFF_FFFF)
+        and length + added <= 0xFFFF
+        and state.limits_are_far(count, length)
+    )
+
+
+def _number(state: State, count: int, now: float) -> NDArray[np.uint64]:
+    """Take so many sequence numbers and IVs; returns the IVs."""
+    state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
+    state.sequence.last += count
+    ivs: NDArray[np.uint64] = _RAMP[:count] + state.reserve_ivs(count)
+    ivs ^= state.iv_salt
+    return ivs
+
+
+def _make_nonces(state: State, rows: TrainRows, salt: bytes, ivs: NDArray[np.uint64], first: int) -> None:
+    """And what is authenticated, where that is not the ESP header as it is."""
+    count = len(ivs)
+    rows.use_salt(salt)
+    rows.nonce_ivs[:count] = ivs
+    if state.esn:
+        rows.spis[:count] = state.spi
+        rows.numbers[:count] = _RAMP[:count] + first
 
 
 def _has_checksum(packet: SuperPacket) -> bool:

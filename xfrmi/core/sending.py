@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from xfrmi.core.burst import FEW as MANY
 from xfrmi.core.burst import seal_burst
 from xfrmi.core.gso import segment
 from xfrmi.core.lone import sealer
 from xfrmi.core.outer import DF_HIGH
 from xfrmi.core.outgoing import Outgoing
-from xfrmi.core.seal_train import FEW, joins, seal_train
+from xfrmi.core.seal_train import FEW, joins, seal_run, seal_train
 from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire.ip import IPV4_CHECKSUM, IPV6_MIN_MTU, ipv4_header_checksum
@@ -96,12 +97,26 @@ class Sending:
         if self._train:
             _send_train(self._engine, self._interface, self._train_decision, self._train, self._outgoing, self._now)
             self._train = []
-        if self._run:
+        if self._run and not self._sent_as_train():
             sealed, drops = _seal(self._decision.states, self._run, self._now)
             self.late += after_run(
                 self._engine, self._interface, self._decision, sealed, drops, self._inner, self._outgoing, self._now
             )
-            self._run, self._inner = [], []
+        self._run, self._inner = [], []
+
+    def _sent_as_train(self) -> bool:
+        """Do all packets of the run become one train? Then they have been sent."""
+        decision, states = self._decision, self._decision.states
+        if len(self._run) < MANY or len(states) != 1 or decision.mtu < IPV6_MIN_MTU:
+            return False
+        train = seal_run(states[0], self._run, self._now)
+        if train is None:
+            return False
+        _count(self._interface, self._inner)
+        self._outgoing.append(Outgoing(decision.path, train, self._interface, list(self._inner)))
+        if self._engine.sad.aevents.listeners:
+            self._engine.sad.aevents.moved(states, self._now)
+        return True
 
 
 def after_run(
