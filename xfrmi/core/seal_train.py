@@ -68,6 +68,8 @@ def joins(packet: SuperPacket, next_one: SuperPacket) -> bool:
         and data[:2] == after[:2]
         and (data[6:8] == after[6:8] if data[0] >> 4 == 4 else data[2:4] == after[2:4])
         and packet.csum_start == next_one.csum_start
+        and len(data) > packet.hdr_len
+        and len(after) > next_one.hdr_len
         and (packet.gso_type != GSO_UDP_L4 or _has_checksum(packet) == _has_checksum(next_one))
     )
 
