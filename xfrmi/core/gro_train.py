@@ -110,8 +110,8 @@ def _runs(words: Words, upper: int, udp: bool, most: int) -> Iterable[tuple[int,
 def _ends(row: Words, last: Words, flags_at: int) -> int:
     """FIN and PSH in `last`, if that is all by which it differs."""
     differ = (row ^ last).tolist()
-    flags = differ.pop(flags_at) >> 16
-    return 0 if any(differ) or flags & ~(TCP_FIN | TCP_PSH) else flags
+    flags, window = divmod(differ.pop(flags_at), 1 << 16)
+    return 0 if window or any(differ) or flags & ~(TCP_FIN | TCP_PSH) else flags
 
 
 def _is_whole(first: SuperPacket, packet: memoryview, count: int) -> bool:
