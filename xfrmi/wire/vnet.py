@@ -84,7 +84,7 @@ class SuperPacket:
 class Gathered(SuperPacket):
     """A super-packet in pieces, on its way into a TUN, which takes it as it is; `data` puts them together."""
 
-    __slots__ = ("header", "length", "payloads")
+    __slots__ = ("header", "payloads")
 
     def __init__(
         self,
