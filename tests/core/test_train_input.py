@@ -1,0 +1,336 @@
+"""Engine.input of trains: what is delivered, cut up again, and all that is counted, is what the same datagrams make one
+by one, whatever is in a train: flows, flags, options, wrong checksums, wrong ICVs."""
+
+from __future__ import annotations
+
+import random
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.core.pair import NOW, Pair, raised
+from tests.core.test_gro import ACK, ALL, CWR, FIN, ODD_ONES, PSH, TIMESTAMPS, datagram, tcp
+from tests.core.trains import Memory
+from xfrmi.core import Interface
+from xfrmi.core.gso import segment
+from xfrmi.core.train import Arrived
+from xfrmi.wire.ip import Buffer, split_outer
+from xfrmi.wire.vnet import Gathered, Packet, SuperPacket, emit, parse
+from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_DECAP_DSCP, STATE_ESN
+from xfrmi.wire.xfrm_types import Encap, Limits, ReplayEsn
+
+Datagrams = list[tuple[Buffer, Buffer]]
+Delivered = list[tuple[Interface, list[Packet]]]
+
+SLOW = settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+both = pytest.mark.parametrize("version", [4, 6])
+MOST_DATAGRAMS = 64
+
+
+def flattened(delivered: Delivered) -> dict[str, list[bytes]]:
+    """Every packet of each interface, as the TUN's reader on the other side of a wire would see it."""
+    packets: dict[str, list[bytes]] = {}
+    for interface, group in delivered:
+        into = packets.setdefault(interface.name, [])
+        for packet in group:
+            if not isinstance(packet, SuperPacket):
+                into.append(bytes(packet))
+                continue
+            assert packet.gso_type in interface.takes and len(packet.data) <= 0xFFFF
+            assert b"".join(packet.pieces()) == packet.data
+            read = parse(memoryview(bytearray(emit(packet) + bytes(packet.data))))
+            assert isinstance(read, SuperPacket) and read.hdr_len == packet.hdr_len and read.segments > 1
+            assert read.gso_type != 5 or read.segments <= MOST_DATAGRAMS
+            into += map(bytes, segment(read))
+    return packets
+
+
+class Twins:
+    """Two receivers with the same tables, and the sender whose packets both get."""
+
+    def __init__(self, outer: int = 4, takes: frozenset[int] = ALL, **fields: Any) -> None:
+        self.lone, self.train = Pair(outer, **fields), Pair(outer, **fields)
+        self.interfaces: list[list[Interface]] = []
+        for pair in (self.lone, self.train):
+            pair.left.interface("xfrm1", 43)
+            second = pair.right.interface("xfrm1", 43)
+            pair.add_tunnel(outer, 43, 0x2000, **fields)
+            self.interfaces.append([pair.xfrm_right, second])
+        for interface in self.interfaces[1]:
+            interface.takes = takes
+        self.now = NOW
+
+    def seal(self, packets: list[bytes], which: int = 0) -> Datagrams:
+        left = self.lone.left.engine
+        outgoing, _ = left.output(left.interfaces[f"xfrm{which}"], packets, self.now)
+        datagrams = [split_outer(bytes(packet)) for group in outgoing for packet in group.packets]
+        # A UDP socket tells no checksums (dev/udp_headers.py).
+        return [(bytes(header[:46]) + bytes(2) if len(header) == 48 else header, esp) for header, esp in datagrams]
+
+    def receive(self, items: list[Any]) -> tuple[dict[str, list[bytes]], Delivered]:
+        """Both, and what they say must be the same. Returns what has been delivered, and how."""
+        self.now += 0.01
+        apart: Datagrams = []
+        for item in items:
+            for header, packet in item.datagrams() if isinstance(item, Arrived) else [item]:
+                apart.append((bytes(header), bytes(packet)))
+        expected = flattened(self.lone.right.engine.input(apart, self.now))
+        delivered = self.train.right.engine.input(items, self.now)
+        result = flattened(delivered)
+        assert result == expected
+        self.compare()
+        return result, delivered
+
+    def compare(self) -> None:
+        lone, train = self.lone.right.engine, self.train.right.engine
+        assert train.stats == lone.stats
+        assert [raised(one) for one in self.interfaces[1]] == [raised(one) for one in self.interfaces[0]]
+        assert [one.use_time for one in train.spd.dump()] == [one.use_time for one in lone.spd.dump()]
+        assert list(map(seen, train.sad.dump())) == list(map(seen, lone.sad.dump()))
+
+
+def seen(state: Any) -> tuple[Any, ...]:
+    return state.spi, state.km, state.dying, state.snapshot(), state.window.top, state.window.seen
+
+
+def as_trains(datagrams: Datagrams, splits: random.Random | None = None) -> list[Any]:
+    """Neighbours of one header and one length as trains, or at random as trains of some and datagrams."""
+    items: list[Any] = []
+    for (header, length), group in groupby(datagrams, lambda one: (bytes(one[0]), len(one[1]))):
+        packets = [bytes(packet) for _, packet in group]
+        while packets:
+            count = splits.randint(1, len(packets)) if splits and splits.random() < 0.5 else len(packets)
+            run, packets = packets[:count], packets[count:]
+            if length < 44 or (splits and splits.random() < 0.2):
+                items += [(header, packet) for packet in run]
+                continue
+            start = splits.randint(0, 3) if splits else 0
+            items.append(Memory(start + count, length, 20, 3).receive(header, run, start))
+    return items
+
+
+# What can be in a train -----------------------------------------------------------------------------------------------
+
+ODD = {name: fields for name, fields in ODD_ONES.items() if name not in ("no options", "longer", "empty")}
+OPTIONS = st.sampled_from([b"", TIMESTAMPS, b"\1" * 40])
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[bytes]:
+    """Packets of one length, most of them of one stream."""
+    version, size = draw(st.sampled_from([4, 6])), draw(st.sampled_from([2, 32, 100, 1200, 33]))
+    count = draw(st.sampled_from([1, 8, 20, 70]))
+    if draw(st.integers(0, 3)) == 0:
+        run = [datagram(version, number, size) for number in range(count)]
+    else:
+        fixed: dict[str, Any] = {
+            "options": draw(OPTIONS), "start": draw(st.sampled_from([0, 0xFFFFFF00, 0x1_0000_0000 - size * count])),
+            "flags": draw(st.sampled_from([ACK, ACK, ACK, ACK | 0x40])),
+        }  # fmt: skip
+        wraps = draw(st.sampled_from([0, 0x10000 - count, 0xFFFF]))
+        fields = [fixed | {"ident": number + wraps & 0xFFFF} for number in range(count)]
+        if draw(st.booleans()):  # every so many have been pushed
+            every = draw(st.integers(1, 20))
+            for number in range(every, count, every):
+                fields[number]["flags"] |= PSH
+        for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+            at = draw(st.integers(0, count - 1))
+            for name in draw(st.lists(st.sampled_from(list(ODD)), max_size=2)):
+                change: dict[str, Any] = ODD[name]  # type: ignore[assignment]
+                if "options" not in change or fixed["options"] == TIMESTAMPS:
+                    fields[at] |= change
+            fields[at]["flags"] |= draw(st.sampled_from([0, 0, PSH, FIN, FIN | PSH, CWR, 0x24]))
+        run = [tcp(version, number, size, **fields[number]) for number in range(count)]
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1]))):
+        at = draw(st.integers(0, count - 1))
+        damaged = bytearray(run[at])
+        damaged[draw(st.integers(0, min(len(damaged) - 1, 70)))] ^= 1 << draw(st.integers(0, 7))
+        run[at] = bytes(damaged)
+    if draw(st.integers(0, 4)) == 0:
+        run[draw(st.integers(0, count - 1))] = run[draw(st.integers(0, count - 1))]
+    if draw(st.integers(0, 4)) == 0:  # the next flow, without a pause
+        run += [tcp(version, number, size, port=83, options=TIMESTAMPS) for number in range(9)]
+    return run
+
+
+@st.composite
+def receivers(draw: st.DrawFn) -> dict[str, Any]:
+    fields: dict[str, Any] = {"outer": draw(st.sampled_from([4, 6])), "replay_window": draw(st.sampled_from([0, 32]))}
+    fields["flags"] = STATE_AF_UNSPEC | draw(st.sampled_from([0, 0, 0, STATE_DECAP_DSCP]))
+    if draw(st.booleans()):
+        fields["encap"] = Encap()
+    if draw(st.booleans()):
+        fields["flags"] |= STATE_ESN
+        fields |= {"replay_window": 0, "replay_esn": ReplayEsn((0, 0, 0, 0), replay_window=128)}
+    if draw(st.integers(0, 3)) == 0:
+        fields["limits"] = Limits(
+            hard_packets=draw(st.integers(1, 200)), soft_bytes=draw(st.sampled_from([1000, 20000]))
+        )
+    return fields
+
+
+@SLOW
+@given(fields=receivers(), bursts=st.lists(st.lists(runs(), min_size=1, max_size=3), min_size=1, max_size=4),
+       seed=st.integers(0, 1 << 32), takes=st.sampled_from([ALL, ALL, ALL, frozenset[int]()]))  # fmt: skip
+def test_trains_are_their_datagrams(
+    fields: dict[str, Any], bursts: list[list[list[bytes]]], seed: int, takes: frozenset[int]
+) -> None:
+    """Several bursts, so that flows are known; through two interfaces; with losses, replays and forgeries between."""
+    splits = random.Random(seed)
+    twins = Twins(takes=takes, **fields)
+    for burst in bursts:
+        datagrams: Datagrams = []
+        for run in burst:
+            datagrams += twins.seal(run, splits.choice([0, 0, 1]))
+        for _ in range(splits.choice([0, 0, 1, 3]) if datagrams else 0):
+            at = splits.randrange(len(datagrams))
+            what = splits.choice(["touch", "lose", "replay", "mark"])
+            header, packet = datagrams[at]
+            if what == "touch":
+                touched = bytearray(packet)
+                touched[splits.randrange(len(packet))] ^= 1
+                datagrams[at] = header, bytes(touched)
+            elif what == "lose" and len(datagrams) > 1:
+                del datagrams[at]
+            elif what == "replay":
+                datagrams.insert(splits.randint(0, len(datagrams)), datagrams[at])
+            elif what == "mark":
+                for index in range(at, len(datagrams)):
+                    marked = bytearray(datagrams[index][0])
+                    marked[1] |= 3 if marked[0] >> 4 == 4 else 0x30
+                    datagrams[index] = bytes(marked), datagrams[index][1]
+        what = splits.choice(["", "", "", "", "", "down", "away", "no policy", "listen"])
+        for pair, interfaces in zip((twins.lone, twins.train), twins.interfaces, strict=True):
+            interfaces[0].up = what != "down"
+            interfaces[0].away = what == "away"
+            if what == "no policy":
+                pair.right.engine.flush_policies(0, twins.now)
+            pair.right.engine.sad.aevents.listeners = int(what == "listen")
+        twins.receive(as_trains(datagrams, splits))
+
+
+# What has to become one -----------------------------------------------------------------------------------------------
+
+
+def joined(twins: Twins, run: list[bytes]) -> list[int]:
+    """How many packets each delivered one stands for."""
+    _, delivered = twins.receive(as_trains(twins.seal(run)))
+    return [packet.segments if isinstance(packet, SuperPacket) else 1 for _, group in delivered for packet in group]
+
+
+def known(outer: int = 4, version: int = 4, **fields: Any) -> Twins:
+    """A receiver that knows the flows of tcp() and datagram()."""
+    twins = Twins(outer, **fields)
+    twins.receive(as_trains(twins.seal([tcp(version, start=5), datagram(version), tcp(version, port=82, start=9)])))
+    return twins
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("encap", [None, Encap()])
+@both
+def test_a_stream_is_one_packet_and_not_copied(version: int, outer: int, encap: Encap | None) -> None:
+    twins = known(outer, version, encap=encap)
+    for run in (
+        [tcp(version, number, 1200, start=1, ident=number) for number in range(40)],
+        [datagram(version, number, 1200) for number in range(40)],
+        [tcp(version, number, 100, start=1, ident=number, options=b"") for number in range(128)],
+    ):
+        _, delivered = twins.receive(as_trains(twins.seal(run)))
+        ((_, (packet,)),) = delivered
+        assert isinstance(packet, Gathered) and packet.segments == len(run)
+        assert len(packet.pieces()) == 1 + len(run)
+
+
+@both
+def test_no_more_than_fits(version: int) -> None:
+    """64 KiB, or 64 datagrams."""
+    twins = known(version=version)
+    most = 0xFFFF - 20 - 12 - (20 if version == 4 else 40)
+    size = 1300
+    run = [tcp(version, number, size, start=1, ident=number) for number in range(120)]
+    fits = most // size
+    assert joined(twins, run) == [fits, fits, 120 - 2 * fits]
+    assert joined(twins, [datagram(version, number, 200) for number in range(100)]) == [64, 36]
+
+
+@both
+@pytest.mark.parametrize("flags", [PSH, FIN, FIN | PSH])
+def test_what_ends_a_packet_is_in_it(version: int, flags: int) -> None:
+    twins = known(version=version)
+    for at in (1, 7, 18, 19):
+        run = [tcp(version, number, start=1, ident=number, flags=ACK | (flags if number == at else 0))
+               for number in range(20)]  # fmt: skip
+        assert joined(twins, run) == ([at + 1, 19 - at] if at < 19 else [20])
+
+
+@both
+@pytest.mark.parametrize("extra", [0, PSH, FIN])
+@pytest.mark.parametrize("name", ODD)
+def test_what_differs_is_not_joined(name: str, extra: int, version: int) -> None:
+    """Also where the one that differs would otherwise be the last of a packet."""
+    twins = known(version=version)
+    for at in (0, 1, 10, 19):
+        run = []
+        for number in range(20):
+            fields: dict[str, Any] = {"start": 1, "ident": number, "options": TIMESTAMPS}
+            if number == at:
+                change: dict[str, Any] = dict(ODD[name])  # type: ignore[call-overload]
+                if "start" in change:
+                    change["start"] = 3
+                change["flags"] = change.get("flags", ACK) | extra
+                fields |= change
+            run.append(tcp(version, number, **fields))
+        assert sum(joined(twins, run)) == 20
+
+
+@both
+def test_wrong_checksums_stay_alone(version: int) -> None:
+    """Were one put together with others, it would be gone."""
+    twins = known(version=version)
+    for make in (tcp, datagram):
+        for at in (0, 1, 10, 19):
+            for where in (-1, -2, 20 if version == 4 else 40):
+                run = [bytearray(make(version, number)) for number in range(20)]
+                if make is tcp:
+                    run = [bytearray(tcp(version, number, start=1, ident=number)) for number in range(20)]
+                run[at][where] ^= 4
+                assert 1 in joined(twins, [bytes(packet) for packet in run])
+
+
+def test_a_checksum_that_is_right_but_written_otherwise() -> None:
+    """0xffff for 0 in TCP: gso.py would write it differently."""
+    packets = [bytearray(tcp(number=number, start=1, ident=number)) for number in range(12)]
+    packet = packets[6]
+    rest = int.from_bytes(packet[-2:], "big") + int.from_bytes(packet[36:38], "big")
+    packet[-2:], packet[36:38] = (rest % 0xFFFF).to_bytes(2, "big"), b"\xff\xff"
+    twins = known()
+    assert joined(twins, [bytes(one) for one in packets]) == [6, 1, 5]
+    packet[36:38] = bytes(2)
+    assert joined(twins, [bytes(one) for one in packets]) == [12]
+
+
+@both
+def test_known_flows_only_and_only_what_the_device_takes(version: int) -> None:
+    run = [tcp(version, number, start=1, ident=number) for number in range(20)]
+    stranger = Twins()
+    assert joined(stranger, run) == [20]  # by way of gro.py
+    plain = Twins(takes=frozenset())
+    assert joined(plain, run) == joined(plain, run) == [1] * 20
+    mixed = known(version=version)
+    for other in (tcp(version, 3, port=82), datagram(version, 3, 112)):
+        assert len(other) == len(run[0]) or other[-100:] != run[0][-100:]
+        assert sum(joined(mixed, [*run[:9], other, *run[9:]])) == 21
+
+
+def test_a_limit_within_a_train() -> None:
+    """The state is gone then: the packets behind it have none."""
+    for limit in (1, 5, 19, 20, 21):
+        twins = Twins(limits=Limits(hard_packets=limit + 3))
+        twins.receive(as_trains(twins.seal([tcp(start=5), datagram(), tcp(port=82, start=9)])))
+        free = Pair()
+        sealed = [split_outer(one) for one in free.emit(*[tcp(number=at, start=1, ident=at) for at in range(24)])][3:]
+        packets, _ = twins.receive(as_trains(sealed))
+        assert len(packets.get("xfrm0", [])) == min(limit, 21)
