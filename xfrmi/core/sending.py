@@ -95,7 +95,9 @@ class Sending:
     def flush(self) -> None:
         """Seal and send all that waits."""
         if self._train:
-            _send_train(self._engine, self._interface, self._train_decision, self._train, self._outgoing, self._now)
+            self.late += _send_train(
+                self._engine, self._interface, self._train_decision, self._train, self._outgoing, self._now
+            )
             self._train = []
         if self._run and not self._sent_as_train():
             sealed, drops = _seal(self._decision.states, self._run, self._now)
@@ -176,14 +178,17 @@ def _send_train(
     packets: list[SuperPacket],
     outgoing: list[Outgoing],
     now: float,
-) -> None:
-    """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7)."""
+) -> list[SuperPacket]:
+    """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7).
+    Returns the packets about which another decision is due."""
     states = decision.states
     train = seal_train(states[0], packets, now) if len(states) == 1 and decision.mtu >= IPV6_MIN_MTU else None
     if train is None:
-        for packet in packets:
+        for index, packet in enumerate(packets):
+            if decision.generation != engine.generation:  # a state reached its end with the packet before
+                return packets[index:]
             _send_super(engine, interface, decision, packet, outgoing, now)
-        return
+        return []
     inner: list[Packet | None] = []
     for packet in packets:
         inner += repeat(packet, packet.segments)
@@ -192,6 +197,7 @@ def _send_train(
     outgoing.append(Outgoing(decision.path, train, interface, inner))
     if engine.sad.aevents.listeners:
         engine.sad.aevents.moved(states, now)
+    return []
 
 
 def _send_super(
