@@ -175,7 +175,9 @@ class UdpEncap:
             size = origin.segment or length or 1
             if MIN_TRAIN <= size < length <= rows.stride:
                 stop = min(at + LONG_RUNS, count) if size == self._packed else index
-                while index < stop and lengths[index - 1] == rows.stride and self._origin(index) is origin:
+                while index < stop and lengths[index] <= rows.stride == lengths[index - 1]:
+                    if self._origin(index) is not origin:
+                        break
                     length += lengths[index]
                     index += 1
                 block, whole = self._block(at, size), length // size
