@@ -69,7 +69,8 @@ LONG_RUN, LONG_RUNS = 1 << 14, 4
 """Bytes: after a run of so many only a few are received at once, so that they go all their way while they are in the
 caches. They are received behind each other, and are then one train."""
 MAX_MERGED = 64
-"""Datagrams in one run, UDP_GRO_CNT_MAX."""
+"""Datagrams in one run, UDP_GRO_CNT_MAX; more where the sender is on this machine, and then the rest goes one by one.
+"""
 MAX_SEGMENTS = 64
 """UDP_MAX_SEGMENTS of kernels before 6.9."""
 MAX_RUN = 65535 - 48
@@ -180,7 +181,8 @@ class UdpEncap:
                         break
                     length += lengths[index]
                     index += 1
-                block, whole = self._block(at, size), length // size
+                block = self._block(at, size)
+                whole = min(length // size, len(block.rows))
                 if block.spis[:whole].all():  # 0 is the marker of what is not ESP
                     burst.append(Arrived(origin.header(size), block, 0, whole))
                     self._split(origin, rows.memory[at * rows.stride :][whole * size : length], size, burst)
