@@ -13,9 +13,11 @@ import gc
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import process_time
 from typing import Any, NamedTuple
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bench.test_datapath import AADS, COUNT, NONCES, again, datagrams, info, inner_packets, padded, super_packet
@@ -26,6 +28,7 @@ from xfrmi.core.gso import segment
 from xfrmi.core.lone import opener, sealer
 from xfrmi.core.seal_train import seal_train
 from xfrmi.core.state import State
+from xfrmi.core.train import Arrived, Block
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.vnet import GSO_TCPV4
 
@@ -107,6 +110,7 @@ def sealing(size: int) -> dict[str, Row]:
         "seal_train, four super-packets": Row(lambda: seal_train(state, [packet] * 4, NOW), 4 * COUNT),
         "the engine's output": Row(lambda: output(pair.xfrm_left, packets, NOW)),
         "the engine's output, super-packet": Row(lambda: output(pair.xfrm_left, [packet], NOW)),
+        "the engine's output, four super-packets": Row(lambda: output(pair.xfrm_left, [packet] * 4, NOW), 4 * COUNT),
         "the engine's output, a lone packet": Row(lambda: output(pair.xfrm_left, packets[:1], NOW), 1),
     }
 
@@ -117,6 +121,11 @@ def opening(size: int) -> dict[str, Row]:
     state, sealed = State(info()), datagrams(size)
     mixed, of_mixed, came = receiver(inner_packets(size))
     stream, of_stream, together = receiver(segment(super_packet(size)), frozenset((GSO_TCPV4,)))
+    trains = {}
+    for word, count in (("a train", 1), ("four runs in one train", 4)):
+        there, of_train, train = receiver([super_packet(size)] * count, frozenset((GSO_TCPV4,)))
+        arrived, refill = as_arrived(train)
+        trains[word] = there, arrived, count * COUNT, partial(both, again(of_train), refill)
     return {
         "AESGCM.decrypt": Row(lambda: list(map(cipher.decrypt, NONCES, ciphertexts, AADS))),
         "esp.open": Row(lambda: [esp.open(state, *datagram, NOW) for datagram in sealed], setup=again(state)),
@@ -126,10 +135,29 @@ def opening(size: int) -> dict[str, Row]:
         "the engine's input, a stream put together": Row(
             lambda: stream.right.engine.input(together, NOW), setup=again(of_stream)
         ),
+        **{
+            f"the engine's input, {word}": Row(partial(there.right.engine.input, [arrived], NOW), count, setup)
+            for word, (there, arrived, count, setup) in trains.items()
+        },
         "the engine's input, a lone packet": Row(
             lambda: mixed.right.engine.input(came[:1], NOW), 1, setup=again(of_mixed)
         ),
     }
+
+
+def as_arrived(came: list[Any]) -> tuple[Arrived, Callable[[], None]]:
+    """These datagrams as a socket receives them together, and what puts them there again: they are opened in place."""
+    header, size = came[0][0], len(came[0][1])
+    whole = np.frombuffer(b"".join(esp for _, esp in came), np.uint8).reshape(len(came), size)
+    memory = whole.copy()
+    flat = memory.reshape(-1).data
+    rows = [flat[at : at + size] for at in range(0, len(flat), size)]
+    return Arrived(bytes(header), Block(memory, rows), 0, len(came)), partial(np.copyto, memory, whole)
+
+
+def both(*steps: Callable[[], None]) -> None:
+    for step in steps:
+        step()
 
 
 def receiver(packets: list[Any], takes: frozenset[int] = frozenset()) -> tuple[Pair, State, list[Any]]:
