@@ -19,6 +19,9 @@ Callback = Callable[[], None]
 
 MAX_SLEEP = 5.0
 """Seconds. The clock of the deadlines can be set while we sleep; this bounds how late that is noticed."""
+LOOK = 0.005
+"""Seconds. For so long the next deadline is not asked for again, which a busy loop would do with each packet. What has
+come up meanwhile can be late by this."""
 MAX_FAULTS = 20
 """Unexpected exceptions that are printed; later ones are only counted."""
 
@@ -66,9 +69,15 @@ class Loop:
 
     def run(self, tick: Callable[[float], None], next_deadline: Callable[[], float | None]) -> None:
         """Until stop(). `tick(now)` runs whenever the time of `next_deadline()` has come."""
+        deadline: float | None = None
+        asked = 0.0
         while self._running:
-            deadline = next_deadline()
-            pause = MAX_SLEEP if deadline is None else min(max(deadline - self.clock(), 0.0), MAX_SLEEP)
+            now = self.clock()
+            longest = LOOK
+            if abs(now - asked) >= LOOK:
+                deadline, asked = next_deadline(), now
+                longest = MAX_SLEEP
+            pause = longest if deadline is None else min(max(deadline - now, 0.0), longest)
             for fd, _ in self._epoll.poll(pause):
                 # An earlier callback of this turn may have removed it, or made it wait to write.
                 callback = self._writers.get(fd) or self._readers.get(fd)
@@ -76,6 +85,7 @@ class Loop:
                     self._guard(callback)
             if deadline is not None and deadline <= self.clock():
                 self._guard(lambda: tick(self.clock()))
+                asked = 0.0
 
     def stop(self) -> None:
         """End run() after the callback at work. May be called from anywhere."""

@@ -84,6 +84,8 @@ class Tun:
         """Packets the kernel did not take: the device is down (EIO), or this is no IP packet (EINVAL)."""
         self.malformed = 0
         """Frames from the kernel whose virtio_net_hdr contradicts the packet."""
+        self._alone = False
+        """The last recv_burst has found one packet and nothing behind it."""
         self.emptied = True
         """The last recv_burst has left nothing."""
         self.gone = False
@@ -136,6 +138,10 @@ class Tun:
             room -= length
             if room <= 0:
                 break
+            if self._alone:  # there is seldom more; if so the next call takes it
+                self._alone = False
+                return packets
+        self._alone = len(packets) == 1 and not isinstance(packets[0], SuperPacket)
         return packets
 
     def send_burst(self, burst: Sequence[Packet]) -> int:
