@@ -26,11 +26,12 @@ US, PEER = "192.0.2.1", "192.0.2.2"
 
 
 @contextmanager
-def fails(number: int) -> Iterator[pytest.ExceptionInfo[XfrmError]]:
-    """What runs inside is refused with this errno."""
+def fails(number: int, extack: str | None = None) -> Iterator[pytest.ExceptionInfo[XfrmError]]:
+    """What runs inside is refused with this errno, and these words of the kernel."""
     with pytest.raises(XfrmError) as caught:
         yield caught
     assert caught.value.errno == number
+    assert extack is None or caught.value.extack == extack
 
 
 @contextmanager

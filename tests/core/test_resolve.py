@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.core.samples import NOW, PEER, US, Log, drops, flow, new_sad, out_policy, state_id, state_info, template
+from tests.core.samples import (
+    NOW,
+    PEER,
+    US,
+    Log,
+    drops,
+    fails,
+    flow,
+    new_sad,
+    out_policy,
+    state_id,
+    state_info,
+    template,
+)
 from xfrmi.core import events, resolve
 from xfrmi.core.sad import Sad
 from xfrmi.core.state import KM_ACQ, KM_VALID, State
@@ -17,6 +32,7 @@ from xfrmi.wire.xfrm_const import (
     AF_INET,
     AF_INET6,
     IPPROTO_UDP,
+    POLICY_CPU_ACQUIRE,
     STATE_AF_UNSPEC,
     STATE_WILDRECV,
     Mode,
@@ -227,11 +243,49 @@ def test_3_2_a_fixed_spi_chooses_among_marks_by_the_same_rule() -> None:
     assert find(sad, spi=0x1000, policy={"mark": Mark(5, 0xFF)}) is marked  # a template the youngest
 
 
-def test_pcpu_states_are_chosen_like_any_other() -> None:
-    sad, _ = new_sad()
-    sad.add(state_info(1), NOW)
-    per_cpu = sad.add(state_info(2, pcpu=3, dir=SaDir.OUT), NOW + 1)
-    assert find(sad) is per_cpu
+@pytest.mark.parametrize("spi", [0, 2], ids=["any spi", "a fixed spi"])
+def test_a_state_for_this_processor_is_preferred_and_one_for_another_is_none(spi: int) -> None:
+    sad, _ = new_sad(cpu=3)
+    for_all = sad.add(state_info(1), NOW + 5)
+    assert find(sad) is for_all
+    sad.add(state_info(3, pcpu=0, dir=SaDir.OUT), NOW + 6)
+    assert find(sad) is for_all
+    own = sad.add(state_info(2, pcpu=3, dir=SaDir.OUT, limits=Limits(soft_packets=0)), NOW)
+    assert find(sad, spi=spi) is own
+    own.check_limits(NOW, XfrmStat.OUT_STATE_EXPIRED)
+    assert own.dying and find(sad, spi=spi) is own
+    sad.delete(state_id(2), NOW)
+    assert find(sad) is for_all
+
+
+def test_without_a_state_for_all_other_processors_states_are_none() -> None:
+    sad, _ = new_sad(cpu=1)
+    sad.add(state_info(2, pcpu=0, dir=SaDir.OUT), NOW)
+    with drops(NONE):
+        find(sad)
+
+
+def test_among_states_for_this_processor_the_usual_order_holds() -> None:
+    sad, _ = new_sad(cpu=1)
+    old = sad.add(state_info(1, pcpu=1, dir=SaDir.OUT), NOW)
+    young = sad.add(state_info(2, pcpu=1, dir=SaDir.OUT, selector=Selector.parse("10.0.0.0/8")), NOW + 1)
+    assert find(sad) is young
+    assert find(sad, flow_=flow("11.0.0.1")) is old
+
+
+@pytest.mark.parametrize("number", [4, 0xFFFFFFFF])
+def test_3_8_there_has_to_be_such_a_processor(number: int) -> None:
+    sad, log = new_sad(cpus=lambda: 4)
+    sad.add(state_info(1, pcpu=3, dir=SaDir.OUT), NOW)
+    log.take()
+    refused = state_info(2, pcpu=number, dir=SaDir.OUT)
+    with fails(errno.ERANGE, "pCPU number too big"):
+        sad.add(refused, NOW)
+    with fails(errno.ERANGE, "pCPU number too big"):
+        sad.update(refused, NOW)
+    with fails(errno.EINVAL, "pCPU number too big"):
+        sad.alloc_spi(replace(refused, spi=0), 1, 9, NOW)
+    assert (len(sad), log) == (1, [])
 
 
 # What goes wrong
@@ -298,6 +352,53 @@ def test_7_6_a_listener_gets_a_larval_state_and_an_acquire() -> None:
     )
     assert larval.info.limits == Limits(hard_add=30)
     assert log == [events.Acquire(larval.snapshot(), policy.templates[0], policy.snapshot())]
+
+
+CPU_ACQUIRE = {"flags": POLICY_CPU_ACQUIRE}
+
+
+def test_each_processor_acquires_a_state_of_its_own_and_uses_the_one_for_all_meanwhile() -> None:
+    sad, log = new_sad(cpu=2)
+    sad.acquire_listeners = 1
+    for_all = sad.add(state_info(1), NOW)
+    log.take()
+    assert find(sad) is for_all and log == []  # nobody has asked for more
+    assert find(sad, policy=CPU_ACQUIRE) is for_all
+    assert find(sad, policy=CPU_ACQUIRE) is for_all
+    (acquire,) = log.take()
+    assert isinstance(acquire, events.Acquire) and acquire.state.pcpu == 2 and acquire.state.seq == 1
+    larval, _ = sad.dump()
+    assert (larval.km, larval.info.pcpu) == (KM_ACQ, 2)
+    own = sad.add(state_info(2, pcpu=2, dir=SaDir.OUT, seq=1), NOW)
+    assert sad.dump() == [own, for_all]
+    log.take()
+    assert find(sad, policy=CPU_ACQUIRE) is own and log == []
+
+
+def test_the_first_state_is_acquired_for_all_processors() -> None:
+    sad, log = new_sad(cpu=2)
+    sad.acquire_listeners = 1
+    with drops(NONE):
+        find(sad, policy=CPU_ACQUIRE)
+    (acquire,) = log
+    assert isinstance(acquire, events.Acquire) and acquire.state.pcpu is None
+
+
+def test_a_negotiation_for_another_processor_is_not_ours() -> None:
+    sad, log = new_sad(cpu=2)
+    sad.acquire_listeners = 1
+    for_all = sad.add(state_info(1), NOW)
+    sad.alloc_spi(state_info(0, pcpu=1), 0x100, 0x1FF, NOW)
+    log.take()
+    assert find(sad, policy=CPU_ACQUIRE) is for_all
+    assert len(log) == 1
+
+
+def test_without_a_listener_the_state_for_all_serves() -> None:
+    sad, log = new_sad()
+    for_all = sad.add(state_info(1), NOW)
+    log.take()
+    assert find(sad, policy=CPU_ACQUIRE) is for_all and log == [] and len(sad) == 1
 
 
 def test_7_6_one_acquire_while_the_larval_state_lives() -> None:

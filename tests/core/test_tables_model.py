@@ -15,7 +15,7 @@ from xfrmi.core.spd import Spd
 from xfrmi.core.state import KM_ACQ, KM_VALID, State
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.flow import Flow
-from xfrmi.wire.xfrm_const import Action, Dir, XfrmStat
+from xfrmi.wire.xfrm_const import Action, Dir, SaDir, XfrmStat
 from xfrmi.wire.xfrm_types import Limits, Mark, PolicyId, Selector
 
 MARKS = st.sampled_from([Mark(), Mark(), Mark(1, 1), Mark(1, 3)])
@@ -35,6 +35,8 @@ STATE_STEPS = st.lists(
                 "if_id": st.integers(0, 1),
                 "reqid": st.integers(7, 8),
                 "selector": SELECTORS,
+                "pcpu": st.sampled_from([None, None, 0, 1]),
+                "dir": st.just(SaDir.OUT),
                 "limits": st.sampled_from([Limits(), Limits(soft_packets=0), Limits(hard_add=2)]),
             }
         ),
@@ -74,9 +76,12 @@ def best_by_definition(sad: Sad, policy: Any, wanted: Any, flow_: Flow) -> State
             and policy.mark.value & state.mark.mask == state.mark.value
             and (not wanted.spi or state.spi == wanted.spi)
         ]
-        valid = [s for s in of_template if s.km == KM_VALID and selector_match(s.selector, flow_)]
+        here = [state for state in of_template if state.info.pcpu in (None, 0)]
+        valid = [s for s in here if s.km == KM_VALID and selector_match(s.selector, flow_)]
         if valid:
-            return max(valid, key=lambda state: (not state.dying, state.add_time, -newest_first.index(state)))
+            return max(
+                valid, key=lambda s: (s.info.pcpu is not None, not s.dying, s.add_time, -newest_first.index(s))
+            )
         if any(state.km == KM_ACQ for state in of_template):
             return None
     return None

@@ -48,3 +48,8 @@ def test_RX_12_disable_policy_of_a_device_or_of_all(of: str) -> None:
 def test_what_this_kernel_does_not_have() -> None:
     assert read_sysctl("net/ipv4/conf/no-such-device/disable_policy", 7) == 7
     assert KernelSysctls().disable_policy(Interface("no-such-device", 1)) <= {AF_INET, AF_INET6}
+
+
+def test_the_processors_that_this_machine_may_have() -> None:
+    count = KernelSysctls().cpus()
+    assert count == os.sysconf("SC_NPROCESSORS_CONF") or count > max(os.sched_getaffinity(0))

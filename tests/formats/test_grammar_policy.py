@@ -135,3 +135,10 @@ def test_what_a_filter_finds(line: str, found: bool) -> None:
 def test_a_filter_by_family() -> None:
     assert request("list", family=AF_INET).filter.matches(INFO)
     assert not request("list", family=AF_INET6).filter.matches(INFO)
+
+
+def test_the_flag_that_ip_knows_as_a_number_only() -> None:
+    by_word, by_number = (
+        request(f"add src 10.0.0.0/8 dst 10.1.0.0/16 dir out flag {flag}") for flag in ("localok cpu-acquire", "0x5")
+    )
+    assert by_word == by_number

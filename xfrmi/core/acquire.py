@@ -51,11 +51,12 @@ def larval_for_flow(
     *,
     ifindex: int,
     seq: int,
+    pcpu: int | None,
     now: float,
     lifetime: int,
 ) -> State:
     """The state an acquire asks for: from `src` to `dst` unless the template says otherwise, for exactly this flow and
-    its device `ifindex`, numbered `seq` (7.6)."""
+    its device `ifindex`, numbered `seq` (7.6), and for one processor where a state for all is there already."""
     bits = 32 if flow.family == AF_INET else 128
     selector = Selector(
         flow.family, flow.saddr, bits, flow.daddr, bits, flow.proto, flow.sport, 0xFFFF, flow.dport, 0xFFFF, ifindex
@@ -73,6 +74,7 @@ def larval_for_flow(
             mark=policy.mark,
             dir=SaDir.OUT,
             seq=seq,
+            pcpu=pcpu,
             selector=selector,
             limits=Limits(hard_add=lifetime),
         ),

@@ -55,7 +55,9 @@ class Engine:
         random: Callable[[int], bytes] = secrets.token_bytes,
         kernel_quirks: bool = False,
         sysctls: Sysctls | None = None,
+        cpu: int = 0,
     ) -> None:
+        """`cpu`: which processor this is to states that are for one alone (RFC 9611)."""
         self.kernel_quirks = kernel_quirks
         """Do what Linux does also where that falls short of what xfrm interfaces are for (docs/deviations.md)."""
         self.sysctls = sysctls if sysctls is not None else Sysctls()
@@ -66,7 +68,7 @@ class Engine:
         """/proc/net/xfrm_stat, indexed by XfrmStat."""
         self.interfaces = Interfaces()
         self._sinks: list[EventSink] = []
-        self.sad = Sad(self._emit, random, self.sysctls.acq_expires)
+        self.sad = Sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
         self.spd = Spd(self._emit)
         self._keepalives = Keepalives()
         sources = self.sad, self.spd, self.router, self._keepalives

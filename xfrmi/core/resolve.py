@@ -5,6 +5,9 @@
                 preferred first; those that leave their source open come second
  3  fit         is the mark right, is the state meant for output, does its selector cover the flow?
  4  waiting     none fits, but a larval state says that somebody has been asked for one
+
+A state may be for one processor alone (RFC 9611, `pcpu-num`): there it is preferred, elsewhere it does not exist. A
+policy with the flag CPU_ACQUIRE has every processor ask for a state of its own, and use one that is for all until then.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING
 from xfrmi.core.selector import selector_match
 from xfrmi.core.state_index import OutputKey, StateIndex, has_mark
 from xfrmi.wire.address import any_address
-from xfrmi.wire.xfrm_const import STATE_WILDRECV, Mode
+from xfrmi.wire.xfrm_const import POLICY_CPU_ACQUIRE, STATE_WILDRECV, Mode
 from xfrmi.wire.xfrm_types import Template
 
 if TYPE_CHECKING:
@@ -34,18 +37,23 @@ def ends_of(template: Template, flow: Flow, src: bytes, dst: bytes) -> tuple[byt
 
 
 def find(
-    index: StateIndex, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int
+    index: StateIndex, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, cpu: int
 ) -> tuple[State | None, bool]:
-    """(the state for `flow`, False), or (None, whether one is being negotiated)."""
+    """(the state for `flow` on processor `cpu`, or None; whether a better one is being negotiated)."""
     wild = any_address(template.family)
     for source in (src, wild) if src != wild else (wild,):
         key = (template.family, template.proto, template.mode, template.reqid, policy.if_id, dst, source)
-        for state in index.candidates(key, template.spi):
+        for state in index.candidates(key, cpu, template.spi):
             if _fits(state, policy.mark.value, flow, ifindex):
-                return state, False
+                return state, wants_own(policy, state, cpu) and _is_awaited(index, key, template.spi, policy, cpu)
         if _is_awaited(index, key, template.spi, policy):
             return None, True
     return None, False
+
+
+def wants_own(policy: Policy, state: State, cpu: int) -> bool:
+    """Shall `state` serve only until processor `cpu` has one of its own?"""
+    return bool(policy.flags & POLICY_CPU_ACQUIRE) and state.info.pcpu != cpu
 
 
 def _fits(state: State, mark: int, flow: Flow, ifindex: int) -> bool:
@@ -57,10 +65,13 @@ def _fits(state: State, mark: int, flow: Flow, ifindex: int) -> bool:
     )
 
 
-def _is_awaited(index: StateIndex, key: OutputKey, spi: int, policy: Policy) -> bool:
-    """Whatever flow a larval state was made for: one negotiation at a time for each template."""
+def _is_awaited(index: StateIndex, key: OutputKey, spi: int, policy: Policy, cpu: int | None = None) -> bool:
+    """Whatever flow a larval state was made for: one negotiation at a time for each template, or for each processor."""
     return any(
-        larval.if_id == policy.if_id and has_mark(larval, policy.mark.value) and (not spi or larval.spi == spi)
+        larval.if_id == policy.if_id
+        and has_mark(larval, policy.mark.value)
+        and (not spi or larval.spi == spi)
+        and (cpu is None or larval.info.pcpu == cpu)
         for with_spi in (False, True)
         for larval in index.larvals(key, with_spi)
     )

@@ -15,7 +15,7 @@ What a state is found by is state_index.py's business; what it may be is state_c
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -34,11 +34,19 @@ from xfrmi.core.events import (
     StateUpdated,
 )
 from xfrmi.core.lifetime import check_times
-from xfrmi.core.resolve import ends_of, find
-from xfrmi.core.sad_check import IPSEC_PROTO_ANY, check_esn_update, check_id, check_spi_request, duplicate, no_state
+from xfrmi.core.resolve import ends_of, find, wants_own
+from xfrmi.core.sad_check import (
+    IPSEC_PROTO_ANY,
+    check_cpu,
+    check_esn_update,
+    check_id,
+    check_spi_request,
+    duplicate,
+    no_state,
+)  # fmt: skip
 from xfrmi.core.spd_check import check_policy
 from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_VALID, State
-from xfrmi.core.state_index import OutputKey, StateIndex, has_mark, output_key
+from xfrmi.core.state_index import StateIndex, output_key
 from xfrmi.core.sysctl import Sysctls
 from xfrmi.core.timers import FIRST_LOOK, Timers, earliest
 from xfrmi.errors import Drop, XfrmError
@@ -61,13 +69,16 @@ _DEFAULTS = Sysctls()
 
 class Sad:
     """The states of one namespace. `emit` is told of every change, after the fact; `random(n)` gives n random bytes;
-    `acq_expires()` says for how many seconds a larval state waits to be completed."""
+    `acq_expires()` says for how many seconds a larval state waits to be completed, `cpus()` how many processors there
+    are, of which `cpu` is ours."""
 
     def __init__(
         self,
         emit: EventSink,
         random: Callable[[int], bytes],
         acq_expires: Callable[[], int] = _DEFAULTS.acq_expires,
+        cpus: Callable[[], int] = _DEFAULTS.cpus,
+        cpu: int = 0,
     ) -> None:
         self._emit = emit
         self._random = random
@@ -80,6 +91,8 @@ class Sad:
         self._on_limit = self._limit_reached
         self._on_mapping = self._peer_moved
         self._acq_expires = acq_expires
+        self._cpus = cpus
+        self._cpu = cpu
         self.acquire_listeners = 0
         """How many want to hear of acquires. Without any, no larval state is made for a flow (7.6)."""
         self.generation = 0
@@ -102,10 +115,11 @@ class Sad:
         """NEWSA (3.3). A larval state that this one answers goes. Raises XfrmError: EINVAL and others (7.4), EEXIST."""
         if isinstance(state, StateInfo):
             state = State(state, now=now, random=self._random)
+            check_cpu(state.info.pcpu, self._cpus, errno.ERANGE)
         old = self._index.at(state.dst, state.spi, state.proto, state.mark.value)
         if old is not None:
             raise duplicate(old)
-        larval = self._answered_by(state)
+        larval = self._index.answered_by(state)
         self.insert(state, now)
         if larval is not None:
             self.remove(larval)
@@ -118,6 +132,7 @@ class Sad:
         encapsulation.
         """
         new = State(info, now=now, random=self._random)
+        check_cpu(info.pcpu, self._cpus, errno.ERANGE)
         old = self._index.at(new.dst, new.spi, new.proto, new.mark.value)
         if old is None:
             raise no_state(errno.ESRCH, new.dst, new.spi, new.proto, new.mark)
@@ -206,11 +221,12 @@ class Sad:
         stays behind without one.
         """
         check_spi_request(info, low, high)
+        check_cpu(info.pcpu, self._cpus, errno.EINVAL)
         info = replace(info, src=info.src or any_address(info.family))
         mark = info.mark.value & info.mark.mask
-        larval = self._larval_numbered(info.seq, mark, info.pcpu)
+        larval = self._index.larval_numbered(info.seq, mark, info.pcpu)
         if larval is None or larval.dst != info.dst:
-            larval = self._larval_waiting(output_key(info), mark, info.pcpu)
+            larval = self._index.larval_waiting(output_key(info), mark, info.pcpu)
         if larval is None:
             larval = larval_for_spi(info, now, self._acq_expires())
             self.insert(larval, now)
@@ -231,6 +247,7 @@ class Sad:
         """ACQUIRE by request (7.2): announced for every template of its policy, and that is all: no larval state is
         made, and nobody has to listen. Raises XfrmError EINVAL, as for a policy."""
         check_policy(wanted.policy)
+        check_cpu(wanted.pcpu, self._cpus, errno.EINVAL)
         for event in acquires_wanted(wanted, self._next_acquire_seq):
             self._emit(event)
 
@@ -277,8 +294,10 @@ class Sad:
         which the kernel counts XfrmOutPolError, too (3.6).
         """
         src, dst = ends_of(template, flow, src, dst)
-        state, awaited = find(self._index, template, policy, flow, src, dst, ifindex)
+        state, awaited = find(self._index, template, policy, flow, src, dst, ifindex, self._cpu)
         if state is not None:
+            if self.acquire_listeners and not awaited and not template.spi and wants_own(policy, state, self._cpu):
+                self._acquire(template, policy, flow, src, dst, ifindex, now, self._cpu)
             if state.dir == SaDir.IN:
                 raise Drop(XfrmStat.OUT_STATE_DIR_ERROR, "the state is an inbound one")
             return state
@@ -294,12 +313,13 @@ class Sad:
         raise Drop(XfrmStat.OUT_NO_STATES, "no state yet" if awaited else "no state")
 
     def _acquire(
-        self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float
-    ) -> None:
-        seq = self._next_acquire_seq()
+        self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
+        pcpu: int | None = None,
+    ) -> None:  # fmt: skip
         larval = larval_for_flow(
-            template, policy, flow, src, dst, ifindex=ifindex, seq=seq, now=now, lifetime=self._acq_expires()
-        )
+            template, policy, flow, src, dst,
+            ifindex=ifindex, seq=self._next_acquire_seq(), pcpu=pcpu, now=now, lifetime=self._acq_expires(),
+        )  # fmt: skip
         self.insert(larval, now)
         self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
 
@@ -376,22 +396,3 @@ class Sad:
         if state.km != KM_VALID:
             raise XfrmError(errno.EINVAL, "SA must be in VALID state")
         return state
-
-    def _answered_by(self, state: State) -> State | None:
-        """The larval state that adding `state` makes superfluous: the one of its seq, or one of the same kind."""
-        mark, pcpu = state.mark.value, state.info.pcpu
-        larval = self._larval_numbered(state.seq, mark, pcpu)
-        if larval is not None and larval.proto == state.proto and larval.dst == state.dst:
-            return larval
-        return self._larval_waiting(output_key(state), mark, pcpu)
-
-    def _larval_numbered(self, seq: int, mark: int, pcpu: int | None) -> State | None:
-        return _first(self._index.larvals_by_seq(seq), mark, pcpu)
-
-    def _larval_waiting(self, key: OutputKey, mark: int, pcpu: int | None) -> State | None:
-        """3.1: the larval search."""
-        return _first(self._index.larvals(key, with_spi=False), mark, pcpu)
-
-
-def _first(larvals: Iterator[State], mark: int, pcpu: int | None) -> State | None:
-    return next((larval for larval in larvals if has_mark(larval, mark) and larval.info.pcpu == pcpu), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from xfrmi.core.state import KM_ACQ, State
 from xfrmi.errors import XfrmError
@@ -61,6 +62,12 @@ def check_spi_request(info: StateInfo, low: int, high: int) -> None:
         raise XfrmError(errno.EINVAL, "Invalid SPI range: min > max", f"{low:#x} > {high:#x}")
     if info.family not in (AF_INET, AF_INET6):
         raise XfrmError(errno.EINVAL, "Invalid address family", f"it is {info.family}")
+
+
+def check_cpu(pcpu: int | None, cpus: Callable[[], int], number: int) -> None:
+    """Is there such a processor? Raises XfrmError `number`: ERANGE, where ALLOCSPI and ACQUIRE have EINVAL (3.8)."""
+    if pcpu is not None and pcpu >= cpus():
+        raise XfrmError(number, "pCPU number too big", f"they are numbered 0 to {cpus() - 1}; {pcpu} is none")
 
 
 def check_esn_update(old: ReplayEsn, new: ReplayEsn) -> None:

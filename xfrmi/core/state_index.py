@@ -3,7 +3,8 @@
     all       every state, in the order of insertion: dumps, and the last word among equals
     chains    (destination, SPI, protocol) -> states, the newest first: input and nearly all requests. Several states
               share a key only if their marks differ. A state with SPI 0 is in no chain
-    buckets   what a template asks for (2.5), and whether the state is dying -> VALID states, the best last
+    buckets   what a template asks for (2.5), whose processor the state is for (RFC 9611; None: any), and whether it is
+              dying -> VALID states, the best last
     larvals   the same without if_id, and whether the state has an SPI already -> larval states
     by_seq    km sequence number -> larval states
     spis      (protocol, SPI) -> how many states, whatever their destination: for allocating one
@@ -25,6 +26,9 @@ from xfrmi.wire.xfrm_types import StateInfo
 OutputKey = tuple[int, int, int, int, int, bytes, bytes]
 """family, proto, mode, reqid, if_id, dst, src."""
 
+Bucket = tuple[bool, int | None, OutputKey]
+"""dying, pcpu, key."""
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -40,7 +44,7 @@ class StateIndex:
         self._all: dict[State, tuple[int, int]] = {}  # -> age: (add_time when it was placed, serial number)
         self._last_serial = 0
         self._chains: dict[tuple[bytes, int, int], tuple[State, ...]] = {}
-        self._buckets: dict[tuple[bool, OutputKey], list[State]] = {}
+        self._buckets: dict[Bucket, list[State]] = {}
         self._larvals: dict[tuple[bool, OutputKey], dict[State, None]] = {}
         self._by_seq: dict[int, dict[State, None]] = {}
         self._spis: dict[tuple[int, int], int] = {}
@@ -65,16 +69,16 @@ class StateIndex:
         """A state that sends ESP in UDP from port to port, the newest of them."""
         return next(reversed(self._encaps.get((daddr, sport, dport), {})), None)
 
-    def candidates(self, key: OutputKey, spi: int = 0) -> Iterator[State]:
-        """3.2: VALID states with this key (and SPI, unless 0), the preferred first: not dying, then the youngest, then
-        the last inserted."""
-        for dying in (False, True):
-            bucket: Sequence[State] = self._buckets.get((dying, key), ())
+    def candidates(self, key: OutputKey, cpu: int, spi: int = 0) -> Iterator[State]:
+        """3.2: VALID states with this key (and SPI, unless 0), the preferred first: for processor `cpu` rather than for
+        any, then not dying, then the youngest, then the last inserted."""
+        for place in ((False, cpu, key), (True, cpu, key), (False, None, key), (True, None, key)):
+            bucket: Sequence[State] = self._buckets.get(place, ())
             if spi and bucket:
                 _, proto, _, _, _, dst, _ = key
                 chain = self._chains.get((dst, spi, proto), ())
                 bucket = sorted(
-                    (s for s in chain if s.km == KM_VALID and s.dying == dying and output_key(s) == key),
+                    (s for s in chain if s.km == KM_VALID and (s.dying, s.info.pcpu, output_key(s)) == place),
                     key=self._all.__getitem__,
                 )
             yield from reversed(bucket)
@@ -83,9 +87,21 @@ class StateIndex:
         """Larval states with this key, whatever their if_id (quirk Q13), the newest first."""
         yield from reversed(self._larvals.get((with_spi, _without_if_id(key)), {}))
 
-    def larvals_by_seq(self, seq: int) -> Iterator[State]:
-        """Larval states with this km sequence number, the newest first; 0 is none."""
-        yield from reversed(self._by_seq.get(seq, {}))
+    def answered_by(self, state: State) -> State | None:
+        """The larval state that adding `state` makes superfluous: the one of its seq, or one of the same kind."""
+        mark, pcpu = state.mark.value, state.info.pcpu
+        larval = self.larval_numbered(state.seq, mark, pcpu)
+        if larval is not None and larval.proto == state.proto and larval.dst == state.dst:
+            return larval
+        return self.larval_waiting(output_key(state), mark, pcpu)
+
+    def larval_numbered(self, seq: int, mark: int, pcpu: int | None) -> State | None:
+        """The newest larval state with this km sequence number; 0 is none."""
+        return _first(reversed(self._by_seq.get(seq, {})), mark, pcpu)
+
+    def larval_waiting(self, key: OutputKey, mark: int, pcpu: int | None) -> State | None:
+        """3.1: the larval search."""
+        return _first(self.larvals(key, with_spi=False), mark, pcpu)
 
     def free_spi(self, proto: int, low: int, high: int, start: int) -> int:
         """An SPI in low..high that no state has, towards any destination: the next one from `start` on, which may be
@@ -133,7 +149,8 @@ class StateIndex:
             self._encaps.setdefault((state.dst, state.encap.sport, state.encap.dport), {})[state] = None
         key = output_key(state)
         if state.km == KM_VALID:
-            insort(self._buckets.setdefault((state.dying, key), []), state, key=self._all.__getitem__)
+            place = (state.dying, state.info.pcpu, key)
+            insort(self._buckets.setdefault(place, []), state, key=self._all.__getitem__)
         elif state.km == KM_ACQ:
             self._larvals.setdefault((bool(state.spi), _without_if_id(key)), {})[state] = None
             if state.seq:
@@ -154,11 +171,11 @@ class StateIndex:
         # km may have left VALID, and dying may have changed, since the state was placed: look at all places.
         key = output_key(state)
         for dying in (False, True):
-            self._take_from_bucket((dying, key), state)
+            self._take_from_bucket((dying, state.info.pcpu, key), state)
         _take(self._larvals, (bool(state.spi), _without_if_id(key)), state)
         _take(self._by_seq, state.seq, state)
 
-    def _take_from_bucket(self, key: tuple[bool, OutputKey], state: State) -> None:
+    def _take_from_bucket(self, key: Bucket, state: State) -> None:
         bucket = self._buckets.get(key, [])
         place = bisect_left(bucket, self._all[state], key=self._all.__getitem__)
         if place < len(bucket) and bucket[place] is state:
@@ -168,6 +185,10 @@ class StateIndex:
 
     def _serial(self, state: State) -> int:
         return self._all[state][1]
+
+
+def _first(larvals: Iterator[State], mark: int, pcpu: int | None) -> State | None:
+    return next((larval for larval in larvals if has_mark(larval, mark) and larval.info.pcpu == pcpu), None)
 
 
 def output_key(state: State | StateInfo) -> OutputKey:

@@ -22,6 +22,10 @@ class Sysctls:
         """net.ipv4.ip_no_pmtu_disc: no outer IPv4 packet says Don't Fragment (3.5)."""
         return False
 
+    def cpus(self) -> int:
+        """How many processors the machine may have: the `pcpu-num` of a state is less. Any number will do."""
+        return 1 << 32
+
     def disable_policy(self, interface: Interface) -> frozenset[int]:
         """net.{ipv4,ipv6}.conf.NAME.disable_policy: families in which what it receives is let in unasked (RX-12)."""
         return frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from xfrmi.core.sysctl import Sysctls
@@ -28,6 +29,13 @@ class KernelSysctls(Sysctls):
 
     def no_pmtu_disc(self) -> bool:
         return read_sysctl("net/ipv4/ip_no_pmtu_disc", 0) != 0
+
+    def cpus(self) -> int:
+        try:
+            with open("/sys/devices/system/cpu/possible", "rb", buffering=0) as ranges:
+                return int(re.split(rb"[-,\s]", ranges.read(4096).strip())[-1]) + 1
+        except (OSError, ValueError):
+            return super().cpus()
 
     def disable_policy(self, interface: Interface) -> frozenset[int]:
         return frozenset(

@@ -1,6 +1,7 @@
 """`policy` commands: words -> requests, as ip(8) 6.x reads `ip xfrm policy ...`.
 
-Deliberately not ip's: a template before the selector does not bind the selector's family.
+Deliberately not ip's: a template before the selector does not bind the selector's family; `flag cpu-acquire`, which ip
+takes as `flag 0x4` only.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _action(tokens: Tokens, draft: Draft) -> None:
 
 
 def _flag(tokens: Tokens, draft: Draft) -> None:
-    flags = tokens.flags(words.POLICY_FLAGS, 8, "FLAG value is invalid")
+    flags = tokens.flags(words.POLICY_FLAGS_READ, 8, "FLAG value is invalid")
     draft.fields["flags"] = draft.fields.get("flags", 0) | flags
 
 

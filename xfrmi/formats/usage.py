@@ -43,11 +43,11 @@ ENCAP := espinudp | espinudp-nonike | espintcp
 POLICY_USAGE: Final = f"""\
 Usage: xfrmi policy {{ add | update }} dir DIR [ SELECTOR ] [ if_id IF_ID ] [ tmpl TMPL ] ... [ priority PRIORITY ]
         [ action {{ allow | block }} ] [ mark MARK [ mask MASK ] ] [ index INDEX ] [ ptype PTYPE ]
-        [ flag {{ localok | icmp }} ... ] [ limit LIMIT ] ... [ ctx CTX ]
+        [ flag {{ localok | icmp | cpu-acquire }} ... ] [ limit LIMIT ] ... [ ctx CTX ]
        xfrmi policy {{ get | delete }} dir DIR {{ SELECTOR | index INDEX }} [ if_id IF_ID ] [ mark MARK [ mask MASK ] ]
         [ ptype PTYPE ] [ ctx CTX ]
        xfrmi policy {{ list [ nosock ] | deleteall }} [ SELECTOR ] [ dir DIR ] [ index INDEX ] [ ptype PTYPE ]
-        [ action {{ allow | block }} ] [ priority PRIORITY ] [ flag {{ localok | icmp }} ... ]
+        [ action {{ allow | block }} ] [ priority PRIORITY ] [ flag {{ localok | icmp | cpu-acquire }} ... ]
        xfrmi policy flush [ ptype PTYPE ]
        xfrmi policy count
        xfrmi policy set [ hthresh4 LBITS RBITS ] [ hthresh6 LBITS RBITS ]

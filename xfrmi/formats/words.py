@@ -72,6 +72,8 @@ EXTRA_FLAGS: Mapping[int, str] = {
     k.SA_XFLAG_OSEQ_MAY_WRAP: "oseq-may-wrap",
 }
 POLICY_FLAGS: Mapping[int, str] = {k.POLICY_LOCALOK: "localok", k.POLICY_ICMP: "icmp"}
+POLICY_FLAGS_READ: Mapping[int, str] = {**POLICY_FLAGS, k.POLICY_CPU_ACQUIRE: "cpu-acquire"}
+"""ip has no word for the last one: it prints 4."""
 
 OFFLOAD_IN = 2
 OFFLOAD_PACKET = 4
