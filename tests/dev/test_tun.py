@@ -354,3 +354,78 @@ def test_what_is_missing_is_named_with_the_line_that_mends_it(what: str, monkeyp
         Tun("xfrm0")
     assert refused.value.errno == number
     assert line in refused.value.detail
+
+
+# Several queues ------------------------------------------------------------------------------------------------------
+
+
+def drain(queues: list[Tun]) -> list[list[int]]:
+    """The source ports of what each queue had."""
+    return [[int.from_bytes(bytes(packet)[20:22]) for packet in unicast(queue)] for queue in queues]
+
+
+def send_flows(count: int) -> None:
+    for _ in range(count):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"x", (address(4, 1), 9))
+
+
+@in_netns
+def test_flows_are_spread_over_the_attached_queues() -> None:
+    first = open_tun(4, multi_queue=True)
+    second = first.another_queue()
+    _OPEN.append(second)
+    assert (first.multi_queue, second.name, second.takes) == (True, "xfrm0", first.takes)
+    send_flows(64)
+    spread = drain([first, second])
+    assert sum(map(len, spread)) == 64 and all(len(ports) > 8 for ports in spread)
+    second.set_attached(False)
+    send_flows(16)
+    assert list(map(len, drain([first, second]))) == [16, 0]
+    assert second.send_burst([ipv4(b"", dst=socket.inet_aton(address(4, 0)))]) == 1 and second.errors == 0
+    second.set_attached(True)
+    send_flows(64)
+    assert all(len(ports) > 8 for ports in drain([first, second]))
+
+
+@in_netns
+def test_a_flow_comes_out_of_the_queue_that_its_answers_were_written_to() -> None:
+    queues = [open_tun(4, multi_queue=True)]
+    queues.append(queues[0].another_queue())
+    _OPEN.append(queues[1])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect((address(4, 1), 9))
+        sender.send(b"x")
+        (packet,) = next(seen for seen in (unicast(queue) for queue in queues) if seen)
+        assert isinstance(packet, bytes)
+        ip_header, udp = bytearray(packet[:20]), packet[20:]
+        ip_header[12:20] = ip_header[16:20] + ip_header[12:16]
+        answer = bytes(ip_header) + udp[2:4] + udp[:2] + udp[4:6] + bytes(2) + udp[8:]
+        for chosen in (0, 1, 0):
+            assert queues[chosen].send_burst([answer]) == 1
+            sender.send(b"y")
+            assert [len(unicast(queue)) for queue in queues] == [1 - chosen, chosen]
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+@in_netns
+def test_one_left_behind_is_of_the_kind_it_was_made(made: bool, asked: bool) -> None:
+    need_tun()
+    Tun("left0", persist=True, multi_queue=made).close()
+    tun = Tun("left0", persist=True, multi_queue=asked)
+    assert tun.multi_queue is made
+
+
+@in_netns
+def test_a_persistent_device_loses_its_carrier_with_the_first_queue_only() -> None:
+    tun = open_tun(4, persist=True, multi_queue=True)
+    rtnl = Rtnl()
+    tun.another_queue().close()
+    link = rtnl.link("xfrm0")
+    assert link is not None and link.flags & IFF_LOWER_UP
+    last = tun.another_queue()
+    tun.close()
+    last.close()
+    link = rtnl.link("xfrm0")
+    assert link is not None and not link.flags & IFF_LOWER_UP

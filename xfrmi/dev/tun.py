@@ -4,6 +4,10 @@ IFF_VNET_HDR puts a virtio_net_hdr (wire/vnet.py) in front of each packet, and T
 finish checksums and cut segments ourselves: one read then brings up to 64 KiB of a TCP stream. A persistent device
 outlives its daemon without carrier (TUN-06), so that its routes keep leading nowhere instead of into the clear, and
 is taken over by the next daemon that names it.
+
+A device may have several queues (IFF_MULTI_QUEUE), each a Tun of its own for a process of its own. The kernel spreads
+what is routed into the device over the attached ones, flow by flow: by a hash, or to where the answers to a flow were
+written. Whether a device may have several is settled when it is made, also for whoever takes it over.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ DEVICE_NODE = "/dev/net/tun"
 TUNSETPERSIST = 0x400454CB
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
+TUNSETQUEUE = 0x400454D9
 TUNSETCARRIER = 0x400454E2
+IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
 
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
 OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
@@ -66,18 +72,19 @@ _LEAD = 16 - VNET_HDR_LEN
 
 
 class Tun:
-    """A Device[Packet, Packet]."""
+    """A Device[Packet, Packet]: a TUN, or one queue of it."""
 
-    def __init__(self, name: str = "", *, persist: bool = False, offload: bool = True) -> None:
+    def __init__(
+        self, name: str = "", *, persist: bool = False, offload: bool = True, multi_queue: bool = False
+    ) -> None:
         """Create the TUN `name` ('' or 'xfrm%d': the kernel picks one), or attach to a persistent one left behind.
+
+        `multi_queue`: a new one may have several queues. One left behind is as it was made, see the attribute.
 
         Raises XfrmError ENOENT, ENODEV, EACCES, EPERM, EBUSY, EINVAL, each saying what is missing and how to mend it.
         """
-        flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR
-        try:
-            self._device = pytun.TunTapDevice(name=name, flags=flags)
-        except pytun.Error as error:
-            raise _explain(error, name) from None
+        self._device, self.multi_queue = _attach(name, multi_queue)
+        self._first = True
         self.name: str = self._device.name
         self.persist = persist
         self.errors = 0
@@ -159,6 +166,18 @@ class Tun:
                 self.errors += 1
         return taken
 
+    def another_queue(self) -> Tun:
+        """One more queue, attached; the device has to be a multi-queue one. To be called where the device is. Raises
+        XfrmError."""
+        queue = Tun(self.name, persist=self.persist, offload=bool(self.takes), multi_queue=True)
+        queue._first = False
+        return queue
+
+    def set_attached(self, attached: bool) -> None:
+        """Whether the kernel gives packets to this queue; it takes them either way. OSError EINVAL if it is so."""
+        flags = IFF_ATTACH_QUEUE if attached else IFF_DETACH_QUEUE
+        fcntl.ioctl(self._fd, TUNSETQUEUE, struct.pack("=16xH22x", flags))
+
     def set_carrier(self, up: bool) -> None:
         """Without carrier the device is DOWN to its users and its routes lead nowhere (TUN-06)."""
         fcntl.ioctl(self._fd, TUNSETCARRIER, struct.pack("=i", up))
@@ -169,10 +188,11 @@ class Tun:
         self.persist = persist
 
     def close(self) -> None:
-        """The device vanishes with its last descriptor; a persistent one stays, without carrier."""
+        """The device vanishes with its last descriptor; a persistent one stays, without carrier once the Tun that is
+        not another's queue is closed."""
         if self._fd < 0:
             return
-        if self.persist:
+        if self.persist and self._first:
             with contextlib.suppress(OSError):
                 self.set_carrier(False)
         self._fd = -1
@@ -191,6 +211,23 @@ class Tun:
                 raise
         fcntl.ioctl(self._fd, TUNSETOFFLOAD, OFFLOADS)
         return frozenset((GSO_TCPV4, GSO_TCPV6))
+
+
+def _attach(name: str, multi_queue: bool) -> tuple[pytun.TunTapDevice, bool]:
+    """Create the device or attach to it, and whether it may have several queues."""
+    try:
+        return _open(name, multi_queue), multi_queue
+    except pytun.Error as error:
+        refusal = error
+    if refusal.errno == errno.EINVAL:  # what the kernel says to who takes a device for what it is not
+        with contextlib.suppress(pytun.Error):
+            return _open(name, not multi_queue), not multi_queue
+    raise _explain(refusal, name)
+
+
+def _open(name: str, multi_queue: bool) -> pytun.TunTapDevice:
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | (pytun.IFF_MULTI_QUEUE if multi_queue else 0)
+    return pytun.TunTapDevice(name=name, flags=flags)
 
 
 def shape_like_xfrm(rtnl: Rtnl, name: str, mtu: int = XFRM_LINK_MTU) -> None:
