@@ -172,9 +172,10 @@ def give_addresses(host: Node, tunnel: Tunnel) -> None:
 
 
 @contextmanager
-def two_hosts(*, daemons: bool = True) -> Iterator[Hosts]:
-    """Build them; everything is gone at the end of the block."""
+def two_hosts(*options: str, daemons: bool = True) -> Iterator[Hosts]:
+    """Build them; everything is gone at the end of the block. `options` are the daemons'."""
     need_tun()
+    options = options or tuple(os.environ.get("XFRMI_TEST_DAEMON", "").split())
     with Lab() as lab:
         moon, router, sun = (lab.node(name) for name in ("moon", "router", "sun"))
         for host in (moon, sun):
@@ -192,7 +193,7 @@ def two_hosts(*, daemons: bool = True) -> Iterator[Hosts]:
             hosts = Hosts(lab, moon, sun, router, {"moon": left, "sun": right})
             if daemons:
                 for host in hosts.ends:
-                    hosts.daemons[host.name] = host.launch_daemon()
+                    hosts.daemons[host.name] = host.launch_daemon(*options)
                 for host in hosts.ends:
                     host.await_daemon(hosts.daemons[host.name])
             try:

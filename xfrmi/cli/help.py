@@ -10,7 +10,7 @@ from xfrmi.formats.usage import LINK_USAGE, MONITOR_USAGE, POLICY_USAGE, STATE_U
 OVERVIEW = """\
 Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi [ -force ] -batch FILE
-       xfrmi daemon [ --remove-on-exit ] [ --kernel-quirks ]
+       xfrmi daemon [ --workers N ] [ --remove-on-exit ] [ --kernel-quirks ]
        xfrmi lab demo
        xfrmi doctor [ -j ]
 where  OBJECT := { link | state | policy | monitor | stat }

@@ -7,6 +7,9 @@ import sys
 
 from xfrmi.errors import XfrmError
 
+MAX_WORKERS = 14
+"""Each holds descriptors of every device."""
+
 
 def daemon(words: list[str]) -> int:
     """`xfrmi daemon`."""
@@ -22,11 +25,20 @@ def daemon(words: list[str]) -> int:
         help="do what Linux does also where it falls short of its own goals: no transport mode through an interface, "
         "small IPv6 packets lost on narrow paths, dev without effect (docs/deviations.md)",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        choices=range(1, MAX_WORKERS + 1),
+        help="processes that carry packets: with 2, one seals and one opens; states with `pcpu-num K` are worker K's, "
+        "so that several may seal (RFC 9611). Default 1: the daemon itself",
+    )
     options = parser.parse_args(words)
     from xfrmi.daemon.main import run_daemon
 
     try:
-        run_daemon(options.remove_on_exit, options.kernel_quirks)
+        run_daemon(options.remove_on_exit, options.kernel_quirks, options.workers)
     except XfrmError as error:
         print(f"xfrmi: {error.detail or error}", file=sys.stderr)
         return 1

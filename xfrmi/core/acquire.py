@@ -24,7 +24,7 @@ def larval_for_spi(info: StateInfo, now: float, lifetime: int) -> State:
     src = info.src or any_address(info.family)
     # The kernel leaves the selector's family open.
     selector = Selector(saddr=src, prefixlen_s=bits, daddr=info.dst, prefixlen_d=bits)
-    return _larval(
+    return larval(
         StateInfo(
             src=src,
             dst=info.dst,
@@ -61,7 +61,7 @@ def larval_for_flow(
     selector = Selector(
         flow.family, flow.saddr, bits, flow.daddr, bits, flow.proto, flow.sport, 0xFFFF, flow.dport, 0xFFFF, ifindex
     )
-    return _larval(
+    return larval(
         StateInfo(
             src=template.src if any(template.src) else src,
             dst=template.dst if any(template.dst) else dst,
@@ -107,7 +107,8 @@ def acquires_wanted(wanted: xfrm_event_msg.Acquire, next_seq: Callable[[], int])
         yield Acquire(state, template, policy)
 
 
-def _larval(info: StateInfo, now: float) -> State:
+def larval(info: StateInfo, now: float) -> State:
+    """Nothing of `info` is checked."""
     state = State(info, km=KM_ACQ, now=now)
     # Unlike a state that is added, a larval one keeps mark and selector as they are given.
     state.info, state.mark, state.selector = info, info.mark, info.selector

@@ -56,6 +56,8 @@ class Engine:
         kernel_quirks: bool = False,
         sysctls: Sysctls | None = None,
         cpu: int = 0,
+        make_sad: type[Sad] = Sad,
+        make_spd: type[Spd] = Spd,
     ) -> None:
         """`cpu`: which processor this is to states that are for one alone (RFC 9611)."""
         self.kernel_quirks = kernel_quirks
@@ -67,14 +69,20 @@ class Engine:
         self.stats = [0] * len(XfrmStat)
         """/proc/net/xfrm_stat, indexed by XfrmStat."""
         self.interfaces = Interfaces()
+        self.pass_on: Callable[[Interface, Packet], None] | None = None
+        """Who is given a packet for which no way out is known here, instead of its sender being told."""
         self._sinks: list[EventSink] = []
-        self.sad = Sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
-        self.spd = Spd(self._emit)
+        self.sad = make_sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
+        self.spd = make_spd(self._emit)
         self._keepalives = Keepalives()
         sources = self.sad, self.spd, self.router, self._keepalives
         self._deadlines = tuple(source.next_deadline for source in sources)
 
     # Events ------------------------------------------------------------------------------------------------------
+
+    def watch_nat(self, state: State, now: float) -> None:
+        """Send the keepalives that `state` asks for."""
+        self._keepalives.watch(state, now)
 
     def subscribe(self, sink: EventSink) -> None:
         """Every event of the tables goes to `sink` at once, in order."""

@@ -116,7 +116,10 @@ def _walk(
                 key = flow_key(whole)
                 decision = _decision(engine, interface, key, now)
             except Refused as refused:
-                _refuse(engine, interface, whole, refused, replies)
+                if engine.pass_on is not None:
+                    engine.pass_on(interface, packet)
+                else:
+                    _refuse(engine, interface, whole, refused, replies)
                 break
             except Loop:
                 interface.tx_errors += 1

@@ -92,7 +92,7 @@ class Sad:
         self._on_mapping = self._peer_moved
         self._acq_expires = acq_expires
         self._cpus = cpus
-        self._cpu = cpu
+        self.cpu = cpu
         self.acquire_listeners = 0
         """How many want to hear of acquires. Without any, no larval state is made for a flow (7.6)."""
         self.generation = 0
@@ -294,10 +294,10 @@ class Sad:
         which the kernel counts XfrmOutPolError, too (3.6).
         """
         src, dst = ends_of(template, flow, src, dst)
-        state, awaited = find(self._index, template, policy, flow, src, dst, ifindex, self._cpu)
+        state, awaited = find(self._index, template, policy, flow, src, dst, ifindex, self.cpu)
         if state is not None:
-            if self.acquire_listeners and not awaited and not template.spi and wants_own(policy, state, self._cpu):
-                self._acquire(template, policy, flow, src, dst, ifindex, now, self._cpu)
+            if self.acquire_listeners and not awaited and not template.spi and wants_own(policy, state, self.cpu):
+                self._acquire(template, policy, flow, src, dst, ifindex, now, self.cpu)
             if state.dir == SaDir.IN:
                 raise Drop(XfrmStat.OUT_STATE_DIR_ERROR, "the state is an inbound one")
             return state

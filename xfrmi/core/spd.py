@@ -94,7 +94,7 @@ class Spd:
         policy = Policy(info, now=now)
         old = self._policies.get(policy.identity)
         if old is not None:
-            self._remove(old)
+            self.remove(old)
         self._add(policy, old, now)
         self._emit(PolicyUpdated(policy.snapshot()))
         return policy
@@ -116,7 +116,7 @@ class Spd:
     def delete(self, policy_id: PolicyId, now: float) -> Policy:
         """DELPOLICY. Raises XfrmError as get does."""
         policy = self.get(policy_id)
-        self._remove(policy)
+        self.remove(policy)
         self._emit(PolicyDeleted(policy.snapshot(), bool(policy_id.index)))
         return policy
 
@@ -124,7 +124,7 @@ class Spd:
         """POLEXPIRE by request: announce an expiry, and if it is a hard one carry it out. Raises XfrmError as get."""
         policy = self.get(policy_id)
         if hard:
-            self._remove(policy)
+            self.remove(policy)
         self._emit(PolicyExpired(policy.snapshot(), hard))
         return policy
 
@@ -133,7 +133,7 @@ class Spd:
         check_type(policy_type)
         flushed = [policy for policy in self._policies.values() if policy.type == policy_type]
         for policy in flushed:
-            self._remove(policy)
+            self.remove(policy)
         if flushed:
             self._emit(PoliciesFlushed(policy_type))
         return len(flushed)
@@ -206,7 +206,7 @@ class Spd:
         for policy in self._timers.due(now):
             look = policy.look(int(now))
             if look.hard:
-                self._remove(policy)
+                self.remove(policy)
             if look.hard or look.soft:
                 self._emit(PolicyExpired(policy.snapshot(), look.hard))
             if look.wait is not None:
@@ -229,6 +229,14 @@ class Spd:
         else:
             self._next_position += 1
             policy.rank = (policy.priority, self._next_position)
+        self.place(policy)
+        if self._hash_buckets <= len(self._policies) < HASH_MAX:
+            self._hash_buckets *= 2
+        if policy.is_timed:
+            self._timers.set(policy, now + FIRST_LOOK)
+
+    def place(self, policy: Policy) -> None:
+        """Only this: its index and rank are known, nobody watches its limits, no event."""
         self._policies[policy.identity] = policy
         self._by_index[policy.index] = policy
         bin_key = _bin_key(policy)
@@ -236,13 +244,10 @@ class Spd:
             self._bins[bin_key] = PolicyBin(policy.selector.family)
         self._bins[bin_key].insert(policy)
         self._counts[policy.dir] += 1
-        if self._hash_buckets <= len(self._policies) < HASH_MAX:
-            self._hash_buckets *= 2
-        if policy.is_timed:
-            self._timers.set(policy, now + FIRST_LOOK)
         self.generation += 1
 
-    def _remove(self, policy: Policy) -> None:
+    def remove(self, policy: Policy) -> None:
+        """Only this: no event."""
         del self._policies[policy.identity]
         del self._by_index[policy.index]
         bin_key = _bin_key(policy)

@@ -10,7 +10,7 @@ One burst a turn. It decides nothing and counts nothing but what the kernel refu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from xfrmi.dev.icmp_errors import IcmpErrors
     from xfrmi.dev.underlay import Underlay
     from xfrmi.wire.vnet import Packet
-    from xfrmi.wire.xfrm_types import StateInfo
 
 LOOP_WARNING_INTERVAL = 5.0
 """Seconds between lines about packets that are routed back into the device they came from (TX-10)."""
@@ -53,7 +52,7 @@ class DataPath:
         """Packets lost on purpose, to keep queues short."""
         self.devices: Devices
         for device in underlay:
-            self._watch(device)
+            self.watch(device)
         for errors in underlay.icmp_errors:
             loop.watch(errors.fileno(), partial(self._icmp_readable, errors))
         engine.subscribe(self._open_ports)
@@ -63,9 +62,13 @@ class DataPath:
         if not packets:  # nothing after all, or the end: `ip link del` behind our back
             self.devices.gone(device)
             return
-        now = self._loop.clock()
-        if device.queue.sheds(device.tun.emptied, now):
+        if device.queue.sheds(device.tun.emptied, self._loop.clock()):
             self._shed(device, packets)
+        self.send(device, packets)
+
+    def send(self, device: XfrmDevice, packets: Sequence[Packet]) -> None:
+        """Send what came out of the TUN of `device`."""
+        now = self._loop.clock()
         collisions = device.interface.collisions
         outgoing, replies = self._engine.output(device.interface, packets, now)
         self._send(outgoing)
@@ -113,29 +116,33 @@ class DataPath:
             for failure in self._underlay.send(outgoing):
                 self._engine.send_failed(failure.outgoing, failure.positions)
 
-    def _watch(self, device: Device[Arrival, Outgoing]) -> None:
+    def watch(self, device: Device[Arrival, Outgoing]) -> None:
+        """Receive from one more device of the underlay."""
         queue = StandingQueue()
         self._loop.watch(device.fileno(), lambda: self._socket_readable(device, queue))
 
     def _open_ports(self, event: Event) -> None:
         """ESP in UDP arrives at the port that the first state with it names as ours."""
-        if not isinstance(event, StateAdded | StateUpdated):
+        if (wanted := port_for(event, self._router)) is None:
             return
-        info = event.info
-        if info.encap is None or info.encap.type != UDP_ENCAP_ESPINUDP:
-            return
-        port = self._own_port(info)
+        family, port = wanted
         try:
-            device = self._underlay.listen(info.family, port)
+            device = self._underlay.listen(family, port)
         except XfrmError as error:
             self._log(f"ESP in UDP will not be received on port {port}: {error}")
             return
         if device is not None:
-            self._watch(device)
+            self.watch(device)
             self._log(f"UDP port {port} open for ESP")
 
-    def _own_port(self, info: StateInfo) -> int:
-        """The port that is on our side: the destination's of a state that comes in, else the source's."""
-        assert info.encap is not None
-        inbound = self._router.is_local(0, info.dst) if info.dir == SaDir.NONE else info.dir == SaDir.IN
-        return info.encap.dport if inbound else info.encap.sport
+
+def port_for(event: Event, router: Router) -> tuple[int, int] | None:
+    """Family and number of the UDP port at which ESP may arrive because of `event`: the one that is on our side, the
+    destination's of a state that comes in, else the source's."""
+    if not isinstance(event, StateAdded | StateUpdated):
+        return None
+    info = event.info
+    if info.encap is None or info.encap.type != UDP_ENCAP_ESPINUDP:
+        return None
+    inbound = router.is_local(0, info.dst) if info.dir == SaDir.NONE else info.dir == SaDir.IN
+    return info.family, info.encap.dport if inbound else info.encap.sport

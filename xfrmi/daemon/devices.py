@@ -86,7 +86,7 @@ class Devices:
         self._engine.interfaces.check_add(name, info.if_id or 0, info.link or 0, info.external)
         if self._rtnl.link(name) is not None:
             raise XfrmError(errno.EEXIST, detail=f'a device "{name}" exists already')
-        tun = Tun(name, persist=True)
+        tun = self._open(name)
         try:
             shape_like_xfrm(self._rtnl, tun.name, XFRM_LINK_MTU if info.mtu is None else info.mtu)
             interface = self._engine.add_interface(tun.name, info.if_id or 0, info.link or 0, info.external)
@@ -176,12 +176,12 @@ class Devices:
         with contextlib.ExitStack() as cleanup:
             nsid = None
             if path is None:
-                tun = Tun(name, persist=True)
+                tun = self._open(name)
             else:
                 netns_fd = open_netns(path)
                 cleanup.callback(os.close, netns_fd)
                 with inside(netns_fd):
-                    tun = Tun(name, persist=True)
+                    tun = self._open(name)
                 nsid = self._rtnl.netns_id(netns_fd)
             self._attach(interface, tun, nsid)
 
@@ -283,6 +283,17 @@ class Devices:
         with contextlib.closing(rtnl):
             yield rtnl
 
+    # Who reads the TUN -------------------------------------------------------------------------------------------
+
+    def _open(self, name: str) -> Tun:
+        return Tun(name, persist=True)
+
+    def _watch(self, device: XfrmDevice) -> None:
+        self._loop.watch(device.tun.fileno(), lambda: self._readable(device))
+
+    def _unwatch(self, device: XfrmDevice) -> None:
+        self._loop.unwatch(device.tun.fileno())
+
     # The two halves ----------------------------------------------------------------------------------------------
 
     def _attach(self, interface: Interface, tun: Tun, nsid: int | None = None) -> None:
@@ -295,7 +306,7 @@ class Devices:
         interface.takes = tun.takes
         self._mirror(device, link)
         self._keep_routes(device, tun.name)
-        self._loop.watch(tun.fileno(), lambda: self._readable(device))
+        self._watch(device)
 
     def _detach(self, interface: Interface) -> XfrmDevice:
         device = self._devices[interface]
@@ -305,7 +316,7 @@ class Devices:
     def _forget(self, interface: Interface) -> None:
         device = self._devices.pop(interface, None)
         if device is not None:
-            self._loop.unwatch(device.tun.fileno())
+            self._unwatch(device)
         self._engine.delete_interface(interface.name)
 
     def _remember(self, interface: Interface) -> None:

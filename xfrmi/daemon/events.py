@@ -61,6 +61,8 @@ class Events:
         self._engine = engine
         self._subscribers: list[Subscriber] = []
         self._cause = netlink.NO_REQUEST
+        self.on_listeners: Callable[[], None] = lambda: None
+        """Told when there may be more or fewer of them."""
         engine.subscribe(self._publish)
 
     def subscribe(self, groups: int, wake: Callable[[], None]) -> Subscriber:
@@ -96,6 +98,7 @@ class Events:
         somebody listens for aevents (3.7)."""
         self._engine.acquire_listeners = self._listeners(Group.ACQUIRE)
         self._engine.sad.aevents.listeners = self._listeners(Group.AEVENTS)
+        self.on_listeners()
 
     def _listeners(self, group: Group) -> int:
         return sum(1 for subscriber in self._subscribers if subscriber.groups & group.bit)

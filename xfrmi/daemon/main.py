@@ -13,12 +13,14 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from xfrmi import __version__
 from xfrmi.core.engine import Engine
+from xfrmi.core.timers import earliest
 from xfrmi.daemon.control import ControlSockets
 from xfrmi.daemon.data_path import DataPath
 from xfrmi.daemon.devices import Devices
@@ -33,6 +35,9 @@ from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.underlay import Underlay
 from xfrmi.wire.xfrm_const import XfrmStat
 
+if TYPE_CHECKING:
+    from xfrmi.daemon.workers import Workers
+
 GC_THRESHOLDS = 5_000, 10, 10_000
 """Nothing in here makes cycles. New objects are looked through now and then, which takes a millisecond or two; all of
 them hardly ever: with 100,000 states that would hold up every packet for 150 ms."""
@@ -41,7 +46,9 @@ them hardly ever: with 100,000 states that would hold up every packet for 150 ms
 class Daemon:
     """Everything of one daemon, assembled. XfrmError if this machine or another daemon does not let it be."""
 
-    def __init__(self, resources: ExitStack, remove_on_exit: bool = False, kernel_quirks: bool = False) -> None:
+    def __init__(
+        self, resources: ExitStack, remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1
+    ) -> None:
         """`resources` gives back, in reverse order, what has been taken, also if this raises half-way."""
         self._started = time.time()
         self._loop = Loop()
@@ -51,20 +58,42 @@ class Daemon:
         router = KernelRouter()
         resources.callback(router.close)
         self._loop.watch(router.fileno(), router.process)
-        self._engine = Engine(router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls())
-        underlay = Underlay(self._engine.router)
-        resources.callback(underlay.close)
-        self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
-        devices = self._data_path.devices = Devices(self._engine, self._loop, self._data_path.tun_readable, log)
+        self._workers: Workers | None = None
+        self.tick: Callable[[float], None]
+        if workers > 1:
+            devices = self._with_workers(resources, router, kernel_quirks, workers)
+        else:
+            self._engine = Engine(router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls())
+            underlay = Underlay(self._engine.router)
+            resources.callback(underlay.close)
+            data_path = DataPath(self._engine, underlay, router, self._loop, log)
+            devices = data_path.devices = Devices(self._engine, self._loop, data_path.tun_readable, log)
+            self.tick = data_path.tick
         resources.callback(devices.close, remove_on_exit)
         devices.take_over()
         events = Events(self._engine)
-        control.listen(
-            XfrmHandler(self._engine, events).handle,
-            RouteHandler(devices).handle,
-            events,
-            {"stat": self._stat, "status": self._status},
+        xfrm, route = XfrmHandler(self._engine, events).handle, RouteHandler(devices).handle
+        if self._workers is not None:
+            events.on_listeners = self._workers.tell_listeners
+            xfrm, route = self._workers.counted(xfrm), self._workers.counted(route)
+        control.listen(xfrm, route, events, {"stat": self._stat, "status": self._status})
+
+    def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
+        from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
+        from xfrmi.daemon.workers import Workers
+
+        engine = self._engine = Engine(
+            router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls(count), make_sad=ToldSad, make_spd=ToldSpd
         )
+        workers = self._workers = Workers(engine, self._loop, count, log)
+        resources.callback(workers.close)
+
+        def tick(now: float) -> None:
+            engine.tick(now)  # the keepalives it has are sent by who seals
+            workers.tick(now)
+
+        self.tick = tick
+        return workers.make_devices(log)
 
     def run(self) -> None:
         """Serve until a signal."""
@@ -74,11 +103,18 @@ class Daemon:
         gc.set_threshold(*GC_THRESHOLDS)
         log(f"xfrmi {__version__} serves network namespace {netns_inode()}")
         notify("READY=1")
-        self._loop.run(self._data_path.tick, self._engine.next_deadline)
+        deadline = self._engine.next_deadline
+        if self._workers is not None:
+            self._workers.start()
+            sources = self._engine.next_deadline, self._workers.next_deadline
+            deadline = partial(earliest, sources)
+        self._loop.run(self.tick, deadline)
         notify("STOPPING=1")
         log("stopping")
 
     def _stat(self, request: Mapping[str, Any]) -> dict[str, int]:
+        if self._workers is not None:
+            self._workers.refresh()
         return {stat.label: self._engine.stats[stat] for stat in XfrmStat}
 
     def _status(self, request: Mapping[str, Any]) -> dict[str, object]:
@@ -92,6 +128,7 @@ class Daemon:
             "policies": len(self._engine.spd),
             "faults": self._loop.faults,
             "shed": self._data_path.shed,
+            "workers": self._workers.pids if self._workers is not None else [],
         }
 
 
@@ -100,9 +137,9 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_daemon(remove_on_exit: bool = False, kernel_quirks: bool = False) -> None:
+def run_daemon(remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1) -> None:
     """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as resources:
-        Daemon(resources, remove_on_exit, kernel_quirks).run()
+        Daemon(resources, remove_on_exit, kernel_quirks, workers).run()

@@ -129,6 +129,10 @@ class RawEsp:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def ask(self, router: Router) -> None:
+        """Have path MTUs told by this router from now on."""
+        self._router = router
+
     @property
     def overruns(self) -> int:
         """Datagrams that the kernel dropped because we did not read in time."""

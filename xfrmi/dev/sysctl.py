@@ -24,6 +24,10 @@ def read_sysctl(name: str, default: int) -> int:
 
 
 class KernelSysctls(Sysctls):
+    def __init__(self, workers: int = 1) -> None:
+        """`workers`: how many of them stand for a processor each, however many there are."""
+        self._workers = workers
+
     def acq_expires(self) -> int:
         return read_sysctl("net/core/xfrm_acq_expires", super().acq_expires())
 
@@ -33,7 +37,7 @@ class KernelSysctls(Sysctls):
     def cpus(self) -> int:
         try:
             with open("/sys/devices/system/cpu/possible", "rb", buffering=0) as ranges:
-                return int(re.split(rb"[-,\s]", ranges.read(4096).strip())[-1]) + 1
+                return max(self._workers, int(re.split(rb"[-,\s]", ranges.read(4096).strip())[-1]) + 1)
         except (OSError, ValueError):
             return super().cpus()
 

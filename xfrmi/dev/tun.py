@@ -75,16 +75,20 @@ class Tun:
     """A Device[Packet, Packet]: a TUN, or one queue of it."""
 
     def __init__(
-        self, name: str = "", *, persist: bool = False, offload: bool = True, multi_queue: bool = False
+        self, name: str = "", *, persist: bool = False, offload: bool = True, multi_queue: bool = False, fd: int = -1
     ) -> None:
         """Create the TUN `name` ('' or 'xfrm%d': the kernel picks one), or attach to a persistent one left behind.
 
-        `multi_queue`: a new one may have several queues. One left behind is as it was made, see the attribute.
+        `multi_queue`: a new one may have several queues. One left behind is as it was made, see the attribute. `fd`: a
+        queue that another process has opened.
 
         Raises XfrmError ENOENT, ENODEV, EACCES, EPERM, EBUSY, EINVAL, each saying what is missing and how to mend it.
         """
-        self._device, self.multi_queue = _attach(name, multi_queue)
-        self._first = True
+        self._device: pytun.TunTapDevice | _Queue = _Queue(fd, name)
+        self.multi_queue = multi_queue
+        if fd < 0:
+            self._device, self.multi_queue = _attach(name, multi_queue)
+        self._first = fd < 0
         self.name: str = self._device.name
         self.persist = persist
         self.errors = 0
@@ -228,6 +232,20 @@ def _attach(name: str, multi_queue: bool) -> tuple[pytun.TunTapDevice, bool]:
 def _open(name: str, multi_queue: bool) -> pytun.TunTapDevice:
     flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | (pytun.IFF_MULTI_QUEUE if multi_queue else 0)
     return pytun.TunTapDevice(name=name, flags=flags)
+
+
+class _Queue:
+    """As a TunTapDevice, for a descriptor that was opened elsewhere."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self.name = name
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 def shape_like_xfrm(rtnl: Rtnl, name: str, mtu: int = XFRM_LINK_MTU) -> None:

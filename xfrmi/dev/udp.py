@@ -101,10 +101,12 @@ class UdpEncap:
     """A Device[Arrival, Outgoing] on one local UDP port of one address family."""
 
     def __init__(
-        self, family: int, port: int, raw: RawEsp, *, on_other: OnOther | None = None, offload: bool = True
-    ) -> None:
+        self, family: int, port: int, raw: RawEsp, *, on_other: OnOther | None = None, offload: bool = True,
+        shared: bool = False, fd: int = -1,
+    ) -> None:  # fmt: skip
         """Bind the port on all addresses. `raw` is the raw socket of the family. `offload` False: never merge or
-        segment, lone packets only.
+        segment, lone packets only. `shared`: beside others of this user that are, see steering.py. `fd`: a socket that
+        another process has bound.
 
         Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
         """
@@ -119,10 +121,7 @@ class UdpEncap:
         self._raw = raw
         self._on_other = on_other
         try:
-            self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            if family != AF_INET:
-                self._socket.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            self._socket.bind(("", port))
+            self._socket = socket.socket(fileno=fd) if fd >= 0 else _bind(family, port, shared)
         except OSError as error:
             raise _explain(error, port) from None
         self._segment = offload
@@ -362,6 +361,20 @@ class UdpEncap:
             self._peers.clear()
         peer = self._peers[path] = Peer(path)
         return peer
+
+
+def _bind(family: int, port: int, shared: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family != AF_INET:
+            bound.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(("", port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _explain(error: OSError, port: int) -> XfrmError:

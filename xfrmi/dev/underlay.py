@@ -44,8 +44,20 @@ class Underlay:
         yield from self._raw.values()
         yield from self._udp.values()
 
-    def listen(self, family: int, port: int) -> UdpEncap | None:
-        """Open a UDP port for ESP. Returns the new device for the loop, None if it is open already.
+    @property
+    def raw_sockets(self) -> Iterator[tuple[int, int]]:
+        """Family and descriptor of each."""
+        for family, raw in self._raw.items():
+            yield family, raw.fileno()
+
+    def ask(self, router: Router) -> None:
+        """Have path MTUs told by this router from now on."""
+        for raw in self._raw.values():
+            raw.ask(router)
+
+    def listen(self, family: int, port: int, *, shared: bool = False, fd: int = -1) -> UdpEncap | None:
+        """Open a UDP port for ESP. Returns the new device for the loop, None if it is open already. `shared`, `fd`: see
+        UdpEncap.
 
         Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
         """
@@ -54,7 +66,9 @@ class Underlay:
         raw = self._raw.get(family)
         if raw is None:
             raise XfrmError(errno.EAFNOSUPPORT, detail="this kernel has no IPv6")
-        device = self._udp[family, port] = UdpEncap(family, port, raw, on_other=self._on_other)
+        device = self._udp[family, port] = UdpEncap(
+            family, port, raw, on_other=self._on_other, shared=shared, fd=fd
+        )
         return device
 
     def send(self, burst: list[Outgoing]) -> list[Failure]:

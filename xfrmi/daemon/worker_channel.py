@@ -1,0 +1,255 @@
+"""What a daemon and its workers tell each other, and how: pickled values over Unix sockets that nobody else has.
+
+Down goes what the tables and devices have become, up what traffic has done. Two sockets, one for each way: the parent
+may wait for a worker to take something, and a worker never waits for its parent, so they cannot wait for each other.
+States carry keys: the sockets exist in these processes only, and messages are never logged.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import pickle
+import socket
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xfrmi.core.events import Event
+from xfrmi.daemon.loop import Loop
+from xfrmi.wire.xfrm_types import PolicyInfo, StateInfo, Template
+
+MAX_FDS = 16
+MAX_MESSAGE = 1 << 18
+"""Bytes. A report of many states goes in pieces."""
+READY = 0
+"""The serial number of the answer that nobody has asked for: the worker has begun."""
+
+Numbers = tuple[int, int, int]
+"""The last sequence number sent, the highest one received, and which of those below it have been."""
+
+# Down ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StateIn:
+    """A state of which this worker is the home: see workers.py."""
+
+    key: int
+    """Names it from now on; never used again."""
+    role: int
+    """SaDir.OUT: this worker seals with it. SaDir.IN: it opens."""
+    place: int
+    """Its marks (worker_marks.py)."""
+    info: StateInfo
+    """Its configuration, and its counters as far as the parent knows."""
+    numbers: Numbers
+    km: int
+    dying: bool
+    iv_salt: int
+    iv_counter: int
+    """The first IV of a range that nobody else ever gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    key: int
+    info: StateInfo
+    dying: bool
+    numbers: Numbers | None
+    """They have been set by request."""
+    recounted: bool
+    """So have the counters in `info`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateOut:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyIn:
+    key: int
+    info: PolicyInfo
+    rank: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOut:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultsSet:
+    defaults: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What an interface is at the moment."""
+
+    name: str
+    if_id: int
+    link: int
+    external: bool
+    ifindex: int
+    mtu: int
+    up: bool
+    away: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIn:
+    """With two descriptors: the queue to read, the queue to write."""
+
+    key: int
+    link: Link
+    takes: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChanged:
+    key: int
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOut:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortOpened:
+    """With one descriptor: this worker's socket of the port."""
+
+    family: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """How many hear of acquires, and of aevents."""
+
+    acquire: int
+    aevents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """For a report."""
+
+    serial: int
+
+
+Down = (
+    StateIn | StateChanged | StateOut | PolicyIn | PolicyOut | DefaultsSet | DeviceIn | DeviceChanged | DeviceOut
+    | PortOpened | Listeners | Ask
+)  # fmt: skip
+
+# Up ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StateUsage:
+    key: int
+    counted: tuple[int, ...]
+    """Since the last report: bytes, packets; drops: late, replayed, wrong ICV."""
+    use_time: int
+    lastused: int
+    sent: int | None
+    window: tuple[int, int] | None
+    """Top and seen. Each is told by the worker that moves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What has been counted since the last one."""
+
+    stats: tuple[int, ...] = ()
+    """By XfrmStat."""
+    devices: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Key and counters, see worker_usage.DEVICE_COUNTERS."""
+    states: tuple[StateUsage, ...] = ()
+    policies: tuple[tuple[int, int], ...] = ()
+    """Key and use_time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """All that has been counted by now has been reported."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A StateExpired, StateReplayed or Mapping of the state `key`."""
+
+    key: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """A packet needs a state that is not there."""
+
+    state: StateInfo
+    template: Template
+    policy: PolicyInfo
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceGone:
+    """Reading it fails for good."""
+
+    key: int
+
+
+Up = Report | Answered | Happened | Needed | DeviceGone
+
+
+def send(sock: socket.socket, message: Down | Up, fds: Sequence[int] = ()) -> None:
+    """OSError if it is not taken: BlockingIOError or TimeoutError, as the socket is."""
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([pickle.dumps(message, pickle.HIGHEST_PROTOCOL)], control)
+
+
+def receive(sock: socket.socket) -> tuple[Down | Up, tuple[int, ...]]:
+    """A message and the descriptors that came with it. EOFError when the other side is gone; OSError."""
+    space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+    data, ancillary, _, _ = sock.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        raise EOFError
+    fds = array.array("i")
+    for _, _, rights in ancillary:
+        fds.frombytes(rights)
+    message: Down | Up = pickle.loads(data)
+    return message, tuple(fds)
+
+
+class Upward:
+    """A worker's end of the way up: what the parent does not take at once waits."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._waiting: deque[Up] = deque()
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), lambda: os._exit(0))  # the parent says nothing here: it has gone
+
+    def put(self, message: Up) -> None:
+        self._waiting.append(message)
+        if len(self._waiting) == 1:
+            self._send()
+
+    def _send(self) -> None:
+        try:
+            while self._waiting:
+                send(self._socket, self._waiting[0])
+                self._waiting.popleft()
+        except BlockingIOError:
+            self._loop.want_write(self._socket.fileno(), self._send)
+            return
+        except OSError:
+            os._exit(0)
+        self._loop.want_write(self._socket.fileno(), None)

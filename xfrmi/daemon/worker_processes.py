@@ -1,0 +1,157 @@
+"""The processes of a daemon's workers: begun by fork, told, asked, buried and replaced. See workers.py.
+
+A worker that dies is replaced at once, in a second if it has not lived that long. One that takes nothing, or answers
+nothing, for two seconds is killed first: there are never two with one number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from xfrmi.daemon import worker_channel as channel
+from xfrmi.daemon.loop import Loop
+from xfrmi.daemon.worker_channel import READY
+
+PATIENCE, PATIENCE_AT_FIRST = 2.0, 60.0
+"""Seconds the parent waits for a worker to take a message, or to answer. One that does not is taken for hung. At first
+it has all tables to take in, some forty microseconds a state."""
+BREATH = 1.0
+"""Seconds until a worker is replaced that has not lived as long."""
+
+
+class _Process:
+    __slots__ = ("begun", "down", "pid", "up")
+
+    def __init__(self, pid: int, down: socket.socket, up: socket.socket, begun: float) -> None:
+        self.pid = pid
+        self.down = down
+        self.up = up
+        self.begun = begun
+
+
+class Processes:
+    """`run(number, down, up)` is the child; it never returns. `heard(message)` takes what a worker says."""
+
+    def __init__(
+        self,
+        count: int,
+        loop: Loop,
+        run: Callable[[int, socket.socket, socket.socket], None],
+        heard: Callable[[channel.Up], None],
+        log: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._loop = loop
+        self._run = run
+        self._heard = heard
+        self._log = log
+        self._clock = clock
+        self._running: list[_Process | None] = [None] * count
+        self._due: dict[int, float] = {}
+        self._last_serial = 0
+
+    @property
+    def pids(self) -> list[int]:
+        """0 for one that is away."""
+        return [process.pid if process is not None else 0 for process in self._running]
+
+    def begin(self, number: int) -> None:
+        own_down, down = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        own_up, up = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        pid = os.fork()
+        if not pid:
+            self._run(number, down, up)
+            os._exit(1)
+        down.close()
+        up.close()
+        own_down.settimeout(PATIENCE_AT_FIRST)
+        own_up.settimeout(PATIENCE_AT_FIRST)
+        self._running[number] = _Process(pid, own_down, own_up, self._clock())
+        self._loop.watch(own_up.fileno(), lambda: self._from_below(number))
+
+    def send(self, number: int, message: channel.Down, fds: Sequence[int] = ()) -> None:
+        """To who is there: a successor begins with all there is."""
+        process = self._running[number]
+        if process is not None:
+            try:
+                channel.send(process.down, message, fds)
+            except OSError:
+                self._bury(number)
+
+    def send_all(self, message: channel.Down) -> None:
+        for number in range(len(self._running)):
+            self.send(number, message)
+
+    def refresh(self) -> None:
+        """Have every worker take in what it was told, and tell what it has counted up to now."""
+        self._last_serial += 1
+        asked = [number for number, process in enumerate(self._running) if process is not None]
+        for number in asked:
+            self.send(number, channel.Ask(self._last_serial))
+        for number in asked:
+            while (process := self._running[number]) is not None:
+                if self._receive(number, process) == channel.Answered(self._last_serial):
+                    break
+
+    def due(self, now: float) -> list[int]:
+        """Those that are to begin again."""
+        numbers = [number for number, due in self._due.items() if due <= now]
+        for number in numbers:
+            del self._due[number]
+        return numbers
+
+    def next_deadline(self) -> float | None:
+        return min(self._due.values(), default=None)
+
+    def close(self) -> None:
+        self.refresh()
+        for number, process in enumerate(self._running):
+            if process is not None:
+                self._end(number, process)
+        self._due.clear()
+
+    def _from_below(self, number: int) -> None:
+        if (process := self._running[number]) is not None:
+            self._receive(number, process)
+
+    def _receive(self, number: int, process: _Process) -> channel.Up | None:
+        try:
+            message, _ = channel.receive(process.up)
+        except (EOFError, OSError):  # TimeoutError: it has been asked, and is hung
+            self._bury(number)
+            return None
+        if message == channel.Answered(READY):
+            process.down.settimeout(PATIENCE)
+            process.up.settimeout(PATIENCE)
+        self._heard(message)  # type: ignore[arg-type]
+        return message  # type: ignore[return-value]
+
+    def _bury(self, number: int) -> None:
+        process = self._running[number]
+        if process is None:
+            return
+        status = self._end(number, process)
+        now = self._clock()
+        soon = now - process.begun < BREATH
+        self._due[number] = now + BREATH if soon else now
+        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+        self._log(
+            f"worker {number} (pid {process.pid}) ended with {how}: nothing passes in its stead, it is replaced "
+            + ("in a second" if soon else "now")
+        )
+
+    def _end(self, number: int, process: _Process) -> int:
+        """Its wait status."""
+        self._running[number] = None
+        self._loop.unwatch(process.up.fileno())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        _, status = os.waitpid(process.pid, 0)
+        process.down.close()
+        process.up.close()
+        return status

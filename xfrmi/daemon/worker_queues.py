@@ -1,0 +1,152 @@
+"""The queues of every TUN of a daemon with workers: one for each worker to read, one that all write to. See workers.py.
+
+A TUN that an earlier daemon has made with one queue keeps that: worker 0 reads it, and states for other processors have
+no packets of that device to seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xfrmi.daemon.devices import Devices, XfrmDevice
+from xfrmi.daemon.worker_channel import DeviceChanged, DeviceIn, DeviceOut, Down, Link
+from xfrmi.dev.tun import Tun
+
+if TYPE_CHECKING:
+    from xfrmi.core.interface import Interface
+    from xfrmi.daemon.worker_homes import Homes
+    from xfrmi.wire.link_types import LinkInfo
+
+Send = Callable[[int, Down, Sequence[int]], None]
+
+
+class _Queued:
+    """A device and its queues."""
+
+    __slots__ = ("attached", "device", "key", "link", "reads", "writes")
+
+    def __init__(self, key: int, device: XfrmDevice, reads: list[Tun | None], writes: Tun) -> None:
+        self.key = key
+        self.device = device
+        self.reads = reads
+        self.writes = writes
+        self.attached = [True] + [False] * (len(reads) - 1)
+        self.link = _link(device.interface)
+
+
+class Queues:
+    """`send(worker, message, fds)` tells a worker."""
+
+    def __init__(self, count: int, homes: Homes, send: Send) -> None:
+        self._count = count
+        self._homes = homes
+        self._send = send
+        self._last_key = 0
+        self._queued: dict[Interface, _Queued] = {}
+        self.interfaces: dict[int, Interface] = {}
+        """By the key that workers know them by."""
+
+    def add(self, device: XfrmDevice) -> None:
+        """To be called in the namespace of the device. Raises XfrmError."""
+        first = device.tun
+        reads: list[Tun | None] = [first]
+        writes = first
+        if first.multi_queue:
+            others = [first.another_queue() for _ in range(self._count)]
+            for queue in others:
+                queue.set_attached(False)
+            *own, writes = others
+            reads += own
+        else:
+            reads += [None] * (self._count - 1)
+        self._last_key += 1
+        queued = self._queued[device.interface] = _Queued(self._last_key, device, reads, writes)
+        self.interfaces[queued.key] = device.interface
+        for number in range(self._count):
+            message, *tuns = self._for_worker(queued, number)
+            self._send(number, message, [tun.fileno() for tun in tuns if tun is not None])
+        self._adjust(queued)
+
+    def remove(self, device: XfrmDevice) -> None:
+        queued = self._queued.pop(device.interface, None)
+        if queued is None:
+            return
+        for number in range(self._count):
+            self._send(number, DeviceOut(queued.key), ())
+        for queue in (*queued.reads[1:], queued.writes):
+            if queue is not None and queue is not device.tun:
+                queue.close()
+        del self.interfaces[queued.key]
+
+    def change(self, device: XfrmDevice) -> None:
+        """The kernel, or a request, may have changed what it is."""
+        queued = self._queued.get(device.interface)
+        if queued is None or (link := _link(device.interface)) == queued.link:
+            return
+        queued.link = link
+        for number in range(self._count):
+            self._send(number, DeviceChanged(queued.key, link), ())
+        self._adjust(queued)
+
+    def adjust(self, if_id: int) -> None:
+        """States of this if_id have come or gone."""
+        for queued in self._queued.values():
+            if queued.device.interface.if_id == if_id:
+                self._adjust(queued)
+
+    def device(self, key: int) -> XfrmDevice | None:
+        interface = self.interfaces.get(key)
+        return self._queued[interface].device if interface is not None else None
+
+    def of_worker(self, number: int) -> list[tuple[DeviceIn, Tun | None, Tun]]:
+        """What a new worker is given: each device, with the queue to read and the queue to write."""
+        return [self._for_worker(queued, number) for queued in self._queued.values()]
+
+    def _for_worker(self, queued: _Queued, number: int) -> tuple[DeviceIn, Tun | None, Tun]:
+        message = DeviceIn(queued.key, queued.link, queued.device.interface.takes)
+        return message, queued.reads[number], queued.writes
+
+    def _adjust(self, queued: _Queued) -> None:
+        for number, queue in enumerate(queued.reads):
+            wanted = number == 0 or self._homes.seals(queued.device.interface.if_id, number)
+            if queue is not None and wanted != queued.attached[number]:
+                queue.set_attached(wanted)
+                queued.attached[number] = wanted
+
+
+class QueuedDevices(Devices):
+    """Devices whose packets the workers move. `settled()` returns when they have taken in what they were told."""
+
+    def __init__(self, queues: Queues, settled: Callable[[], None], *args: Any) -> None:
+        self._queues = queues
+        self._settled = settled
+        super().__init__(*args)
+
+    def change(self, interface: Interface, info: LinkInfo) -> None:
+        super().change(interface, info)
+        self._queues.change(self[interface])
+
+    def _open(self, name: str) -> Tun:
+        return Tun(name, persist=True, multi_queue=True)
+
+    def _watch(self, device: XfrmDevice) -> None:
+        if not device.tun.multi_queue:
+            self._log(f"{device.interface.name} was made with one queue: worker 0 alone reads it")
+        with self._inside(device):
+            self._queues.add(device)
+
+    def _unwatch(self, device: XfrmDevice) -> None:
+        self._queues.remove(device)
+        self._settled()  # as long as anybody holds a queue, the device is there
+
+    def _refresh(self, device: XfrmDevice) -> None:
+        super()._refresh(device)
+        self._queues.change(device)
+
+
+def _link(interface: Interface) -> Link:
+    return Link(
+        interface.name, interface.if_id, interface.link, interface.external, interface.ifindex, interface.mtu,
+        interface.up, interface.away,
+    )  # fmt: skip

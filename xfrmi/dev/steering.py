@@ -1,0 +1,57 @@
+"""Which of several sockets an ESP packet arrives at: by its SPI, which classic BPF reads in the kernel.
+
+A state's replay window is kept by one process, so every packet of one SPI has to arrive there. SPIs that are pinned go
+where they are pinned to, all others to one place.
+
+    raw sockets   the kernel gives each of them a copy: every one has a filter that lets only its own SPIs in
+    UDP sockets   those of a port form a group (SO_REUSEPORT), and the program of the group picks one by its number,
+                  which is the order in which they were bound
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+
+from xfrmi.wire.xfrm_const import AF_INET
+
+MAX_PINNED = 2000
+"""SPIs: two instructions each, of the 4096 that a program may have."""
+
+SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 51
+_INSTRUCTION = struct.Struct("=HBBI")
+_LDX_MSH, _LD_IND, _LD_ABS, _JEQ, _RET = 0xB1, 0x40, 0x20, 0x15, 0x06
+_ALL = 0xFFFF_FFFF
+_Line = tuple[int, int, int, int]
+
+
+def admit(fd: int, family: int, pins: Mapping[int, int], default: int, number: int | None) -> None:
+    """Let into the raw ESP socket only SPIs that belong to socket `number`: those that `pins` has there and, if it is
+    the `default`, all that are not pinned. None: nothing at all; the kernel goes on taking ESP for served."""
+    load: Sequence[_Line] = ((_LD_ABS, 0, 0, 0),)
+    if family == AF_INET:  # begins with the IP header
+        load = ((_LDX_MSH, 0, 0, 0), (_LD_IND, 0, 0, 0))
+    _attach(fd, SO_ATTACH_FILTER, [*load, *_choice(pins, default, lambda owner: _ALL if owner == number else 0)])
+
+
+def spread(fd: int, pins: Mapping[int, int], default: int) -> None:
+    """Give the group of UDP sockets to which this one belongs its program."""
+    _attach(fd, SO_ATTACH_REUSEPORT_CBPF, [(_LD_ABS, 0, 0, 0), *_choice(pins, default, lambda owner: owner)])
+
+
+def _choice(pins: Mapping[int, int], default: int, answer: Callable[[int], int]) -> list[_Line]:
+    """With the SPI in A: the answer for its owner. A packet too short to have one has the answer 0."""
+    lines = []
+    for spi, owner in pins.items():
+        lines += [(_JEQ, 0, 1, spi), (_RET, 0, 0, answer(owner))]
+    return [*lines, (_RET, 0, 0, answer(default))]
+
+
+def _attach(fd: int, option: int, lines: Sequence[_Line]) -> None:
+    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in lines))
+    described = struct.pack("@HP", len(lines), ctypes.addressof(program))
+    with socket.socket(fileno=os.dup(fd)) as handle:
+        handle.setsockopt(socket.SOL_SOCKET, option, described)
