@@ -75,7 +75,7 @@ class Daemon:
         xfrm, route = XfrmHandler(self._engine, events).handle, RouteHandler(devices).handle
         if self._workers is not None:
             events.on_listeners = self._workers.tell_listeners
-            xfrm, route = self._workers.counted(xfrm), self._workers.counted(route)
+            xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
         control.listen(xfrm, route, events, {"stat": self._stat, "status": self._status})
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:

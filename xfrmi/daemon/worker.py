@@ -7,6 +7,7 @@ when the way up is closed, there is nobody to work for.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from xfrmi.core.interface import Interface
     from xfrmi.dev.underlay import Underlay
+
+_PR_SET_PDEATHSIG = 1
 
 REPORTS_EVERY = 1.0
 """Seconds: what a killed worker has not told yet is lost to the counters."""
@@ -221,9 +224,10 @@ class Worker:
         return readable
 
 
-def run_worker(kit: Kit) -> NoReturn:
-    """Called right after fork, in the child. Never returns, so that nothing of the parent's is cleaned up here."""
+def run_worker(kit: Kit, parent: int) -> NoReturn:
+    """Called right after fork, in the child of `parent`. Never returns, so that nothing of the parent is cleaned up."""
     try:
+        _die_with(parent)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT):  # the parent's to handle: this process ends with it
             signal.signal(number, signal.SIG_IGN)
@@ -235,6 +239,13 @@ def run_worker(kit: Kit) -> NoReturn:
         with contextlib.suppress(Exception):
             sys.stderr.flush()
         os._exit(1)
+
+
+def _die_with(parent: int) -> None:
+    """The end of the way up tells only who listens to it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _close_all_but(kept: set[int]) -> None:

@@ -136,9 +136,10 @@ class Listeners:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """For a report."""
+    """For an answer once all that was told before has been taken in, and for a report before it."""
 
     serial: int
+    report: bool
 
 
 Down = (
@@ -176,8 +177,6 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """All that has been counted by now has been reported."""
-
     serial: int
 
 

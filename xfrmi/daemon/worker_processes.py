@@ -1,7 +1,7 @@
 """The processes of a daemon's workers: begun by fork, told, asked, buried and replaced. See workers.py.
 
 A worker that dies is replaced at once, in a second if it has not lived that long. One that takes nothing, or answers
-nothing, for two seconds is killed first: there are never two with one number.
+nothing, for five seconds is killed first: there are never two with one number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xfrmi.daemon import worker_channel as channel
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.worker_channel import READY
 
-PATIENCE, PATIENCE_AT_FIRST = 2.0, 60.0
+PATIENCE, PATIENCE_AT_FIRST = 5.0, 60.0
 """Seconds the parent waits for a worker to take a message, or to answer. One that does not is taken for hung. At first
 it has all tables to take in, some forty microseconds a state."""
 BREATH = 1.0
@@ -53,6 +53,8 @@ class Processes:
         self._clock = clock
         self._running: list[_Process | None] = [None] * count
         self._due: dict[int, float] = {}
+        self._told: set[int] = set()
+        """Those that may not have taken in yet what they were told."""
         self._last_serial = 0
 
     @property
@@ -78,10 +80,11 @@ class Processes:
         """To who is there: a successor begins with all there is."""
         process = self._running[number]
         if process is not None:
+            self._told.add(number)
             try:
                 channel.send(process.down, message, fds)
-            except OSError:
-                self._bury(number)
+            except OSError as error:
+                self._bury(number, error)
 
     def send_all(self, message: channel.Down) -> None:
         for number in range(len(self._running)):
@@ -89,11 +92,18 @@ class Processes:
 
     def refresh(self) -> None:
         """Have every worker take in what it was told, and tell what it has counted up to now."""
+        self._ask([number for number, process in enumerate(self._running) if process is not None], report=True)
+
+    def settle(self) -> None:
+        """Have every worker take in what it was told."""
+        self._ask(sorted(self._told), report=False)
+
+    def _ask(self, numbers: list[int], report: bool) -> None:
         self._last_serial += 1
-        asked = [number for number, process in enumerate(self._running) if process is not None]
-        for number in asked:
-            self.send(number, channel.Ask(self._last_serial))
-        for number in asked:
+        for number in numbers:
+            self.send(number, channel.Ask(self._last_serial, report))
+        for number in numbers:
+            self._told.discard(number)
             while (process := self._running[number]) is not None:
                 if self._receive(number, process) == channel.Answered(self._last_serial):
                     break
@@ -122,8 +132,8 @@ class Processes:
     def _receive(self, number: int, process: _Process) -> channel.Up | None:
         try:
             message, _ = channel.receive(process.up)
-        except (EOFError, OSError):  # TimeoutError: it has been asked, and is hung
-            self._bury(number)
+        except (EOFError, OSError) as error:
+            self._bury(number, error)
             return None
         if message == channel.Answered(READY):
             process.down.settimeout(PATIENCE)
@@ -131,7 +141,7 @@ class Processes:
         self._heard(message)  # type: ignore[arg-type]
         return message  # type: ignore[return-value]
 
-    def _bury(self, number: int) -> None:
+    def _bury(self, number: int, why: Exception) -> None:
         process = self._running[number]
         if process is None:
             return
@@ -139,9 +149,14 @@ class Processes:
         now = self._clock()
         soon = now - process.begun < BREATH
         self._due[number] = now + BREATH if soon else now
-        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+        if os.WIFSIGNALED(status):
+            how = f"ended with signal {os.WTERMSIG(status)}"
+        else:
+            how = f"ended with status {os.WEXITSTATUS(status)}"
+        if isinstance(why, TimeoutError):
+            how = "was killed, it did not listen any more"
         self._log(
-            f"worker {number} (pid {process.pid}) ended with {how}: nothing passes in its stead, it is replaced "
+            f"worker {number} (pid {process.pid}) {how}: nothing passes in its stead, it is replaced "
             + ("in a second" if soon else "now")
         )
 

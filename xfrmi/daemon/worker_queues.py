@@ -44,6 +44,7 @@ class Queues:
         self._send = send
         self._last_key = 0
         self._queued: dict[Interface, _Queued] = {}
+        self._by_if_id: dict[int, _Queued] = {}
         self.interfaces: dict[int, Interface] = {}
         """By the key that workers know them by."""
 
@@ -63,6 +64,7 @@ class Queues:
         self._last_key += 1
         queued = self._queued[device.interface] = _Queued(self._last_key, device, reads, writes)
         self.interfaces[queued.key] = device.interface
+        self._by_if_id[queued.link.if_id] = queued
         for number in range(self._count):
             message, *tuns = self._for_worker(queued, number)
             self._send(number, message, [tun.fileno() for tun in tuns if tun is not None])
@@ -72,6 +74,7 @@ class Queues:
         queued = self._queued.pop(device.interface, None)
         if queued is None:
             return
+        del self._by_if_id[queued.link.if_id]
         for number in range(self._count):
             self._send(number, DeviceOut(queued.key), ())
         for queue in (*queued.reads[1:], queued.writes):
@@ -84,16 +87,18 @@ class Queues:
         queued = self._queued.get(device.interface)
         if queued is None or (link := _link(device.interface)) == queued.link:
             return
+        if self._by_if_id.get(queued.link.if_id) is queued:
+            del self._by_if_id[queued.link.if_id]
         queued.link = link
+        self._by_if_id[link.if_id] = queued
         for number in range(self._count):
             self._send(number, DeviceChanged(queued.key, link), ())
         self._adjust(queued)
 
     def adjust(self, if_id: int) -> None:
         """States of this if_id have come or gone."""
-        for queued in self._queued.values():
-            if queued.device.interface.if_id == if_id:
-                self._adjust(queued)
+        if (queued := self._by_if_id.get(if_id)) is not None:
+            self._adjust(queued)
 
     def device(self, key: int) -> XfrmDevice | None:
         interface = self.interfaces.get(key)

@@ -196,7 +196,8 @@ class Replica:
         self._engine.sad.aevents.listeners = message.aevents
 
     def _ask(self, message: channel.Ask) -> None:
-        self.report()
+        if message.report:
+            self.report()
         self._tell(channel.Answered(message.serial))
 
     def _happened(self, event: Event) -> None:

@@ -29,17 +29,19 @@ In, the sockets of a port are one group, and each worker has raw sockets of its 
 ones go to the home of their state, all others to worker 1 (dev/steering.py). Sockets and queues are opened here and
 stay open here: what arrives while a worker is away waits for its successor.
 
-Changes of the tables go down as they happen, what was counted comes up once a second and whenever somebody asks, before
-he is answered (worker_usage.py). A worker that dies is replaced at once, by a fork of this process, and starts from the
-tables here: numbers go on above its last mark, IVs from a range that was never used (2^48 of them; State.iv_counter is
-here the first of the next range, and goes along when a state migrates), windows from the highest number accepted
-(worker_marks.py). While it is away nothing leaves or enters in its stead. When this process dies, the workers end.
+Changes of the tables go down as they happen, and who asked for one is answered when the workers have it. What was
+counted comes up once a second, and whenever somebody asks, before he is answered (worker_usage.py). A worker that dies
+is replaced at once, by a fork of this process, and starts from the tables here: numbers go on above its last mark, IVs
+from a range that was never used (2^48 of them; State.iv_counter is here the first of the next range, and goes along
+when a state migrates), windows from the highest number accepted (worker_marks.py). While it is away nothing leaves or
+enters in its stead. When this process dies, the workers end.
 
 Not done: packets that need two states of different homes (a nest of a bound and an unbound one) find no way.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
@@ -105,6 +107,7 @@ class Workers:
         self._engine = engine
         self._loop = loop
         self._log = log
+        self._pid = os.getpid()
         self._clock = clock
         self._marks = Marks()
         self._left: list[int] = []
@@ -154,7 +157,8 @@ class Workers:
             Kit(
                 number, self._engine.kernel_quirks, self._marks, self._homes.underlays[number], down, up, relays,
                 self._queues.of_worker(number), self._tables(number), self._log,
-            )
+            ),
+            self._pid,
         )  # fmt: skip
 
     def _number_anew(self, number: int) -> None:
@@ -217,13 +221,15 @@ class Workers:
         if opened:
             self._log(f"UDP port {port} open for ESP")
 
-    def counted(self, handle: RequestHandler) -> RequestHandler:
-        """`handle`, with all counters being those of now."""
+    def everywhere(self, handle: RequestHandler) -> RequestHandler:
+        """`handle`, with all counters being those of now, and in effect everywhere when it returns."""
 
         def fresh(datagram: bytes, credentials: Credentials) -> Iterator[bytes]:
             if len(datagram) < _HEADER.size or _HEADER.unpack_from(datagram)[0] not in _NOT_COUNTING:
                 self.refresh()
-            return handle(datagram, credentials)
+            answers = handle(datagram, credentials)
+            self._processes.settle()
+            return answers
 
         return fresh
 
