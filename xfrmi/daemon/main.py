@@ -59,6 +59,7 @@ class Daemon:
         resources.callback(router.close)
         self._loop.watch(router.fileno(), router.process)
         self._workers: Workers | None = None
+        self._data_path: DataPath | None = None
         self.tick: Callable[[float], None]
         if workers > 1:
             devices = self._with_workers(resources, router, kernel_quirks, workers)
@@ -66,7 +67,7 @@ class Daemon:
             self._engine = Engine(router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls())
             underlay = Underlay(self._engine.router)
             resources.callback(underlay.close)
-            data_path = DataPath(self._engine, underlay, router, self._loop, log)
+            data_path = self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
             devices = data_path.devices = Devices(self._engine, self._loop, data_path.tun_readable, log)
             self.tick = data_path.tick
         resources.callback(devices.close, remove_on_exit)
@@ -127,7 +128,7 @@ class Daemon:
             "states": len(self._engine.sad),
             "policies": len(self._engine.spd),
             "faults": self._loop.faults,
-            "shed": self._data_path.shed,
+            "shed": self._data_path.shed if self._data_path is not None else None,
             "workers": self._workers.pids if self._workers is not None else [],
         }
 

@@ -78,6 +78,10 @@ class _Ends:
             self.recv_burst = reads.recv_burst
         self._writes = writes
 
+    @property
+    def emptied(self) -> bool:
+        return self.reads is None or self.reads.emptied
+
     def close(self) -> None:
         if self.reads is not None:
             self.reads.close()
