@@ -173,7 +173,8 @@ def give_addresses(host: Node, tunnel: Tunnel) -> None:
 
 @contextmanager
 def two_hosts(*options: str, daemons: bool = True) -> Iterator[Hosts]:
-    """Build them; everything is gone at the end of the block. `options` are the daemons'."""
+    """Build them; everything is gone at the end of the block. `options` are the daemons'; without any, those in
+    XFRMI_TEST_DAEMON (`--workers 2`), so that all of these tests can be tried so."""
     need_tun()
     options = options or tuple(os.environ.get("XFRMI_TEST_DAEMON", "").split())
     with Lab() as lab:
