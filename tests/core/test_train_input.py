@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.core.pair import NOW, Pair, raised
+from tests.core.pair import KEY, NOW, Pair, raised
 from tests.core.test_gro import ACK, ALL, CWR, FIN, ODD_ONES, PSH, TIMESTAMPS, datagram, tcp
 from tests.core.trains import Memory
-from xfrmi.core import Interface
+from xfrmi.core import Algorithm, Interface
 from xfrmi.core.gso import segment
 from xfrmi.core.train import Arrived
 from xfrmi.wire.ip import Buffer, split_outer
@@ -334,3 +334,36 @@ def test_a_limit_within_a_train() -> None:
         sealed = [split_outer(one) for one in free.emit(*[tcp(number=at, start=1, ident=at) for at in range(24)])][3:]
         packets, _ = twins.receive(as_trains(sealed))
         assert len(packets.get("xfrm0", [])) == min(limit, 21)
+
+
+@pytest.mark.parametrize("name", ["rfc4106(gcm(aes))", "rfc4543(gcm(aes))", "rfc4309(ccm(aes))"])
+def test_whatever_the_state(name: str) -> None:
+    """Algorithms that are done in rows and others, and more than one interface."""
+    aead = Algorithm(name, KEY[: 19 if "ccm" in name else 20], 128)
+    twins = known(aead=aead)
+    run = [tcp(number=number, start=1, ident=number) for number in range(20)]
+    assert joined(twins, run) == [20]
+    datagrams = [*twins.seal(run, 1), *twins.seal(run, 0), *twins.seal(run, 1)]
+    packets, _ = twins.receive(as_trains(datagrams))
+    assert packets == {"xfrm0": run, "xfrm1": run * 2}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise(seed: int) -> None:
+    """What only looks like ESP, in trains, of states that exist and of others."""
+    dice = random.Random(seed)
+    twins = known()
+    ((header, _),) = twins.seal([tcp()])
+    items: list[Any] = []
+    for _ in range(20):
+        length, spi, first = dice.randint(44, 200), dice.choice([0x1000, 0x2000, 0x3000]), dice.randint(0, 1 << 31)
+        packets = [
+            spi.to_bytes(4, "big") + (first + number).to_bytes(4, "big") + dice.randbytes(length - 8)
+            for number in range(dice.randint(1, 30))
+        ]
+        items.append(Memory(len(packets), length).receive(header, packets))
+    packets, _ = twins.receive(items)
+    assert not packets
+    stats = twins.train.right.moved()
+    assert set(stats) == {"XfrmInStateProtoError", "XfrmInNoStates"}
+    assert sum(stats.values()) == sum(item.count for item in items)
