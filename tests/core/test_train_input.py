@@ -62,6 +62,7 @@ class Twins:
         for interface in self.interfaces[1]:
             interface.takes = takes
         self.now = NOW
+        self._memory: dict[int, Memory] = {}
 
     def seal(self, packets: list[bytes], which: int = 0) -> Datagrams:
         left = self.lone.left.engine
@@ -84,6 +85,29 @@ class Twins:
         self.compare()
         return result, delivered
 
+    def as_trains(self, datagrams: Datagrams, splits: random.Random | None = None) -> list[Any]:
+        """Neighbours of one header and one length as trains, or at random as trains of some and datagrams. As in a
+        device, they lie in memory that has been used before, behind each other."""
+        items: list[Any] = []
+        used: dict[int, int] = {}
+        for (header, length), group in groupby(datagrams, lambda one: (bytes(one[0]), len(one[1]))):
+            packets = [bytes(packet) for _, packet in group]
+            while packets:
+                count = splits.randint(1, len(packets)) if splits and splits.random() < 0.5 else len(packets)
+                run, packets = packets[:count], packets[count:]
+                if length < 44 or (splits and splits.random() < 0.2):
+                    items += [(header, packet) for packet in run]
+                    continue
+                start = used.get(length, 0) + (splits.randint(0, 3) if splits else 0)
+                used[length] = start + count
+                memory = self._memory.get(length)
+                if memory is None:
+                    memory = self._memory[length] = Memory(300, length, 20, 3)
+                if start + count > 300:
+                    memory, start = Memory(count, length), 0
+                items.append(memory.receive(header, run, start))
+        return items
+
     def compare(self) -> None:
         lone, train = self.lone.right.engine, self.train.right.engine
         assert train.stats == lone.stats
@@ -94,22 +118,6 @@ class Twins:
 
 def seen(state: Any) -> tuple[Any, ...]:
     return state.spi, state.km, state.dying, state.snapshot(), state.window.top, state.window.seen
-
-
-def as_trains(datagrams: Datagrams, splits: random.Random | None = None) -> list[Any]:
-    """Neighbours of one header and one length as trains, or at random as trains of some and datagrams."""
-    items: list[Any] = []
-    for (header, length), group in groupby(datagrams, lambda one: (bytes(one[0]), len(one[1]))):
-        packets = [bytes(packet) for _, packet in group]
-        while packets:
-            count = splits.randint(1, len(packets)) if splits and splits.random() < 0.5 else len(packets)
-            run, packets = packets[:count], packets[count:]
-            if length < 44 or (splits and splits.random() < 0.2):
-                items += [(header, packet) for packet in run]
-                continue
-            start = splits.randint(0, 3) if splits else 0
-            items.append(Memory(start + count, length, 20, 3).receive(header, run, start))
-    return items
 
 
 # What can be in a train -----------------------------------------------------------------------------------------------
@@ -209,7 +217,7 @@ def test_trains_are_their_datagrams(
             if what == "no policy":
                 pair.right.engine.flush_policies(0, twins.now)
             pair.right.engine.sad.aevents.listeners = int(what == "listen")
-        twins.receive(as_trains(datagrams, splits))
+        twins.receive(twins.as_trains(datagrams, splits))
 
 
 # What has to become one -----------------------------------------------------------------------------------------------
@@ -217,14 +225,16 @@ def test_trains_are_their_datagrams(
 
 def joined(twins: Twins, run: list[bytes]) -> list[int]:
     """How many packets each delivered one stands for."""
-    _, delivered = twins.receive(as_trains(twins.seal(run)))
+    _, delivered = twins.receive(twins.as_trains(twins.seal(run)))
     return [packet.segments if isinstance(packet, SuperPacket) else 1 for _, group in delivered for packet in group]
 
 
 def known(outer: int = 4, version: int = 4, **fields: Any) -> Twins:
     """A receiver that knows the flows of tcp() and datagram()."""
     twins = Twins(outer, **fields)
-    twins.receive(as_trains(twins.seal([tcp(version, start=5), datagram(version), tcp(version, port=82, start=9)])))
+    twins.receive(
+        twins.as_trains(twins.seal([tcp(version, start=5), datagram(version), tcp(version, port=82, start=9)]))
+    )
     return twins
 
 
@@ -238,7 +248,7 @@ def test_a_stream_is_one_packet_and_not_copied(version: int, outer: int, encap: 
         [datagram(version, number, 1200) for number in range(40)],
         [tcp(version, number, 100, start=1, ident=number, options=b"") for number in range(128)],
     ):
-        _, delivered = twins.receive(as_trains(twins.seal(run)))
+        _, delivered = twins.receive(twins.as_trains(twins.seal(run)))
         ((_, (packet,)),) = delivered
         assert isinstance(packet, Gathered) and packet.segments == len(run)
         assert len(packet.pieces()) == 1 + len(run)
@@ -329,10 +339,10 @@ def test_a_limit_within_a_train() -> None:
     """The state is gone then: the packets behind it have none."""
     for limit in (1, 5, 19, 20, 21):
         twins = Twins(limits=Limits(hard_packets=limit + 3))
-        twins.receive(as_trains(twins.seal([tcp(start=5), datagram(), tcp(port=82, start=9)])))
+        twins.receive(twins.as_trains(twins.seal([tcp(start=5), datagram(), tcp(port=82, start=9)])))
         free = Pair()
         sealed = [split_outer(one) for one in free.emit(*[tcp(number=at, start=1, ident=at) for at in range(24)])][3:]
-        packets, _ = twins.receive(as_trains(sealed))
+        packets, _ = twins.receive(twins.as_trains(sealed))
         assert len(packets.get("xfrm0", [])) == min(limit, 21)
 
 
@@ -344,7 +354,7 @@ def test_whatever_the_state(name: str) -> None:
     run = [tcp(number=number, start=1, ident=number) for number in range(20)]
     assert joined(twins, run) == [20]
     datagrams = [*twins.seal(run, 1), *twins.seal(run, 0), *twins.seal(run, 1)]
-    packets, _ = twins.receive(as_trains(datagrams))
+    packets, _ = twins.receive(twins.as_trains(datagrams))
     assert packets == {"xfrm0": run, "xfrm1": run * 2}
 
 
@@ -367,3 +377,22 @@ def test_noise(seed: int) -> None:
     stats = twins.train.right.moved()
     assert set(stats) == {"XfrmInStateProtoError", "XfrmInNoStates"}
     assert sum(stats.values()) == sum(item.count for item in items)
+
+
+@both
+def test_any_rows_of_one_memory(version: int) -> None:
+    """Neither the first row nor the last tells which rows a train has, nor its length which flow."""
+    twins, memory = known(version=version), {}
+    places = [(0, 20), (5, 15), (0, 20), (0, 15), (5, 15), (3, 12), (3, 9)]
+    for number, (start, count) in enumerate(places * 4):
+        turn = number // len(places)
+        size = 100 if turn % 2 else 112
+        run = [tcp(version, at, size, start=number, ident=at, options=TIMESTAMPS * (turn % 2)) for at in range(count)]
+        if turn == 2:
+            run = [datagram(version, at, 124) for at in range(count)]
+        ((header, _), *_), packets = (sealed := twins.seal(run)), [packet for _, packet in sealed]
+        rows = memory.setdefault(len(packets[0]), Memory(30, len(packets[0])))
+        _, delivered = twins.receive([rows.receive(header, packets, start)])
+        ((_, (packet,)),) = delivered
+        assert isinstance(packet, Gathered) and packet.segments == count
+    assert len(memory) == 1

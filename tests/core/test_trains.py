@@ -517,6 +517,19 @@ def test_what_a_peer_should_not_send(plaintext: bytes, at: int | None) -> None:
     opened(burst, replay_window=32)
 
 
+def test_trailers_that_differ_in_one_byte() -> None:
+    """The same padding but another next header, and the other way round."""
+    header = GOOD[0][0]
+    for tail in (trailer(2, 59), trailer(2, 17), trailer(2, 41), trailer(1, 4), trailer(6, 4), trailer(2, 4)):
+        for text in (ipv4(96), ipv6(96)):
+            for at in (0, 20, 39):
+                burst = [(header, forge({}, seq, ipv4(96) + trailer(2, 4))) for seq in range(1, 41)]
+                burst[at] = header, forge({}, at + 1, (text + tail)[:98] + tail[-2:])
+                opened(burst, replay_window=32)
+    families = [ipv4(100), ipv6(100)] * 20
+    assert opened(seal_all({"flags": STATE_AF_UNSPEC}, families, 0), flags=STATE_AF_UNSPEC).packets == families
+
+
 @pytest.mark.parametrize("flags", [0, STATE_NOECN, STATE_DECAP_DSCP, STATE_NOECN | STATE_DECAP_DSCP])
 @pytest.mark.parametrize("tos", [0, 3, 0xB9, 0xBB])
 def test_marks_and_classes(flags: int, tos: int) -> None:
@@ -535,7 +548,8 @@ def test_marks_and_classes(flags: int, tos: int) -> None:
 @pytest.mark.parametrize("addresses", [V4, V6])
 @pytest.mark.parametrize("what", ["port", "address"])
 @pytest.mark.parametrize("threshold", [0, 100])
-def test_a_peer_that_has_moved(addresses: tuple[str, str], what: str, threshold: int) -> None:
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_peer_that_has_moved(addresses: tuple[str, str], what: str, threshold: int, wrong: int) -> None:
     """Told for each packet, unless told not to; not for those with wrong ICVs."""
     fields = {"src": addresses[0], "dst": addresses[1], "encap": Encap(sport=4500), "mtimer_thresh": threshold}
     burst = seal_all(fields, [ipv4(100)] * 20, 0)
@@ -545,10 +559,11 @@ def test_a_peer_that_has_moved(addresses: tuple[str, str], what: str, threshold:
     else:
         header[15 if addresses is V4 else 23] ^= 1
     burst = [(bytes(header), packet) for _, packet in burst]
-    burst[0] = burst[0][0], touch(burst[0][1], -1)
+    for at in range(wrong):
+        burst[at] = burst[at][0], touch(burst[at][1], -1)
     outcome = opened(burst, **fields)
-    assert len(outcome.packets) == 19
-    assert len(outcome.told) == (1 if threshold else 19)
+    assert len(outcome.packets) == 20 - wrong
+    assert len(outcome.told) == (1 if threshold else 20 - wrong)
 
 
 def test_limits_are_reached_as_one_by_one_inside() -> None:
