@@ -17,7 +17,7 @@ from tests.core.trains import Memory
 from xfrmi.core import Algorithm, Interface
 from xfrmi.core.gso import segment
 from xfrmi.core.train import Arrived
-from xfrmi.wire.ip import Buffer, split_outer
+from xfrmi.wire.ip import Buffer, ipv4_header_checksum, renew_checksum, split_outer
 from xfrmi.wire.vnet import Gathered, Packet, SuperPacket, emit, parse
 from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_DECAP_DSCP, STATE_ESN
 from xfrmi.wire.xfrm_types import Encap, Limits, ReplayEsn
@@ -294,6 +294,25 @@ def test_what_differs_is_not_joined(name: str, extra: int, version: int) -> None
                 fields |= change
             run.append(tcp(version, number, **fields))
         assert sum(joined(twins, run)) == 20
+
+
+@both
+@pytest.mark.parametrize("extra", [0, PSH])
+def test_every_bit_of_a_header(version: int, extra: int) -> None:
+    """Turned on the way to the sealing peer, who gets right checksums all the same; in the middle, and at the end."""
+    twins = known(version=version)
+    for at in (3, 7):
+        run = [tcp(version, number, 32, start=1, ident=number, flags=ACK | (extra if number == at else 0))
+               for number in range(8)]  # fmt: skip
+        for bit in range(8, 8 * (len(run[0]) - 32)):
+            if bit // 8 in range(*((2, 4) if version == 4 else (4, 6))):
+                continue  # a packet that lies about its length is not sealed
+            turned = bytearray(run[at])
+            turned[bit // 8] ^= 1 << bit % 8
+            if version == 4:
+                turned[10:12] = ipv4_header_checksum(turned[:20]).to_bytes(2, "big")
+            renew_checksum(turned)
+            twins.receive(twins.as_trains(twins.seal([*run[:at], bytes(turned), *run[at + 1 :]])))
 
 
 @both
