@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.core.pair import KEY, NOW, Pair, raised
+from tests.core.pair import KEY, NOW, OUTER, Pair, policies, raised
 from tests.core.test_gro import ACK, ALL, CWR, FIN, ODD_ONES, PSH, TIMESTAMPS, datagram, tcp
 from tests.core.trains import Memory
-from xfrmi.core import Algorithm, Interface
+from xfrmi.core import Algorithm, Interface, PolicyInfo, Selector
 from xfrmi.core.gso import segment
 from xfrmi.core.train import Arrived
 from xfrmi.wire.ip import Buffer, ipv4_header_checksum, renew_checksum, split_outer
 from xfrmi.wire.vnet import Gathered, Packet, SuperPacket, emit, parse
-from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_DECAP_DSCP, STATE_ESN
+from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_DECAP_DSCP, STATE_ESN, Action, Dir
 from xfrmi.wire.xfrm_types import Encap, Limits, ReplayEsn
 
 Datagrams = list[tuple[Buffer, Buffer]]
@@ -313,6 +313,60 @@ def test_every_bit_of_a_header(version: int, extra: int) -> None:
                 turned[10:12] = ipv4_header_checksum(turned[:20]).to_bytes(2, "big")
             renew_checksum(turned)
             twins.receive(twins.as_trains(twins.seal([*run[:at], bytes(turned), *run[at + 1 :]])))
+
+
+@both
+def test_every_combination_of_flags(version: int) -> None:
+    """In all packets of a train, in two of the middle, in the last two."""
+    twins = known(version=version)
+    for flags in range(256):
+        for those in (range(8), range(3, 5), range(6, 8)):
+            run = [tcp(version, at, 32, start=1, ident=at, flags=flags if at in those else ACK) for at in range(8)]
+            twins.receive(twins.as_trains(twins.seal(run)))
+
+
+@both
+def test_a_policy_that_refuses_one_of_two_flows(version: int) -> None:
+    """It is asked about each, also if a train has both, and has been asked about the first before."""
+    twins = known(version=version)
+    anywhere = "0.0.0.0/0" if version == 4 else "::/0"
+    refused = PolicyInfo(Selector.parse(anywhere, proto=6, sport=82), Dir.FWD, 42, action=Action.BLOCK)
+    for pair in (twins.lone, twins.train):
+        pair.right.engine.flush_policies(0, NOW)
+        for info in (refused, *policies(*OUTER[4], out=False)):  # of the same priority: the first one decides
+            pair.right.engine.add_policy(info, NOW)
+    one, other = ([tcp(version, at, start=1, ident=at, port=port) for at in range(10)] for port in (80, 82))
+    twins.receive(twins.as_trains(twins.seal(one)))
+    for _ in range(2):
+        for run in (one + other, other + one, one[:5] + other + one[5:]):
+            packets, _ = twins.receive(twins.as_trains(twins.seal(run)))
+            assert packets == {"xfrm0": one}
+
+
+@both
+def test_the_end_of_what_is_too_long_for_one_packet(version: int) -> None:
+    """FIN and PSH are the last one's, not those of the packets before it."""
+    twins = known(version=version)
+    for flags in (PSH, FIN, FIN | PSH):
+        run = [tcp(version, at, 1300, start=1, ident=at, flags=ACK | (flags if at == 59 else 0)) for at in range(60)]
+        assert joined(twins, run) == [50, 10]
+
+
+def test_an_ipv4_checksum_that_is_wrong_throughout() -> None:
+    """By the same in each packet: putting them together would mend it."""
+    twins = known()
+    run = [bytearray(tcp(number=number, start=1, ident=number)) for number in range(20)]
+    for packet in run:
+        packet[10:12] = (int.from_bytes(packet[10:12], "big") + 256).to_bytes(2, "big")
+    assert joined(twins, [bytes(packet) for packet in run]) == [1] * 20
+
+
+def test_when_a_policy_was_used_last() -> None:
+    twins = known()
+    for _ in range(3):
+        twins.now += 1
+        twins.receive(twins.as_trains(twins.seal([tcp(number=at, start=1, ident=at) for at in range(20)])))
+        assert int(twins.now) in {policy.use_time for policy in twins.train.right.engine.spd.dump()}
 
 
 @both
