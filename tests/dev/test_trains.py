@@ -362,6 +362,17 @@ def test_trains_go_out_as_they_were_sealed(version: int, kind: str) -> None:
 @kinds
 @both
 @in_netns
+def test_packets_before_and_behind_a_train_keep_their_places(version: int, kind: str) -> None:
+    wire, device = Wire(), opened(kind, version)
+    train, lone = sealed(version, kind, 70, 300, 7), sealed(version, kind, 5, 500)
+    loose = Outgoing(lone.path, list(lone.packets))
+    assert device.send_burst([loose, train, loose, train]) == 150
+    assert_sent(kind, version, wire.sent(), [*lone.packets, *train.packets] * 2)
+
+
+@kinds
+@both
+@in_netns
 def test_a_train_that_does_not_fit_goes_packet_by_packet(version: int, kind: str) -> None:
     """Where the router knows, and where only the device does."""
     for believed in (1280, 1500):
