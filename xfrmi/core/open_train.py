@@ -89,7 +89,6 @@ class OpenViews(Rows):
         """Make `payloads` the texts without trailers."""
         if self._payload_len != payload_len:
             self._payload_len = payload_len
-            self._ramp = None
             self.payloads = [text[:payload_len] for text in self.texts]
 
     def lay_out(self, ramp: Ramp, upper: int, rows: slice) -> None:

@@ -54,7 +54,7 @@ OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
 USO = TUN_F_USO4 | TUN_F_USO6
 """UDP segmentation, since Linux 6.2; the kernel refuses an offload it does not know."""
 
-BURST_PACKETS = 64
+BURST_PACKETS = 128
 BURST_BYTES = 3 << 16
 """recv_burst stops at either: a few long super-packets, which are in the caches until they are sent."""
 

@@ -189,7 +189,8 @@ class UdpEncap:
                 index, length = at + 1, lengths[at]
             row = rows.rows[at][:length] if length <= rows.stride else rows.whole(at, length)
             self._split(origin, row, size, burst)
-        self._most = RECEIVE_ROWS
+        # Runs of small datagrams are many, too: what is to be sent would have to wait for all of them.
+        self._most = LONG_RUNS if count > LONG_RUNS and self._origin(0).segment else RECEIVE_ROWS
         if count and lengths[0] >= LONG_RUN:
             self._most = LONG_RUNS
             self._pack(lengths[0], self._origin(0).segment)
