@@ -14,6 +14,7 @@ from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
 from xfrmi.daemon.control import ControlSockets
 from xfrmi.daemon.events import Events
+from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.xfrm_handler import XfrmHandler
@@ -90,12 +91,14 @@ class Server:
         self.loop = Loop()
         self.engine = Engine()
         self.events = Events(self.engine)
+        self.hub = Hub(self.events)
         self.devices = PretendedDevices(self.engine)
         self.sockets = ControlSockets(self.loop)
         self.sockets.listen(
             XfrmHandler(self.engine, self.events).handle,
             RouteHandler(self.devices).handle,  # type: ignore[arg-type]
             self.events,
+            self.hub,
             {"stat": self._stat, "status": lambda request: {"pid": 1}},
         )
         self._thread = threading.Thread(target=self.loop.run, args=(lambda now: None, lambda: None))
@@ -113,6 +116,7 @@ class Server:
         self.loop.stop()
         self._thread.join()
         self.sockets.close()
+        self.hub.close()
         self.loop.close()
 
 

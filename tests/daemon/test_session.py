@@ -20,6 +20,7 @@ from xfrmi.client import Client
 from xfrmi.core.engine import Engine
 from xfrmi.daemon.credentials import Credentials
 from xfrmi.daemon.events import Events
+from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import JSON_SOCKET, XFRM_SOCKET, find_directory
 from xfrmi.daemon.session import MESSAGES_A_TURN, DatagramSession, LineSession
@@ -37,11 +38,12 @@ class World:
         self.loop = Loop()
         self.engine = Engine()
         self.events = Events(self.engine)
+        self.hub = Hub(self.events)
         self.handle = XfrmHandler(self.engine, self.events).handle
         self.client, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.client.setblocking(False)
         self.closed = 0
-        self.session = DatagramSession(self.loop, end, self._count_closed, self._handle, self.events)
+        self.session = DatagramSession(self.loop, end, self._count_closed, self._handle, self.events, self.hub)
 
     def _handle(self, datagram: bytes, credentials: Credentials) -> Iterator[bytes]:
         return self.handle(datagram, credentials)

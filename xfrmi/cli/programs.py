@@ -34,11 +34,14 @@ def daemon(words: list[str]) -> int:
         help="processes that carry packets: with 2, one seals and one opens; states with `pcpu-num K` are worker K's, "
         "so that several may seal (RFC 9611). Default 1: the daemon itself",
     )
+    parser.add_argument(
+        "--while-used", action="store_true", help="end when the last program that `xfrmi exec` runs here has ended"
+    )
     options = parser.parse_args(words)
     from xfrmi.daemon.main import run_daemon
 
     try:
-        run_daemon(options.remove_on_exit, options.kernel_quirks, options.workers)
+        run_daemon(options.remove_on_exit, options.kernel_quirks, options.workers, options.while_used)
     except XfrmError as error:
         print(f"xfrmi: {error.detail or error}", file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from xfrmi.daemon.events import Events
+from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import JSON_SOCKET, LOCK_FILE, ROUTE_SOCKET, XFRM_SOCKET, create_directory
 from xfrmi.daemon.session import (
@@ -75,12 +76,17 @@ class ControlSockets:
         self._sessions: set[Session] = set()
 
     def listen(
-        self, xfrm: RequestHandler, route: RequestHandler, events: Events, commands: Mapping[str, Command]
+        self,
+        xfrm: RequestHandler,
+        route: RequestHandler,
+        events: Events,
+        hub: Hub,
+        commands: Mapping[str, Command],
     ) -> None:
         """Open the three sockets. From now on clients may connect; they are served when the loop runs."""
 
         def datagrams(handler: RequestHandler) -> Callable[[socket.socket], Session]:
-            return lambda s: DatagramSession(self._loop, s, self._sessions.discard, handler, events)
+            return lambda s: DatagramSession(self._loop, s, self._sessions.discard, handler, events, hub)
 
         self._listen(XFRM_SOCKET, socket.SOCK_SEQPACKET, datagrams(xfrm))
         self._listen(ROUTE_SOCKET, socket.SOCK_SEQPACKET, datagrams(route))

@@ -11,7 +11,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from xfrmi.daemon.notices import group_of, notice
 from xfrmi.wire import netlink
@@ -25,6 +25,16 @@ MAX_QUEUED = 4096
 """Notifications kept for a subscriber that does not read."""
 
 
+class Listener(Protocol):
+    """Who hears of events."""
+
+    groups: int
+    """Union of the Group.bit it wants."""
+
+    def put(self, datagram: bytes, group: Group) -> None:
+        """Take one notification. Never waits, never raises."""
+
+
 class Subscriber:
     """A bounded queue of notifications. `wake` is called when there is something to send."""
 
@@ -34,7 +44,7 @@ class Subscriber:
         self._queue: deque[bytes] = deque()
         self._lost = False
 
-    def put(self, datagram: bytes) -> None:
+    def put(self, datagram: bytes, group: Group) -> None:
         if self._lost:
             return
         if len(self._queue) >= MAX_QUEUED:
@@ -59,7 +69,7 @@ class Events:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: list[Listener] = []
         self._cause = netlink.NO_REQUEST
         self.on_listeners: Callable[[], None] = lambda: None
         """Told when there may be more or fewer of them."""
@@ -68,12 +78,15 @@ class Events:
     def subscribe(self, groups: int, wake: Callable[[], None]) -> Subscriber:
         """`groups`: Group bits. The caller sends what it finds in the subscriber's queue."""
         subscriber = Subscriber(groups, wake)
-        self._subscribers.append(subscriber)
-        self._count_listeners()
+        self.add(subscriber)
         return subscriber
 
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        self._subscribers.remove(subscriber)
+    def add(self, listener: Listener) -> None:
+        self._subscribers.append(listener)
+        self._count_listeners()
+
+    def unsubscribe(self, listener: Listener) -> None:
+        self._subscribers.remove(listener)
         self._count_listeners()
 
     @contextmanager
@@ -86,12 +99,12 @@ class Events:
             self._cause = netlink.NO_REQUEST
 
     def _publish(self, event: Event) -> None:
-        bit = group_of(event).bit
-        listeners = [subscriber for subscriber in self._subscribers if subscriber.groups & bit]
+        group = group_of(event)
+        listeners = [subscriber for subscriber in self._subscribers if subscriber.groups & group.bit]
         if listeners:
             datagram = notice(event, self._cause)
             for subscriber in listeners:
-                subscriber.put(datagram)
+                subscriber.put(datagram, group)
 
     def _count_listeners(self) -> None:
         """Larval states are made only while somebody listens for acquires (7.6), and counters are compared only while

@@ -25,6 +25,7 @@ from xfrmi.daemon.control import ControlSockets
 from xfrmi.daemon.data_path import DataPath
 from xfrmi.daemon.devices import Devices
 from xfrmi.daemon.events import Events
+from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.route_handler import RouteHandler
@@ -47,7 +48,12 @@ class Daemon:
     """Everything of one daemon, assembled. XfrmError if this machine or another daemon does not let it be."""
 
     def __init__(
-        self, resources: ExitStack, remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1
+        self,
+        resources: ExitStack,
+        remove_on_exit: bool = False,
+        kernel_quirks: bool = False,
+        workers: int = 1,
+        while_used: bool = False,
     ) -> None:
         """`resources` gives back, in reverse order, what has been taken, also if this raises half-way."""
         self._started = time.time()
@@ -77,7 +83,9 @@ class Daemon:
         if self._workers is not None:
             events.on_listeners = self._workers.tell_listeners
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
-        control.listen(xfrm, route, events, {"stat": self._stat, "status": self._status})
+        hub = Hub(events, self._loop.stop if while_used else lambda: None)
+        resources.callback(hub.close)
+        control.listen(xfrm, route, events, hub, {"stat": self._stat, "status": self._status})
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
         from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
@@ -138,9 +146,11 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_daemon(remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1) -> None:
+def run_daemon(
+    remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1, while_used: bool = False
+) -> None:
     """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as resources:
-        Daemon(resources, remove_on_exit, kernel_quirks, workers).run()
+        Daemon(resources, remove_on_exit, kernel_quirks, workers, while_used).run()

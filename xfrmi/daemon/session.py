@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import errno
+import itertools
 import json
 import os
 import socket
@@ -19,11 +20,12 @@ from typing import Any, NamedTuple
 
 from xfrmi.daemon.credentials import Credentials
 from xfrmi.daemon.events import Events, Subscriber
+from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import MAX_DATAGRAM
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink
-from xfrmi.wire.xfrm_msg import decode_subscription
+from xfrmi.wire.xfrm_msg import decode_subscription, encode_subscription
 
 MAX_LINE = 1 << 16
 """Longest JSON request, bytes."""
@@ -141,10 +143,12 @@ class DatagramSession(Session):
         closed: Callable[[Session], None],
         handler: RequestHandler,
         events: Events,
+        hub: Hub,
     ) -> None:
         super().__init__(loop, connection, closed)
         self._handler = handler
         self._events = events
+        self._hub = hub
         self._credentials = peer_credentials(connection)
         self._subscriber: Subscriber | None = None
 
@@ -152,6 +156,7 @@ class DatagramSession(Session):
         if self._subscriber is not None:
             self._events.unsubscribe(self._subscriber)
             self._subscriber = None
+        self._hub.detach(self)
         super().close()
 
     def _receive(self) -> _Received:
@@ -176,7 +181,13 @@ class DatagramSession(Session):
             return (netlink.refusal(request, too_long),)
         if request.type == netlink.NLMSG_SUBSCRIBE:
             return (self._subscribe(datagram),)
-        return self._handler(datagram, self._credentials._replace(fds=received.fds))
+        if request.type == netlink.NLMSG_ATTACH:
+            return self._attach(datagram)
+        credentials = self._credentials._replace(fds=received.fds)
+        if request.type == netlink.NLMSG_ENVELOPE:
+            answers = self._handler(datagram[netlink.NLMSG_HDRLEN :], credentials)
+            return itertools.chain(answers, (netlink.message(netlink.NLMSG_ENVELOPE, 0, request.seq, 0),))
+        return self._handler(datagram, credentials)
 
     def _subscribe(self, datagram: bytes) -> bytes:
         """The groups wanted from now on replace those wanted before."""
@@ -189,6 +200,15 @@ class DatagramSession(Session):
             self._events.unsubscribe(self._subscriber)
         self._subscriber = self._events.subscribe(groups, self._wake)
         return netlink.ack(request)
+
+    def _attach(self, datagram: bytes) -> Iterable[bytes]:
+        """Speak for programs that listen on netlink, or tell anew what they listen to."""
+        try:
+            request = next(netlink.split(datagram))
+            port = self._hub.attach(self, decode_subscription(request))
+        except XfrmError as failure:
+            return (netlink.refusal(netlink.header_of(datagram), failure),)
+        return (netlink.message(netlink.NLMSG_ATTACH, 0, request.seq, request.pid, encode_subscription(port)),)
 
     def _unasked(self) -> bytes:
         return self._subscriber.take() if self._subscriber is not None else b""
