@@ -11,6 +11,7 @@ OVERVIEW = """\
 Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi [ -force ] -batch FILE
        xfrmi daemon [ --workers N ] [ --remove-on-exit ] [ --kernel-quirks ]
+       xfrmi exec [ -v ] [ --stay ] -- COMMAND
        xfrmi lab demo
        xfrmi doctor [ -j ]
 where  OBJECT := { link | state | policy | monitor | stat }

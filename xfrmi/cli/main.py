@@ -68,6 +68,10 @@ def _run(options: Options, words: list[str]) -> int:
         from xfrmi.cli.doctor import doctor
 
         return doctor(options, words[1:])
+    if words[0] == "exec":
+        from xfrmi.cli.programs import execute_program
+
+        return execute_program(words[1:])
     if words[0] == "lab":
         from xfrmi.cli.programs import lab
 

@@ -48,6 +48,39 @@ def daemon(words: list[str]) -> int:
     return 0
 
 
+def execute_program(words: list[str]) -> int:
+    """`xfrmi exec`. Returns only if the program could not be started: 127 where there is none of that name, as a shell
+    does."""
+    parser = argparse.ArgumentParser(
+        prog="xfrmi exec",
+        usage="xfrmi exec [-h] [-v] [--stay] -- COMMAND [ARGUMENT ...]",
+        description="Run an unmodified program whose xfrm is the daemon's: ip xfrm, ip link add type xfrm, charon, "
+        "a shell. With no daemon in this network namespace one is started.",
+        epilog="It is no sandbox: a program that gets around it meets the kernel that is there (docs/exec.md).",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is intercepted, on standard error")
+    parser.add_argument("--stay", action="store_true", help="a daemon that is started stays when the program ends")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser.error("which program? For example: xfrmi exec -- ip xfrm state")
+    from xfrmi.interpose.launch import Options, execute
+
+    def say(text: str) -> None:
+        print(f"xfrmi: {text}", file=sys.stderr, flush=True)
+
+    try:
+        execute(command, Options(options.stay, options.verbose), say)
+    except XfrmError as error:
+        say(error.detail or str(error))
+        return 1
+    except OSError as error:
+        say(f"{command[0]}: {error.strerror}")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    raise AssertionError("the program has begun")
+
+
 def lab(words: list[str]) -> int:
     """`xfrmi lab demo`."""
     parser = argparse.ArgumentParser(prog="xfrmi lab", description="Topologies in network namespaces of their own.")

@@ -1,0 +1,202 @@
+"""What supervision must not change: status, signals, streams, pid; fork, threads, nesting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.daemon.server import runtime_directory
+from tests.interpose.supervised import EXEC, STATE, daemon, need_exec, output, run
+from tests.netns import in_netns, need_tun
+from xfrmi.dev.netns import netns_inode
+
+
+@in_netns
+def test_exit_status_signals_and_streams() -> None:
+    with daemon():
+        assert run("exit 7").returncode == 7
+        assert run("kill -KILL $$").returncode == -signal.SIGKILL
+        assert run("cat", stdin="through\n").stdout == "through\n"
+        missing = subprocess.run([*EXEC, "--", "no-such-program"], capture_output=True, text=True)
+        assert missing.returncode == 127
+        assert missing.stderr == "xfrmi: no-such-program: No such file or directory\n"
+        process = subprocess.Popen([*EXEC, "--", "sh", "-c", "echo $$"], stdout=subprocess.PIPE, text=True)
+        assert process.communicate()[0] == f"{process.pid}\n", "the very process that was started"
+
+
+@in_netns
+def test_output_ends_with_the_program_and_no_child_is_left_to_it() -> None:
+    with daemon():
+        said = output("ps -o comm= --ppid $$ 2>/dev/null || true")
+        assert "python" not in said and "xfrmi" not in said
+
+
+@in_netns
+def test_nested() -> None:
+    with daemon():
+        nested = " ".join([sys.executable, "-m", "xfrmi", "exec", "--"])
+        assert output(f"ip xfrm state add {STATE}; {nested} {nested} ip xfrm state count") == "\t SAD count 1\n"
+
+
+THREADS = """
+import os, socket, struct, threading
+def ask(s, count):
+    for number in range(count):
+        s.send(struct.pack("=IHHIII", 20, 35, 1, number, 0, 0))
+        while True:
+            data, (port, groups) = s.recvfrom(4096)
+            length, kind, flags, seq, pid = struct.unpack_from("=IHHII", data)
+            assert port == 0 and groups == 0 and pid == s.getsockname()[0], (port, groups, pid)
+            if seq == number:
+                break
+        assert kind == 34, kind
+def work():
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6)
+    s.bind((0, 0))
+    ask(s, 50)
+    s.close()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 6)
+assert os.get_inheritable(s.fileno()) is False
+ask(s, 3)
+if not os.fork():
+    ask(s, 3)
+    ask(s.dup(), 3)
+    os._exit(5)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 5
+copy = os.dup(s.fileno())
+s.close()
+ask(socket.socket(16, 3, 6, fileno=copy), 3)
+print("done")
+"""
+
+
+@in_netns
+def test_threads_forks_and_duplicates() -> None:
+    with daemon():
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=50)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+WAITING = """
+import errno, os, signal, socket, struct, time
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6)
+s.bind((0, 0))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@qq", 0, 200000))
+began = time.monotonic()
+try:
+    s.recv(100)
+except BlockingIOError:
+    assert 0.15 < time.monotonic() - began < 2
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@qq", 0, 0))
+class Alarm(Exception): pass
+def alarm(*_): raise Alarm
+signal.signal(signal.SIGALRM, alarm)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    s.recv(100)
+except Alarm:
+    print("woken")
+s.setblocking(False)
+try:
+    s.recv(100)
+except BlockingIOError:
+    print("nothing")
+try:
+    s.recv(100, socket.MSG_DONTWAIT)
+except BlockingIOError:
+    print("nothing")
+"""
+
+
+@in_netns
+def test_waiting_ends_by_time_and_by_signals_with_a_handler() -> None:
+    with daemon():
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=50)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "woken\nnothing\nnothing\n", "")
+
+
+INTERVAL = """
+import signal, socket, struct
+hits = 0
+def tick(*_):
+    global hits
+    hits += 1
+signal.signal(signal.SIGALRM, tick)
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6)
+s.bind((0, 0))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+info = bytearray(232)
+info[0:4] = info[56:60] = bytes([192, 0, 2, 1])
+info[76:80] = bytes([192, 0, 2, 1])
+struct.pack_into("=B", info, 60 + 16, 50)
+from xfrmi.wire import netlink, xfrm_msg
+from xfrmi.wire.xfrm_types import StateInfo
+for n in range(100):
+    want = xfrm_msg.SpiRequest(StateInfo(src="192.0.2.1", dst="192.0.2.2", spi=0, seq=n + 1), 0x100, 0xffffffff)
+    s.send(netlink.message(22, 1, n, 0, xfrm_msg.encode_alloc_spi(want)))
+    message = next(netlink.split(s.recv(4096)))
+    assert message.type == 16 and message.seq == n, message
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(hits > 3)
+"""
+
+
+@in_netns
+def test_a_storm_of_signals_repeats_nothing() -> None:
+    """A request whose caller is interrupted again and again is carried out once."""
+    with daemon():
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", INTERVAL], capture_output=True, text=True, timeout=50)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+        assert output("ip xfrm state count") == "\t SAD count 100\n"
+
+
+@in_netns
+def test_a_daemon_is_started_and_goes_with_the_last_program() -> None:
+    need_exec()
+    need_tun()
+    with runtime_directory() as base:
+        directory = f"{base}/{netns_inode()}"
+        first = subprocess.Popen(
+            [*EXEC, "--", "sh", "-c", "ip xfrm state count; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert first.stdout is not None and first.stdout.readline() == "\t SAD count 0\n"
+        assert output(f"ip xfrm state add {STATE}; ip xfrm state count") == "\t SAD count 1\n", "the same daemon"
+        assert os.path.exists(directory)
+        _, said = first.communicate("\n")
+        assert said.startswith("xfrmi: started a daemon for this network namespace (pid ")
+        wait_until_gone(directory)
+        stays = run("true", "--stay")
+        assert stays.returncode == 0 and os.path.exists(directory)
+        os.kill(int(stays.stderr.split("pid ")[1].split(",")[0]), signal.SIGTERM)
+        wait_until_gone(directory)
+
+
+def wait_until_gone(path: str) -> None:
+    deadline = time.monotonic() + 20
+    while os.path.exists(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@in_netns
+def test_without_a_daemon_that_can_be_started_nothing_is_run() -> None:
+    need_exec()
+    if os.getuid() != 0:
+        pytest.skip("NEEDS ROOT TO LOSE SOMETHING, NOT TESTED")
+    with runtime_directory():
+        done = subprocess.run(
+            ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", *EXEC, "--", "echo", "run"],
+            capture_output=True, text=True, timeout=50,
+        )  # fmt: skip
+        assert done.returncode == 1 and done.stdout == ""
+        assert "none could be started" in done.stderr and "CAP_NET_RAW" in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -1,0 +1,152 @@
+"""The arguments of system calls that send and receive: where the data is in the caller's memory, and what it wants.
+
+Of the calls for many messages (sendmmsg, recvmmsg) the first message is done, which is always a right answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+from xfrmi.interpose.carrier import Received
+from xfrmi.interpose.seccomp import Notification
+from xfrmi.interpose.task import MMSGHDR_SIZE, MSGHDR, Span, Task
+
+SENDS = frozenset({"sendto", "sendmsg", "sendmmsg", "write", "writev"})
+RECEIVES = frozenset({"recvfrom", "recvmsg", "recvmmsg", "read", "readv"})
+
+_SOCKADDR_NL = struct.Struct("=HHII")
+_NAMELEN = struct.Struct("@I")
+_CMSG = struct.Struct("@Nii")
+_CONTROLLEN_FLAGS = struct.Struct("@Ni")
+_MSG_NAMELEN, _MSG_CONTROLLEN = 8, 40
+_MSG_TRUNC = int(socket.MSG_TRUNC)
+_NOTHING = Span(0, 0)
+
+
+class Outgoing(NamedTuple):
+    """What a program sends."""
+
+    spans: list[Span]
+    length: int
+    port: int
+    """The addressee; 0 is the kernel."""
+    count_at: int
+    """Where the number of bytes sent is to be written besides (sendmmsg); 0 if nowhere."""
+
+    def done(self, task: Task) -> int:
+        """Say that all was sent; what the system call returns."""
+        if not self.count_at:
+            return self.length
+        task.write(self.count_at, _NAMELEN.pack(self.length))
+        return 1
+
+
+def outgoing(task: Task, name: str, call: Notification) -> Outgoing:
+    """OSError EFAULT, EMSGSIZE."""
+    _, first, second, _, address, address_length, *_ = call.args
+    if name == "write":
+        return Outgoing([Span(first, second)], second, 0, 0)
+    if name == "writev":
+        return _outgoing(task.iovecs(first, second), 0, 0)
+    if name == "sendto":
+        return Outgoing([Span(first, second)], second, _port(task, address, address_length), 0)
+    if name == "sendmmsg" and not second:
+        return Outgoing([], 0, 0, 0)
+    name_at, namelen, iov, iovlen, *_ = MSGHDR.unpack(task.read(first, MSGHDR.size))
+    port = _port(task, name_at, namelen)
+    return _outgoing(task.iovecs(iov, iovlen), port, first + MSGHDR.size if name == "sendmmsg" else 0)
+
+
+def _outgoing(spans: list[Span], port: int, count_at: int) -> Outgoing:
+    return Outgoing(spans, sum(span.length for span in spans), port, count_at)
+
+
+def _port(task: Task, address: int, length: int) -> int:
+    if not address:
+        return 0
+    if length < _SOCKADDR_NL.size:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    family, _, port, _ = _SOCKADDR_NL.unpack(task.read(address, _SOCKADDR_NL.size))
+    if family != socket.AF_NETLINK:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return int(port)
+
+
+class Incoming(NamedTuple):
+    """Where a program wants to have what it receives."""
+
+    spans: list[Span]
+    room: int
+    flags: int
+    name: Span
+    """Where the sender goes, and how much room is there."""
+    namelen_at: int
+    """Where its length goes."""
+    control: Span
+    header: int
+    """Address of the msghdr; 0 if there is none."""
+    vector: bool
+
+    def deliver(self, task: Task, received: Received, buffer: bytearray) -> int:
+        """Write it there; what the system call returns. OSError EFAULT."""
+        length = min(received.length, self.room)
+        task.scatter(buffer, length, self.spans)
+        if self.name.address:
+            sender = _SOCKADDR_NL.pack(socket.AF_NETLINK, 0, received.port, received.groups)
+            task.write(self.name.address, sender[: self.name.length])
+        if self.namelen_at:
+            task.write(self.namelen_at, _NAMELEN.pack(_SOCKADDR_NL.size if self.name.address else 0))
+        cut = received.size > length
+        if self.header:
+            control = _control(received.ancillary, self.control.length)
+            if control:
+                task.write(self.control.address, control)
+            task.write(self.header + _MSG_CONTROLLEN, _CONTROLLEN_FLAGS.pack(len(control), _MSG_TRUNC if cut else 0))
+        count = received.size if self.flags & socket.MSG_TRUNC else length
+        if self.vector:
+            task.write(self.header + MSGHDR.size, _NAMELEN.pack(count))
+            return 1
+        return count
+
+
+def incoming(task: Task, name: str, call: Notification) -> Incoming:
+    """OSError EFAULT, EMSGSIZE."""
+    _, first, second, third, address, length_at = call.args
+    if name == "read":
+        return _incoming([Span(first, second)], 0)
+    if name == "readv":
+        return _incoming(task.iovecs(first, second), 0)
+    if name == "recvfrom":
+        length = _NAMELEN.unpack(task.read(length_at, _NAMELEN.size))[0] if address and length_at else 0
+        return _incoming([Span(first, second)], third)._replace(
+            name=Span(address, length), namelen_at=length_at if address else 0
+        )
+    flags = third if name == "recvmmsg" else second
+    name_at, namelen, iov, iovlen, control, controllen, _ = MSGHDR.unpack(task.read(first, MSGHDR.size))
+    return _incoming(task.iovecs(iov, iovlen), flags)._replace(
+        name=Span(name_at, namelen), namelen_at=first + _MSG_NAMELEN, control=Span(control, controllen), header=first,
+        vector=name == "recvmmsg",
+    )  # fmt: skip
+
+
+def _incoming(spans: list[Span], flags: int) -> Incoming:
+    return Incoming(spans, sum(span.length for span in spans), flags, _NOTHING, 0, _NOTHING, 0, False)
+
+
+def _control(ancillary: list[tuple[int, int, bytes]], room: int) -> bytes:
+    """Control messages as far as there is room for them."""
+    packed = b""
+    for level, kind, data in ancillary:
+        length = _CMSG.size + len(data)
+        message = _CMSG.pack(length, level, kind) + data + bytes(-length % 8)
+        if len(packed) + length > room:
+            break
+        packed += message
+    return packed[:room]
+
+
+assert MSGHDR.size + 8 == MMSGHDR_SIZE

@@ -1,0 +1,392 @@
+"""The supervisor: one loop that answers the system calls for which supervised programs stop.
+
+A call is carried out while its caller waits, and so is everything that it entails; but who waits for something to
+receive is *parked*: his socket is watched, and he is answered when something has come, when his time is up, when he
+has ended, or when a signal wants to be handled (the kernel does not tell of that, so it is looked for now and then).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import traceback
+from collections.abc import Callable
+
+from xfrmi.daemon.loop import Loop
+from xfrmi.errors import XfrmError
+from xfrmi.interpose import calls
+from xfrmi.interpose.bpf import NETLINK_ROUTE, NETLINK_XFRM, SOL_NETLINK, Machine
+from xfrmi.interpose.calls import RECEIVES, SENDS, Incoming
+from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships, pump, receive
+from xfrmi.interpose.links import Links
+from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
+from xfrmi.interpose.requests import send_xfrm
+from xfrmi.interpose.seccomp import Listener, Notification
+from xfrmi.interpose.task import Task
+from xfrmi.interpose.trace import Trace
+from xfrmi.interpose.worlds import Worlds
+
+LONGEST = 1 << 18
+"""Bytes of a datagram: more than a netlink socket's queue takes by default."""
+SIGNAL_INTERVAL = 0.1
+"""Seconds between looks for signals of parked threads."""
+MAX_FAULTS = 20
+
+ERESTARTSYS = 512
+"""To the kernel: have the signal handled, then start the call again or end it with EINTR, as the handler asks."""
+
+F_DUPFD, F_DUPFD_CLOEXEC = 0, 1030
+SOCK_TYPE_MASK = 0xF
+_SOCKADDR_NL = struct.Struct("=HHII")
+_INT = struct.Struct("=i")
+_TIMEVAL = struct.Struct("@qq")
+
+
+class Parked:
+    """A thread that waits for something to receive."""
+
+    __slots__ = ("call", "carrier", "deadline", "pidfd", "sock", "task", "timed", "wanted")
+
+    def __init__(
+        self, call: Notification, task: Task, carrier: Carrier, sock: socket.socket, pidfd: int, wanted: Incoming
+    ) -> None:
+        self.call = call
+        self.task = task
+        self.carrier = carrier
+        self.sock = sock
+        self.pidfd = pidfd
+        self.wanted = wanted
+        seconds, microseconds = _TIMEVAL.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.size))
+        self.timed = bool(seconds or microseconds)
+        self.deadline = seconds + microseconds / 1e6
+
+
+class Supervisor:
+    def __init__(
+        self,
+        listener: Listener,
+        machine: Machine,
+        fds: range,
+        worlds: Worlds,
+        report: Callable[[str], None],
+        trace: Trace | None,
+    ) -> None:
+        """`fds` are the numbers for descriptors of carriers, as the filter knows them. `report` takes the traceback of
+        what should not have happened."""
+        self._report = report
+        self._listener = listener
+        self._names = {number: name for name, number in machine.calls.items()}
+        self._fds = fds
+        self._worlds = worlds
+        self._trace = trace
+        self._loop = Loop()
+        self._carriers = Carriers()
+        self._links = Links(worlds)
+        self._parked: dict[int, Parked] = {}
+        self._next_look = 0.0
+        self._listening: dict[int, int] = {}
+        """pidfd by process, of those who have joined groups."""
+        self._request = bytearray(LONGEST)
+        self._buffer = bytearray(LONGEST)
+        self._faults = 0
+        self._actions: dict[str, Callable[[Task, Notification], None]] = {
+            "socket": self._socket,
+            "bind": self._bind,
+            "setsockopt": self._setsockopt,
+            "dup": self._dup,
+            "fcntl": self._dup,
+            "open": lambda task, call: self._open(task, call, call.args[0], call.args[1]),
+            "openat": lambda task, call: self._open(task, call, call.args[1], call.args[2]),
+            **{name: self._send for name in SENDS},
+            **{name: self._receive for name in RECEIVES},
+        }
+
+    def run(self) -> None:
+        """Until nobody is supervised any more."""
+        self._loop.watch(self._listener.fd, self._notified)
+        self._loop.run(self._look_at_parked, lambda: self._next_look if self._parked else None)
+        self._worlds.close()
+
+    # One call
+
+    def _notified(self) -> None:
+        try:
+            call = self._listener.receive()
+        except EOFError:
+            self._loop.stop()
+            return
+        if call is None:
+            return
+        stale = self._parked.get(call.tid)
+        if stale is not None:  # stopped and continued, or another thread of that number: it waits no more
+            self._unpark(stale)
+        try:
+            self._actions[self._names[call.nr]](Task(call.tid), call)
+        except XfrmError as refused:
+            self._listener.fail(call, refused.errno)
+        except OSError as error:
+            self._listener.fail(call, error.errno or errno.EIO)
+        except Exception:  # ours: nobody must wait for ever because of it
+            self._faults += 1
+            if self._faults <= MAX_FAULTS:
+                self._report(traceback.format_exc())
+            self._listener.fail(call, errno.EIO)
+
+    def _take(self, task: Task, call: Notification) -> tuple[Carrier, socket.socket, int] | None:
+        """The carrier that the call's first argument means, a socket of ours for it and a pidfd of the caller, both
+        for the callee to close. None, and the call is carried out natively, if that is something else."""
+        pidfd = task.pidfd()
+        try:
+            fd = task.copy_fd(pidfd, call.args[0] & 0xFFFFFFFF)
+        except OSError:
+            os.close(pidfd)
+            self._listener.resume(call)
+            return None
+        carrier = self._carriers.find(os.fstat(fd).st_ino) if self._listener.is_waiting(call) else None
+        if carrier is None:
+            os.close(fd)
+            os.close(pidfd)
+            self._listener.resume(call)
+            return None
+        return carrier, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=fd), pidfd
+
+    def _free_number(self, task: Task, least: int = 0) -> int:
+        for number in self._fds:
+            if number >= least and not task.has_fd(number):
+                return number
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _socket(self, task: Task, call: Notification) -> None:
+        _, kind, protocol = (argument & 0xFFFFFFFF for argument in call.args[:3])
+        if kind & SOCK_TYPE_MASK not in (socket.SOCK_RAW, socket.SOCK_DGRAM):
+            self._listener.resume(call)
+            return
+        world = self._worlds.of(task)
+        if not self._listener.is_waiting(call):
+            return
+        if world is None or (protocol == NETLINK_XFRM and not world.attach(start=True)):
+            self._listener.resume(call)
+            return
+        _, sock = self._carriers.create(world, kind & (SOCK_TYPE_MASK | socket.SOCK_NONBLOCK), protocol)
+        with sock:
+            number = self._free_number(task)
+            if not self._listener.answer_with_fd(call, sock.fileno(), number, bool(kind & socket.SOCK_CLOEXEC)):
+                self._listener.fail(call, errno.EMFILE)
+            elif self._trace:
+                self._trace.opened(task, protocol, number)
+
+    def _dup(self, task: Task, call: Notification) -> None:
+        """A duplicate, too, has to have a number that the filter knows."""
+        duplicate = self._names[call.nr] == "dup"
+        if not duplicate and call.args[1] & 0xFFFFFFFF not in (F_DUPFD, F_DUPFD_CLOEXEC):
+            self._listener.resume(call)
+            return
+        if (taken := self._take(task, call)) is None:
+            return
+        _, sock, pidfd = taken
+        with sock:
+            os.close(pidfd)
+            number = self._free_number(task, 0 if duplicate else call.args[2] & 0xFFFFFFFF)
+            cloexec = not duplicate and call.args[1] & 0xFFFFFFFF == F_DUPFD_CLOEXEC
+            if not self._listener.answer_with_fd(call, sock.fileno(), number, cloexec):
+                self._listener.fail(call, errno.EMFILE)
+
+    def _open(self, task: Task, call: Notification, path: int, flags: int) -> None:
+        world = self._worlds.of(task) if is_xfrm_stat(task, path) else None
+        if world is None or not self._listener.is_waiting(call) or not world.attach(start=False):
+            self._listener.resume(call)
+            return
+        fd = xfrm_stat(world)
+        try:
+            if not self._listener.answer_with_fd(call, fd, None, bool(flags & os.O_CLOEXEC)):
+                self._listener.fail(call, errno.EMFILE)
+        finally:
+            os.close(fd)
+
+    # Groups
+
+    def _bind(self, task: Task, call: Notification) -> None:
+        if (taken := self._take(task, call)) is None:
+            return
+        carrier, sock, pidfd = taken
+        with sock, contextlib.closing(_Descriptor(pidfd)):
+            if carrier.protocol == NETLINK_ROUTE:
+                self._listener.resume(call)
+                return
+            if call.args[2] & 0xFFFFFFFF < _SOCKADDR_NL.size:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            family, _, port, groups = _SOCKADDR_NL.unpack(task.read(call.args[1], _SOCKADDR_NL.size))
+            if family != socket.AF_NETLINK:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            if groups and not task.may_configure(carrier.world.owners):
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            own_port = task.port()
+            if self._listener.is_waiting(call):
+                bind(sock, port, groups, own_port)
+                self._joined(task, carrier, sock)
+                self._listener.answer(call)
+
+    def _setsockopt(self, task: Task, call: Notification) -> None:
+        level, option = call.args[1] & 0xFFFFFFFF, call.args[2] & 0xFFFFFFFF
+        if level != SOL_NETLINK:
+            self._listener.resume(call)
+            return
+        if (taken := self._take(task, call)) is None:
+            return
+        carrier, sock, pidfd = taken
+        with sock, contextlib.closing(_Descriptor(pidfd)):
+            if carrier.protocol == NETLINK_ROUTE:
+                self._listener.resume(call)
+                return
+            if call.args[4] & 0xFFFFFFFF < _INT.size:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            (group,) = _INT.unpack(task.read(call.args[3], _INT.size))
+            if not task.may_configure(carrier.world.owners):
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            if self._listener.is_waiting(call):
+                sock.setsockopt(SOL_NETLINK, option, group)
+                self._joined(task, carrier, sock)
+                self._listener.answer(call)
+
+    def _joined(self, task: Task, carrier: Carrier, sock: socket.socket) -> None:
+        """The daemon is told who listens, now and when that process has ended."""
+        carrier.bound = bool(sock.getsockname()[0])
+        carrier.groups = memberships(sock)
+        self._carriers.count_listeners(carrier.world)
+        process = task.process()
+        if carrier.groups and process not in self._listening:
+            with contextlib.suppress(OSError):
+                self._listening[process] = Task(process).pidfd()
+                self._loop.watch(self._listening[process], lambda: self._listener_ended(process))
+
+    def _listener_ended(self, process: int) -> None:
+        pidfd = self._listening.pop(process)
+        self._loop.unwatch(pidfd)
+        os.close(pidfd)
+        self._carriers.forget_closed()
+
+    # Sending
+
+    def _send(self, task: Task, call: Notification) -> None:
+        if (taken := self._take(task, call)) is None:
+            return
+        carrier, sock, pidfd = taken
+        request = memoryview(self._request)
+        used = 0
+        with sock, contextlib.closing(_Descriptor(pidfd)):
+            outgoing = calls.outgoing(task, self._names[call.nr], call)
+            if not 0 < outgoing.length <= LONGEST:
+                raise OSError(errno.EMSGSIZE if outgoing.length else errno.ENODATA)
+            if outgoing.port and carrier.protocol == NETLINK_XFRM:
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            try:
+                used = task.read_into(self._request, outgoing.spans)
+                if not sock.getsockname()[0]:
+                    bind(sock, 0, 0, task.port())
+                carrier.bound = True
+                if not self._listener.is_waiting(call):
+                    return
+                if self._trace:
+                    self._trace.sent(task, carrier, request[:used])
+                if carrier.protocol == NETLINK_XFRM:
+                    send_xfrm(carrier, sock, task, request[:used], self._buffer)
+                elif outgoing.port or not self._links.send(carrier, sock, task, pidfd, request[:used], self._buffer):
+                    self._listener.resume(call)
+                    return
+            finally:
+                request[:used] = bytes(used)  # keys may have been in there
+            self._listener.answer(call, outgoing.done(task))
+
+    # Receiving
+
+    def _receive(self, task: Task, call: Notification) -> None:
+        if (taken := self._take(task, call)) is None:
+            return
+        carrier, sock, pidfd = taken
+        parked = None
+        try:
+            wanted = calls.incoming(task, self._names[call.nr], call)
+            if not self._listener.is_waiting(call):
+                return
+            if self._deliver(call, task, carrier, sock, wanted):
+                return
+            if wanted.flags & socket.MSG_DONTWAIT or not os.get_blocking(sock.fileno()):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            parked = Parked(call, task, carrier, sock, pidfd, wanted)
+            self._park(parked)
+        finally:
+            if parked is None:
+                sock.close()
+                os.close(pidfd)
+
+    def _deliver(
+        self, call: Notification, task: Task, carrier: Carrier, sock: socket.socket, wanted: Incoming
+    ) -> bool:
+        """Answer with the next datagram. False if there is none."""
+        peek = bool(wanted.flags & socket.MSG_PEEK)
+        show = self._links.show(carrier, peek) if carrier.protocol == NETLINK_ROUTE else None
+        try:
+            received = receive(carrier, sock, self._buffer, wanted.room, peek, show)
+        except BlockingIOError:
+            return False
+        try:
+            count = wanted.deliver(task, received, self._buffer)
+            if self._trace and not peek:
+                self._trace.received(task, carrier, memoryview(self._buffer)[: received.length])
+        finally:
+            self._buffer[: received.length] = bytes(received.length)
+        if not peek:
+            with contextlib.suppress(OSError):  # who waits for the rest of a dump finds out
+                pump(carrier, sock, self._buffer)
+        self._listener.answer(call, count)
+        return True
+
+    def _park(self, parked: Parked) -> None:
+        now = self._loop.clock()
+        if parked.timed:
+            parked.deadline += now
+        if not self._parked:
+            self._next_look = now + SIGNAL_INTERVAL
+        self._parked[parked.call.tid] = parked
+        self._loop.watch(parked.sock.fileno(), lambda: self._wake(parked))
+        self._loop.watch(parked.pidfd, lambda: self._unpark(parked))
+
+    def _unpark(self, parked: Parked) -> None:
+        if self._parked.get(parked.call.tid) is parked:
+            del self._parked[parked.call.tid]
+            self._loop.unwatch(parked.sock.fileno())
+            self._loop.unwatch(parked.pidfd)
+            parked.sock.close()
+            os.close(parked.pidfd)
+
+    def _wake(self, parked: Parked) -> None:
+        try:
+            if not self._deliver(parked.call, parked.task, parked.carrier, parked.sock, parked.wanted):
+                return
+        except OSError as error:
+            self._listener.fail(parked.call, error.errno or errno.EIO)
+        self._unpark(parked)
+
+    def _look_at_parked(self, now: float) -> None:
+        self._next_look = now + SIGNAL_INTERVAL
+        for parked in list(self._parked.values()):
+            if parked.timed and now >= parked.deadline:
+                self._listener.fail(parked.call, errno.EAGAIN)
+            elif parked.task.signal_waits():
+                self._listener.fail(parked.call, errno.EINTR if parked.timed else ERESTARTSYS)
+            else:
+                continue
+            self._unpark(parked)
+
+
+class _Descriptor:
+    """For contextlib.closing."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        os.close(self._fd)

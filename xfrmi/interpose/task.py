@@ -1,0 +1,189 @@
+"""A supervised thread, seen from the supervisor: its memory, its descriptors, its namespaces, what it may.
+
+Everything is asked of /proc and the kernel at the moment it is needed, by thread id. A thread id may be somebody
+else's by then: who opens something by it asks Listener.is_waiting afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import NamedTuple
+
+from xfrmi.interpose.bpf import this_machine
+
+CAP_NET_ADMIN = 12
+PIDFD_THREAD = os.O_EXCL
+"""Since Linux 6.9; before, a pidfd is of a process, and its threads share the descriptors as good as always."""
+MOST_IOVECS = 1024
+"""UIO_MAXIOV"""
+
+_IOVEC = struct.Struct("@QQ")
+MSGHDR = struct.Struct("@QI4xQQQQi4x")
+"""name, namelen, iov, iovlen, control, controllen, flags."""
+MMSGHDR_SIZE = 64
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
+    _call.restype = ctypes.c_ssize_t
+    _call.argtypes = (
+        ctypes.c_int, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong
+    )  # fmt: skip
+
+
+class Span(NamedTuple):
+    """Bytes in the memory of a thread."""
+
+    address: int
+    length: int
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+class Task:
+    __slots__ = ("tid",)
+
+    def __init__(self, tid: int) -> None:
+        self.tid = tid
+
+    # Memory
+
+    def read(self, address: int, length: int) -> bytes:
+        """OSError EFAULT, ESRCH, EPERM."""
+        buffer = bytearray(length)
+        self.read_into(buffer, [Span(address, length)])
+        return bytes(buffer)
+
+    def read_into(self, buffer: bytearray, spans: list[Span]) -> int:
+        """Gather the spans into the beginning of `buffer`. Returns the number of bytes, all of them."""
+        return self._move(_libc.process_vm_readv, buffer, spans)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._move(_libc.process_vm_writev, bytearray(data), [Span(address, len(data))])
+
+    def scatter(self, data: bytearray, length: int, spans: list[Span]) -> None:
+        """Write the first `length` bytes of `data` over the spans, as far as they reach."""
+        room: list[Span] = []
+        for span in spans:
+            if length <= 0:
+                break
+            room.append(Span(span.address, min(span.length, length)))
+            length -= span.length
+        self._move(_libc.process_vm_writev, data, room)
+
+    def _move(self, call: object, buffer: bytearray, spans: list[Span]) -> int:
+        length = sum(span.length for span in spans)
+        if not length:
+            return 0
+        assert length <= len(buffer)
+        local = _IOVEC.pack(ctypes.addressof(ctypes.c_char.from_buffer(buffer)), length)
+        remote = b"".join(_IOVEC.pack(*span) for span in spans)
+        ctypes.set_errno(0)
+        moved = call(self.tid, local, 1, remote, len(spans), 0)  # type: ignore[operator]
+        if moved != length:
+            raise _error() if moved < 0 else OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+        return length
+
+    def iovecs(self, address: int, count: int) -> list[Span]:
+        if count > MOST_IOVECS:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        return [Span(*pair) for pair in _IOVEC.iter_unpack(self.read(address, count * _IOVEC.size))]
+
+    def string(self, address: int, most: int) -> bytes:
+        """Up to a NUL; longer ones are cut off."""
+        page = 4096
+        text = b""
+        while len(text) < most:
+            piece = self.read(address, min(page - address % page, most - len(text)))
+            head, end, _ = piece.partition(b"\0")
+            text += head
+            if end:
+                break
+            address += len(piece)
+        return text
+
+    # Descriptors
+
+    def pidfd(self) -> int:
+        """Readable when the thread (before Linux 6.9: the process) has ended. OSError ESRCH."""
+        machine = this_machine()
+        assert machine is not None
+        number = machine.calls["pidfd_open"]
+        fd: int = _libc.syscall(ctypes.c_long(number), ctypes.c_long(self.tid), ctypes.c_long(PIDFD_THREAD))
+        if fd < 0 and ctypes.get_errno() == errno.EINVAL:
+            fd = _libc.syscall(ctypes.c_long(number), ctypes.c_long(self.process()), ctypes.c_long(0))
+        if fd < 0:
+            raise _error()
+        return fd
+
+    def copy_fd(self, pidfd: int, number: int) -> int:
+        """A descriptor of ours for what is the thread's descriptor `number`. OSError EBADF, EPERM, ESRCH."""
+        machine = this_machine()
+        assert machine is not None
+        fd: int = _libc.syscall(
+            ctypes.c_long(machine.calls["pidfd_getfd"]), ctypes.c_long(pidfd), ctypes.c_long(number), ctypes.c_long(0)
+        )
+        if fd < 0:
+            raise _error()
+        return fd
+
+    def has_fd(self, number: int) -> bool:
+        return os.path.lexists(f"/proc/{self.tid}/fd/{number}")
+
+    def socket_inode(self, number: int) -> int:
+        """0 if the descriptor is none, or of no socket."""
+        try:
+            kind, _, rest = os.readlink(f"/proc/{self.tid}/fd/{number}").partition(":[")
+        except OSError:
+            return 0
+        return int(rest[:-1]) if kind == "socket" else 0
+
+    # What it is
+
+    def status(self, *names: str) -> list[str]:
+        """Fields of /proc/TID/status. OSError if it is gone."""
+        with open(f"/proc/{self.tid}/status", "rb", buffering=0) as file:
+            text = file.read(8192).decode("ascii", "replace")
+        found = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+        return [found.get(name, "0") for name in names]
+
+    def process(self) -> int:
+        return int(self.status("Tgid")[0])
+
+    def port(self) -> int:
+        """The process as itself counts it: what a netlink socket is called by default."""
+        return int(self.status("NStgid")[0].split()[-1])
+
+    def name(self) -> str:
+        try:
+            with open(f"/proc/{self.tid}/comm", "rb") as file:
+                return file.read().decode("utf-8", "replace").rstrip("\n")
+        except OSError:
+            return "?"
+
+    def netns_path(self) -> str:
+        return f"/proc/{self.tid}/ns/net"
+
+    def may_configure(self, owners: frozenset[int]) -> bool:
+        """CAP_NET_ADMIN in one of the user namespaces `owners` (inodes)? As ns_capable() of the kernel has it."""
+        try:
+            (effective,) = self.status("CapEff")
+            return bool(int(effective, 16) >> CAP_NET_ADMIN & 1) and os.stat(
+                f"/proc/{self.tid}/ns/user"
+            ).st_ino in owners
+        except OSError:
+            return False
+
+    def signal_waits(self) -> bool:
+        """Is there a signal that it does not block? One that has a handler: any other would have ended the wait."""
+        try:
+            own, shared, blocked = (int(mask, 16) for mask in self.status("SigPnd", "ShdPnd", "SigBlk"))
+        except OSError:
+            return False
+        return bool((own | shared) & ~blocked)
