@@ -39,6 +39,24 @@ def alias_of(interface: Interface, home: int) -> str:
     return f"xfrmi {key} link {interface.link} home {home}"
 
 
+class Tag(NamedTuple):
+    """What an alias says."""
+
+    if_id: int
+    link: int
+    external: bool
+    home: int
+    """Inode of the network namespace whose daemon made the device."""
+
+
+def read_alias(alias: str) -> Tag | None:
+    """None if the device is none of ours."""
+    match = _ALIAS.fullmatch(alias)
+    if match is None:
+        return None
+    return Tag(int(match["if_id"] or "0", 16), int(match["link"]), match["if_id"] is None, int(match["home"]))
+
+
 def left_behind() -> Iterator[tuple[str | None, Left]]:
     """All that an earlier daemon of this namespace made: (path of the namespace, device), None for our own.
 
@@ -73,9 +91,9 @@ def _devices_here(home: int) -> list[Left]:
         links = rtnl.links()
     finally:
         rtnl.close()
-    matches = [(link, _ALIAS.fullmatch(link.alias)) for link in links if link.kind == "tun"]
+    tags = [(link, read_alias(link.alias)) for link in links if link.kind == "tun"]
     return [
-        Left(link.name, int(match["if_id"] or "0", 16), int(match["link"]), match["if_id"] is None, link.alias)
-        for link, match in matches
-        if match is not None and int(match["home"]) == home
+        Left(link.name, tag.if_id, tag.link, tag.external, link.alias)
+        for link, tag in tags
+        if tag is not None and tag.home == home
     ]

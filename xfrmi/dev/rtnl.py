@@ -129,6 +129,15 @@ class Rtnl:
             raise
         return _link(answers[0])
 
+    def link_body(self, ifindex: int) -> memoryview | None:
+        """What the kernel says of a device, as it says it; None if there is none."""
+        try:
+            return self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))[0]
+        except XfrmError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
     def links(self) -> list[Link]:
         return [_link(body) for body in self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True)]
 
@@ -165,6 +174,10 @@ class Rtnl:
         """Replace what queues packets for the device. XfrmError ENOENT where the kernel has no such discipline."""
         body = _TCMSG.pack(AF_UNSPEC, ifindex, 0, _TC_H_ROOT, 0) + attr_string(_TCA_KIND, kind)
         self._request(RTM_NEWQDISC, body, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
+
+    def order(self, kind: int, body: bytes) -> None:
+        """Any request that is only acknowledged. XfrmError as the kernel refuses it."""
+        self._request(kind, body)
 
     def delete_link(self, ifindex: int) -> None:
         self._request(RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))

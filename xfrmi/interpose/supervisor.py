@@ -293,7 +293,7 @@ class Supervisor:
                     self._trace.sent(task, carrier, request[:used])
                 if carrier.protocol == NETLINK_XFRM:
                     send_xfrm(carrier, sock, task, request[:used], self._buffer)
-                elif outgoing.port or not self._links.send(carrier, sock, task, pidfd, request[:used], self._buffer):
+                elif outgoing.port or not self._links.send(carrier, sock, task, pidfd, request[:used]):
                     self._listener.resume(call)
                     return
             finally:

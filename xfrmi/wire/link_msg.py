@@ -48,7 +48,7 @@ _LINKMODE: Final = 17
 _LINKINFO: Final = 18
 _NET_NS_PID: Final = 19
 _IFALIAS: Final = 20
-_STATS64: Final = 23
+STATS64: Final = 23
 _AF_SPEC: Final = 26
 _GROUP: Final = 27
 _NET_NS_FD: Final = 28
@@ -124,15 +124,21 @@ def _encode(info: LinkInfo, reply: bool) -> bytes:
     if info.netns_fd is not None:
         parts.append(attr_u32(_NET_NS_FD, info.netns_fd))
     if info.stats is not None:
-        parts.append(attr(_STATS64, _STATS.pack(*(getattr(info.stats, name) for name in LinkStats.__slots__))))
+        parts.append(encode_stats(info.stats))
     if info.kind:
-        parts.append(_linkinfo(info))
+        parts.append(encode_linkinfo(info))
     if reply:
         parts += attr_u32(_LINK, info.link or 0), attr_string(_QDISC, "noqueue"), _INET6_SPEC
     return b"".join(parts)
 
 
-def _linkinfo(info: LinkInfo) -> bytes:
+def encode_stats(stats: LinkStats, size: int = _STATS.size) -> bytes:
+    """IFLA_STATS64 alone, of at most `size` bytes: kernels of different age have more or fewer counters at the end."""
+    return attr(STATS64, _STATS.pack(*(getattr(stats, name) for name in LinkStats.__slots__))[:size])
+
+
+def encode_linkinfo(info: LinkInfo) -> bytes:
+    """IFLA_LINKINFO alone, with the kind and what is said of it."""
     data = b"" if info.link is None else attr_u32(_XFRM_LINK, info.link)
     if info.if_id is not None:
         data += attr_u32(_XFRM_IF_ID, info.if_id)
@@ -188,7 +194,7 @@ def decode_link(message: Message) -> LinkInfo:
 
 def _stats_of(attrs: Attrs) -> LinkStats | None:
     """Kernels of different age have more or fewer counters at the end."""
-    if (value := attrs.get(_STATS64)) is None:
+    if (value := attrs.get(STATS64)) is None:
         return None
     words = min(len(value) // 8, _STATS_WORDS)
     return LinkStats(*struct.unpack_from(f"={words}Q", value))

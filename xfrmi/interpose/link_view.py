@@ -1,0 +1,104 @@
+"""What the kernel says of a TUN that stands for an xfrm device -> what it would say of the xfrm device.
+
+The kernel's own words stay where they are right: names, MTU, flags, addresses' settings, the device it is enslaved to.
+What makes it a TUN is left out, what makes it an xfrm device is added (kernel-behaviour 1.2, 1.3), and the counters are
+the daemon's, which count as xfrm does. The result is never longer than what it is made of.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from xfrmi.daemon.left_behind import Tag, read_alias
+from xfrmi.wire.link_msg import STATS64, encode_linkinfo, encode_stats
+from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
+from xfrmi.wire.netlink import NLA_F_NESTED, attr, attr_string, attr_u32, get_string, parse_attrs
+
+IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 7, 5, 6, 18, 20
+IFLA_LINK_NETNSID, IFLA_MAX_MTU = 37, 51
+INFO_KIND, INFO_DATA, INFO_XSTATS = 1, 2, 3
+IFF_POINTOPOINT = 0x10
+AF_UNSPEC = 0
+
+IFINFOMSG = struct.Struct("=BxHiII")
+_ATTR = struct.Struct("=HH")
+_STATS32 = struct.Struct("=24I")
+_TYPE_MASK = 0x3FFF
+
+
+class Heard:
+    """A link message of the kernel, looked at."""
+
+    __slots__ = ("alias", "body", "family", "ifindex", "kind", "tag")
+
+    def __init__(self, body: memoryview) -> None:
+        """`body` has at least an ifinfomsg."""
+        self.body = body
+        self.family, _, self.ifindex, _, _ = IFINFOMSG.unpack_from(body)
+        attrs = parse_attrs(body, IFINFOMSG.size)
+        info = parse_attrs(attrs[IFLA_LINKINFO]) if IFLA_LINKINFO in attrs else {}
+        self.kind = get_string(info[INFO_KIND]) if INFO_KIND in info else ""
+        self.alias = get_string(attrs[IFLA_IFALIAS]) if IFLA_IFALIAS in attrs else ""
+        self.tag = read_alias(self.alias) if self.kind == "tun" else None
+
+    def as_xfrm(self, tag: Tag, stats: LinkStats | None, link_nsid: int | None) -> bytes:
+        """The body as of an xfrm device. `link_nsid` is the number of the namespace where the device below is, None
+        if that is here."""
+        family, kind, ifindex, flags, change = IFINFOMSG.unpack_from(self.body)
+        parts = [IFINFOMSG.pack(family, kind, ifindex, flags & ~IFF_POINTOPOINT, change)]
+        parts += (self._attribute(number, value, raw, tag, stats) for number, value, raw in _attributes(self.body))
+        parts.append(attr_u32(IFLA_LINK, tag.link))
+        if link_nsid is not None and tag.link:
+            parts.append(attr_u32(IFLA_LINK_NETNSID, link_nsid))
+        return b"".join(parts)
+
+    @staticmethod
+    def _attribute(number: int, value: memoryview, raw: memoryview, tag: Tag, stats: LinkStats | None) -> bytes:
+        match number:
+            case 5 | 20 | 37:  # LINK, IFALIAS, LINK_NETNSID
+                return b""
+            case 6:  # QDISC
+                return bytes(raw) if get_string(value) == "noop" else attr_string(IFLA_QDISC, "noqueue")
+            case 18:  # LINKINFO
+                return _linkinfo(value, tag)
+            case 51:  # MAX_MTU
+                return attr_u32(IFLA_MAX_MTU, XFRM_LINK_MAX_MTU)
+            case 23 if stats is not None:
+                return encode_stats(stats, len(value))
+            case 7 if stats is not None:
+                return attr(IFLA_STATS, _stats32(stats)[: len(value)])
+        return bytes(raw)
+
+
+def without_counters(body: bytes) -> bytes:
+    """What has to differ for an announcement to be one."""
+    return IFINFOMSG.pack(*IFINFOMSG.unpack_from(body)[:4], 0) + b"".join(
+        raw for number, _, raw in _attributes(memoryview(body)) if number not in (IFLA_STATS, STATS64)
+    )
+
+
+def _attributes(body: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """(type, value, the whole with its padding) of each attribute."""
+    offset, end = IFINFOMSG.size, len(body)
+    while end - offset >= _ATTR.size:
+        length, kind = _ATTR.unpack_from(body, offset)
+        if not _ATTR.size <= length <= end - offset:
+            return
+        yield kind & _TYPE_MASK, body[offset + _ATTR.size : offset + length], body[offset : offset + (length + 3 & ~3)]
+        offset += length + 3 & ~3
+
+
+def _linkinfo(value: memoryview, tag: Tag) -> bytes:
+    info = LinkInfo(if_id=tag.if_id, link=tag.link, external=tag.external)
+    others = b"".join(
+        attr(number, bytes(content))
+        for number, content in parse_attrs(value).items()
+        if number not in (INFO_KIND, INFO_DATA, INFO_XSTATS)
+    )
+    own = encode_linkinfo(info)
+    return attr(IFLA_LINKINFO | NLA_F_NESTED, own[_ATTR.size :] + others)
+
+
+def _stats32(stats: LinkStats) -> bytes:
+    return _STATS32.pack(*(getattr(stats, name) & 0xFFFFFFFF for name in LinkStats.__slots__[:24]))
