@@ -78,6 +78,20 @@ class DataPath:
             self._quiet_until = now + LOOP_WARNING_INTERVAL
             self._log(f"{device.interface.name}: Local routing loop detected!")
 
+    def share_port(self, family: int, port: int) -> None:
+        """An IKE daemon has bound this UDP port, and lets us share it: ESP in UDP comes to us from now on.
+
+        Raises XfrmError EADDRINUSE, EAFNOSUPPORT.
+        """
+        before = self._underlay.leave(family, port)
+        if before is not None:  # of two that share a port the IKE daemon has to be the first
+            self._loop.unwatch(before.fileno())
+            before.close()
+        device = self._underlay.listen(family, port)
+        if device is not None:
+            self._watch(device)
+        self._log(f"UDP port {port} shared with an IKE daemon")
+
     def tick(self, now: float) -> None:
         self._send(self._engine.tick(now))
 

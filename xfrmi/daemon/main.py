@@ -7,6 +7,7 @@ daemon, the control sockets, READY=1. Stop in the reverse order.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -34,7 +35,8 @@ from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.underlay import Underlay
-from xfrmi.wire.xfrm_const import XfrmStat
+from xfrmi.errors import XfrmError
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.daemon.workers import Workers
@@ -85,7 +87,8 @@ class Daemon:
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
         hub = Hub(events, self._loop.stop if while_used else lambda: None)
         resources.callback(hub.close)
-        control.listen(xfrm, route, events, hub, {"stat": self._stat, "status": self._status})
+        commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
+        control.listen(xfrm, route, events, hub, commands)
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
         from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
@@ -125,6 +128,15 @@ class Daemon:
         if self._workers is not None:
             self._workers.refresh()
         return {stat.label: self._engine.stats[stat] for stat in XfrmStat}
+
+    def _share_port(self, request: Mapping[str, Any]) -> dict[str, object]:
+        family, port = request.get("family"), request.get("port")
+        if family not in (AF_INET, AF_INET6) or not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise XfrmError(errno.EINVAL, detail='"share-port" takes "family" (2 or 10) and "port"')
+        if self._data_path is None:
+            raise XfrmError(errno.EOPNOTSUPP, detail="workers share no port with an IKE daemon: start with --workers 1")
+        self._data_path.share_port(family, port)
+        return {}
 
     def _status(self, request: Mapping[str, Any]) -> dict[str, object]:
         return {

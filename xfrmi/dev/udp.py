@@ -30,6 +30,7 @@ from xfrmi.core.path import Path
 from xfrmi.core.train import Arrived, Block, Train
 from xfrmi.dev.device import Arrival, Failure
 from xfrmi.dev.mmsg import ROW, ReceiveRows, writable
+from xfrmi.dev.port_sharing import allow_sharing, take_esp
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.sockets import (
     ATTEMPTS,
@@ -101,12 +102,20 @@ class UdpEncap:
     """A Device[Arrival, Outgoing] on one local UDP port of one address family."""
 
     def __init__(
-        self, family: int, port: int, raw: RawEsp, *, on_other: OnOther | None = None, offload: bool = True,
-        shared: bool = False, fd: int = -1,
-    ) -> None:  # fmt: skip
+        self,
+        family: int,
+        port: int,
+        raw: RawEsp,
+        *,
+        on_other: OnOther | None = None,
+        offload: bool = True,
+        shared: bool = False,
+        with_ike: bool = False,
+        fd: int = -1,
+    ) -> None:
         """Bind the port on all addresses. `raw` is the raw socket of the family. `offload` False: never merge or
-        segment, lone packets only. `shared`: beside others of this user that are, see steering.py. `fd`: a socket that
-        another process has bound.
+        segment, lone packets only. `shared`: beside others of this user that are, see steering.py. `with_ike`: with an
+        IKE daemon that has it already (port_sharing.py). `fd`: a socket that another process has bound.
 
         Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
         """
@@ -121,7 +130,7 @@ class UdpEncap:
         self._raw = raw
         self._on_other = on_other
         try:
-            self._socket = socket.socket(fileno=fd) if fd >= 0 else _bind(family, port, shared)
+            self._socket = socket.socket(fileno=fd) if fd >= 0 else _bind(family, port, shared, with_ike)
         except OSError as error:
             raise _explain(error, port) from None
         self._segment = offload
@@ -364,14 +373,18 @@ class UdpEncap:
         return peer
 
 
-def _bind(family: int, port: int, shared: bool) -> socket.socket:
+def _bind(family: int, port: int, shared: bool, with_ike: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family != AF_INET:
             bound.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if with_ike:
+            allow_sharing(bound)
         bound.bind(("", port))
+        if with_ike:
+            take_esp(bound)
     except OSError:
         bound.close()
         raise

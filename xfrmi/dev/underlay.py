@@ -66,10 +66,21 @@ class Underlay:
         raw = self._raw.get(family)
         if raw is None:
             raise XfrmError(errno.EAFNOSUPPORT, detail="this kernel has no IPv6")
-        device = self._udp[family, port] = UdpEncap(
-            family, port, raw, on_other=self._on_other, shared=shared, fd=fd
-        )
+        device = self._udp[family, port] = self._open(family, port, raw, shared, fd)
         return device
+
+    def leave(self, family: int, port: int) -> UdpEncap | None:
+        """Give up a port. Returns its device, for the caller to close; None if it is not open."""
+        return self._udp.pop((family, port), None)
+
+    def _open(self, family: int, port: int, raw: RawEsp, shared: bool, fd: int) -> UdpEncap:
+        try:
+            return UdpEncap(family, port, raw, on_other=self._on_other, shared=shared, fd=fd)
+        except XfrmError as error:
+            if error.errno != errno.EADDRINUSE or shared:
+                raise
+        # The other may have been made to share it. If not, this says so.
+        return UdpEncap(family, port, raw, on_other=self._on_other, with_ike=True)
 
     def send(self, burst: list[Outgoing]) -> list[Failure]:
         """Send everything; per device in order. Returns what did not leave."""

@@ -1,8 +1,7 @@
 """The supervisor: one loop that answers the system calls for which supervised programs stop.
 
 A call is carried out while its caller waits, and so is everything that it entails; but who waits for something to
-receive is *parked*: his socket is watched, and he is answered when something has come, when his time is up, when he
-has ended, or when a signal wants to be handled (the kernel does not tell of that, so it is looked for now and then).
+receive is parked (parking.py), and others are served meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ from xfrmi.interpose import calls
 from xfrmi.interpose.bpf import NETLINK_ROUTE, NETLINK_XFRM, SOL_NETLINK, Machine
 from xfrmi.interpose.calls import RECEIVES, SENDS, Incoming
 from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships, pump, receive
+from xfrmi.interpose.ike import IkeSockets
 from xfrmi.interpose.links import Links
+from xfrmi.interpose.parking import Parked, Parking
 from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
 from xfrmi.interpose.requests import send_xfrm
 from xfrmi.interpose.seccomp import Listener, Notification
@@ -31,37 +32,12 @@ from xfrmi.interpose.worlds import Worlds
 
 LONGEST = 1 << 18
 """Bytes of a datagram: more than a netlink socket's queue takes by default."""
-SIGNAL_INTERVAL = 0.1
-"""Seconds between looks for signals of parked threads."""
 MAX_FAULTS = 20
-
-ERESTARTSYS = 512
-"""To the kernel: have the signal handled, then start the call again or end it with EINTR, as the handler asks."""
 
 F_DUPFD, F_DUPFD_CLOEXEC = 0, 1030
 SOCK_TYPE_MASK = 0xF
 _SOCKADDR_NL = struct.Struct("=HHII")
 _INT = struct.Struct("=i")
-_TIMEVAL = struct.Struct("@qq")
-
-
-class Parked:
-    """A thread that waits for something to receive."""
-
-    __slots__ = ("call", "carrier", "deadline", "pidfd", "sock", "task", "timed", "wanted")
-
-    def __init__(
-        self, call: Notification, task: Task, carrier: Carrier, sock: socket.socket, pidfd: int, wanted: Incoming
-    ) -> None:
-        self.call = call
-        self.task = task
-        self.carrier = carrier
-        self.sock = sock
-        self.pidfd = pidfd
-        self.wanted = wanted
-        seconds, microseconds = _TIMEVAL.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.size))
-        self.timed = bool(seconds or microseconds)
-        self.deadline = seconds + microseconds / 1e6
 
 
 class Supervisor:
@@ -85,8 +61,8 @@ class Supervisor:
         self._loop = Loop()
         self._carriers = Carriers()
         self._links = Links(worlds)
-        self._parked: dict[int, Parked] = {}
-        self._next_look = 0.0
+        self._ike = IkeSockets()
+        self._parking = Parking(self._loop, self._arrived, self._listener.fail)
         self._listening: dict[int, int] = {}
         """pidfd by process, of those who have joined groups."""
         self._request = bytearray(LONGEST)
@@ -107,7 +83,7 @@ class Supervisor:
     def run(self) -> None:
         """Until nobody is supervised any more."""
         self._loop.watch(self._listener.fd, self._notified)
-        self._loop.run(self._look_at_parked, lambda: self._next_look if self._parked else None)
+        self._loop.run(self._parking.look, self._parking.next_look)
         self._worlds.close()
 
     # One call
@@ -120,9 +96,7 @@ class Supervisor:
             return
         if call is None:
             return
-        stale = self._parked.get(call.tid)
-        if stale is not None:  # stopped and continued, or another thread of that number: it waits no more
-            self._unpark(stale)
+        self._parking.forget(call.tid)
         try:
             self._actions[self._names[call.nr]](Task(call.tid), call)
         except XfrmError as refused:
@@ -232,7 +206,7 @@ class Supervisor:
     def _setsockopt(self, task: Task, call: Notification) -> None:
         level, option = call.args[1] & 0xFFFFFFFF, call.args[2] & 0xFFFFFFFF
         if level != SOL_NETLINK:
-            self._listener.resume(call)
+            self._ike_option(task, call, level, option)
             return
         if (taken := self._take(task, call)) is None:
             return
@@ -250,6 +224,21 @@ class Supervisor:
                 sock.setsockopt(SOL_NETLINK, option, group)
                 self._joined(task, carrier, sock)
                 self._listener.answer(call)
+
+    def _ike_option(self, task: Task, call: Notification, level: int, option: int) -> None:
+        world = self._worlds.of(task)
+        if world is None or not world.attach(start=False) or not task.may_configure(world.owners):
+            self._listener.resume(call)
+            return
+        pidfd = task.pidfd()
+        with contextlib.closing(_Descriptor(pidfd)):
+            fd = task.copy_fd(pidfd, call.args[0] & 0xFFFFFFFF)
+        if not self._listener.is_waiting(call):
+            os.close(fd)
+        elif self._ike.set_option(world, fd, level, option):
+            self._listener.answer(call)
+        else:
+            self._listener.resume(call)
 
     def _joined(self, task: Task, carrier: Carrier, sock: socket.socket) -> None:
         """The daemon is told who listens, now and when that process has ended."""
@@ -316,11 +305,14 @@ class Supervisor:
             if wanted.flags & socket.MSG_DONTWAIT or not os.get_blocking(sock.fileno()):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             parked = Parked(call, task, carrier, sock, pidfd, wanted)
-            self._park(parked)
+            self._parking.add(parked)
         finally:
             if parked is None:
                 sock.close()
                 os.close(pidfd)
+
+    def _arrived(self, parked: Parked) -> bool:
+        return self._deliver(parked.call, parked.task, parked.carrier, parked.sock, parked.wanted)
 
     def _deliver(
         self, call: Notification, task: Task, carrier: Carrier, sock: socket.socket, wanted: Incoming
@@ -343,43 +335,6 @@ class Supervisor:
                 pump(carrier, sock, self._buffer)
         self._listener.answer(call, count)
         return True
-
-    def _park(self, parked: Parked) -> None:
-        now = self._loop.clock()
-        if parked.timed:
-            parked.deadline += now
-        if not self._parked:
-            self._next_look = now + SIGNAL_INTERVAL
-        self._parked[parked.call.tid] = parked
-        self._loop.watch(parked.sock.fileno(), lambda: self._wake(parked))
-        self._loop.watch(parked.pidfd, lambda: self._unpark(parked))
-
-    def _unpark(self, parked: Parked) -> None:
-        if self._parked.get(parked.call.tid) is parked:
-            del self._parked[parked.call.tid]
-            self._loop.unwatch(parked.sock.fileno())
-            self._loop.unwatch(parked.pidfd)
-            parked.sock.close()
-            os.close(parked.pidfd)
-
-    def _wake(self, parked: Parked) -> None:
-        try:
-            if not self._deliver(parked.call, parked.task, parked.carrier, parked.sock, parked.wanted):
-                return
-        except OSError as error:
-            self._listener.fail(parked.call, error.errno or errno.EIO)
-        self._unpark(parked)
-
-    def _look_at_parked(self, now: float) -> None:
-        self._next_look = now + SIGNAL_INTERVAL
-        for parked in list(self._parked.values()):
-            if parked.timed and now >= parked.deadline:
-                self._listener.fail(parked.call, errno.EAGAIN)
-            elif parked.task.signal_waits():
-                self._listener.fail(parked.call, errno.EINTR if parked.timed else ERESTARTSYS)
-            else:
-                continue
-            self._unpark(parked)
 
 
 class _Descriptor:

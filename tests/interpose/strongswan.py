@@ -1,0 +1,193 @@
+"""Two hosts, each with Debian's charon-systemd under exec, with its ordinary kernel-netlink plugin: nobody told it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.interpose.supervised import need_exec
+from tests.netns import need_tun
+from xfrmi.lab.topology import Lab, Node
+
+CHARON, SWANCTL = Path("/usr/sbin/charon-systemd"), Path("/usr/sbin/swanctl")
+ALGORITHMS = "openssl gcrypt aes sha1 sha2 md5 hmac kdf gcm ctr ccm curve25519 random nonce pem pkcs1 x509 pubkey"
+SETTINGS = """
+charon-systemd {{
+    load = {algorithms} kernel-netlink socket-default vici updown {more}
+    plugins {{
+        vici {{
+            socket = unix://{folder}/vici
+        }}
+    }}
+    journal {{
+        default = -1
+    }}
+    filelog {{
+        log {{
+            path = {folder}/charon.log
+            flush_line = yes
+            default = 1
+            knl = 2
+        }}
+    }}
+    {settings}
+}}
+swanctl {{
+    load = random pem pkcs1 x509 pubkey openssl
+}}
+"""
+ADDRESS = {"moon": "192.0.2.1", "sun": "192.0.2.2"}
+INNER = {"moon": "10.0.42.1", "sun": "10.0.42.2"}
+PEER = {"moon": "sun", "sun": "moon"}
+CONNECTION = """
+connections {{
+    net {{
+        local_addrs = {own}
+        remote_addrs = {other}
+        version = 2
+        proposals = aes128gcm16-prfsha256-x25519
+        {ike}
+        local {{
+            auth = psk
+            id = {name}
+        }}
+        remote {{
+            auth = psk
+            id = {peer}
+        }}
+        children {{
+            net {{
+                if_id_in = 42
+                if_id_out = 42
+                local_ts = {local}
+                remote_ts = {remote}
+                esp_proposals = aes128gcm16-x25519
+                {child}
+            }}
+        }}
+    }}
+}}
+secrets {{
+    ike {{
+        secret = "not very secret"
+    }}
+}}
+"""
+EXEC = [sys.executable, "-m", "xfrmi", "exec", "--"]
+
+
+def need_charon() -> None:
+    need_exec()
+    need_tun()
+    for path in (CHARON, SWANCTL):
+        if not path.exists():
+            pytest.skip(f"NO {path} (Debian: charon-systemd strongswan-swanctl): NO IKE DAEMON TESTED UNDER exec")
+
+
+def eventually(true: Callable[[], object], what: Callable[[], str], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+class Host:
+    """One end."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.name = node.name
+        self.charon: subprocess.Popen[str] | None = None
+
+    def start(self, ike: str = "", child: str = "", settings: str = "", dynamic: bool = False) -> None:
+        """Start charon; `ike` and `child` go into the connection."""
+        folder = self.node.folder
+        (folder / "strongswan.conf").write_text(
+            SETTINGS.format(algorithms=ALGORITHMS, folder=folder, more="", settings=settings)
+        )
+        peer = PEER[self.name]
+        (folder / "swanctl.conf").write_text(
+            CONNECTION.format(
+                own=ADDRESS[self.name], other=ADDRESS[peer], name=self.name, peer=peer, ike=ike, child=child,
+                local="dynamic" if dynamic else "10.0.42.0/24", remote="dynamic" if dynamic else "10.0.42.0/24",
+            )
+        )  # fmt: skip
+        (folder / "vici").unlink(missing_ok=True)
+        env = {**self.node.env, "STRONGSWAN_CONF": str(folder / "strongswan.conf")}
+        with open(folder / "charon.out", "ab") as out:
+            self.charon = self.node.popen([*EXEC, str(CHARON)], stdout=out, stderr=subprocess.STDOUT, env=env)
+        self.node.programs.append(self.charon)
+        eventually((folder / "vici").exists, self.last_words)
+        self.swanctl("--load-all", "--file", str(folder / "swanctl.conf"))
+
+    def stop(self) -> None:
+        assert self.charon is not None
+        self.node.stop(self.charon)
+
+    def swanctl(self, *arguments: str, check: bool = True) -> str:
+        env = {**self.node.env, "STRONGSWAN_CONF": str(self.node.folder / "strongswan.conf")}
+        uri = f"unix://{self.node.folder}/vici"
+        done = self.node.run([str(SWANCTL), *arguments, "--uri", uri], env=env)
+        assert not check or done.returncode == 0, done.stdout + done.stderr + self.last_words()
+        return done.stdout + done.stderr
+
+    def run(self, command: str) -> str:
+        """A line of shell on this host, under exec."""
+        done = self.node.run([*EXEC, "sh", "-c", command], env=self.node.env)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}{self.last_words()}"
+        return done.stdout
+
+    def link(self) -> None:
+        """The xfrm device with key 42, as one makes it for strongSwan, and its address."""
+        self.run(
+            "ip link add ipsec0 type xfrm dev eth0 if_id 42 && ip link set ipsec0 up && "
+            f"ip address add {INNER[self.name]}/24 dev ipsec0"
+        )
+
+    def ping(self, count: int = 3, size: int = 56, address: str = "") -> int:
+        """How many of so many echoes through the tunnel were answered."""
+        to = address or INNER[PEER[self.name]]
+        done = self.node.run(["ping", "-c", str(count), "-i", "0.05", "-W", "2", "-s", str(size), to])
+        match = re.search(r"(\d+) received", done.stdout)
+        return int(match[1]) if match else 0
+
+    def log(self) -> str:
+        path = self.node.folder / "charon.log"
+        return path.read_text() if path.exists() else ""
+
+    def last_words(self) -> str:
+        parts = [f"--- {self.name}"]
+        for name in ("charon.out", "charon.log", "exec.log"):
+            path = self.node.folder / name
+            if path.exists():
+                parts += [f"-- {name}", *path.read_text(errors="replace").splitlines()[-25:]]
+        parts += [path.read_text() for path in self.node.folder.glob("4*.log")]
+        return "\n".join(parts)
+
+
+@contextmanager
+def two_hosts() -> Iterator[tuple[Host, Host]]:
+    need_charon()
+    with Lab() as lab:
+        moon, sun = lab.node("moon"), lab.node("sun")
+        lab.link(moon, "eth0", ["192.0.2.1/24"], sun, "eth0", ["192.0.2.2/24"])
+        hosts = Host(moon), Host(sun)
+        try:
+            yield hosts
+        except AssertionError as error:
+            error.add_note("\n".join(host.last_words() for host in hosts))
+            raise
+        for host in hosts:
+            faults = host.node.folder / "exec.log"
+            assert not faults.exists(), faults.read_text()
+            if host.charon is not None and host.charon.poll() is None:
+                host.stop()
+
+

@@ -1,0 +1,160 @@
+"""Stock charons key tunnels between two hosts whose kernels know nothing of it."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from tests.interpose.strongswan import ADDRESS, Host, eventually, two_hosts
+from tests.netns import in_netns
+
+
+def installed(host: Host) -> list[str]:
+    """SPIs that come in, of the CHILD_SAs that are up."""
+    return re.findall(r"  in  ([0-9a-f]{8})", host.swanctl("--list-sas"))
+
+
+def counters(host: Host) -> dict[str, tuple[int, int]]:
+    """By direction, bytes and packets of the CHILD_SA."""
+    found = re.findall(r"  (in |out) +[0-9a-f]{8}.*?, +(\d+) bytes, +(\d+) packets", host.swanctl("--list-sas"))
+    return {direction.strip(): (int(size), int(packets)) for direction, size, packets in found}
+
+
+@in_netns
+def test_a_tunnel_keyed_by_two_charons() -> None:
+    """And what charon tells of it: counters. Then both are told to end it, and nothing is left."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            host.start()
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3 and sun.ping(size=1400) == 3
+        listed = moon.swanctl("--list-sas")
+        assert "INSTALLED, TUNNEL, ESP:AES_GCM_16-128" in listed, listed
+        expected = 3 * 84 + 3 * 1428, 6
+        assert counters(moon) == counters(sun) == {"in": expected, "out": expected}
+        assert "10.0.42.0/24" in moon.run("ip xfrm policy")
+        moon.swanctl("--terminate", "--ike", "net")
+        assert moon.run("ip xfrm state") == ""
+        eventually(lambda: sun.run("ip xfrm state") == "", sun.last_words)
+        assert sun.run("ip xfrm policy | grep -v socket || true").count("if_id 0x2a") == 0
+        assert moon.ping(1) == 0, "nothing goes out in the clear"
+
+
+@in_netns
+def test_keys_are_renewed_while_packets_flow() -> None:
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            host.start()
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3
+        before = installed(moon)
+        flow = moon.node.start(["ping", "-c", "40", "-i", "0.05", "10.0.42.2"], "ping.log")
+        time.sleep(0.3)
+        moon.swanctl("--rekey", "--child", "net")
+        time.sleep(0.3)
+        sun.swanctl("--rekey", "--child", "net")
+        time.sleep(0.3)
+        moon.swanctl("--rekey", "--ike", "net")
+        flow.wait(20)
+        eventually(lambda: len(installed(moon)) == 1, moon.last_words)
+        assert installed(moon) != before
+        assert " 40 received, 0% packet loss" in (moon.node.folder / "ping.log").read_text()
+        assert moon.ping() == 3 and sun.ping() == 3
+
+
+@in_netns
+def test_lifetimes_renew_them_too() -> None:
+    """Expire events: of time, of packets."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            host.start(child="rekey_packets = 10\n life_packets = 1000\n rand_packets = 0")
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        before = installed(moon)
+        assert moon.ping(20) == 20
+        eventually(lambda: installed(moon) and installed(moon)[-1] not in before, moon.last_words)
+        assert moon.ping(3) == 3
+
+
+@in_netns
+def test_the_first_packet_raises_the_tunnel() -> None:
+    """start_action = trap: a policy, an acquire, and the packet that asked for it is not the last one."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            host.start(child="start_action = trap")
+            host.link()
+        assert installed(moon) == []
+        assert moon.ping(10) >= 5
+        assert len(installed(moon)) == len(installed(sun)) == 1
+        assert moon.ping() == 3
+
+
+@in_netns
+def test_in_udp_on_the_port_of_ike() -> None:
+    """encap = yes: ESP to 4500, which charon has bound; it gets IKE and nothing else. Also after it was restarted."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            host.start(ike="encap = yes")
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        assert "ESP in UDP" in moon.swanctl("--list-sas") or "TUNNEL-in-UDP" in moon.swanctl("--list-sas")
+        assert "encap type espinudp sport 4500 dport 4500" in moon.run("ip xfrm state")
+        assert moon.ping() == 3 and sun.ping(size=1400) == 3
+        moon.swanctl("--rekey", "--child", "net")
+        moon.swanctl("--rekey", "--ike", "net")
+        time.sleep(0.5)
+        assert moon.ping() == 3
+        sun.stop()
+        sun.start(ike="encap = yes")
+        sun.run("ip link show ipsec0 | grep ipsec0")
+        moon.swanctl("--terminate", "--ike", "net", "--force", "--timeout", "1", check=False)
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3 and sun.ping() == 3
+
+
+@pytest.mark.parametrize("mode", ["transport", "beet"])
+@in_netns
+def test_between_the_hosts_themselves(mode: str) -> None:
+    """Transport and BEET mode: the far end is routed into the device, and IKE and ESP past it."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            # Without its vendor id strongSwan does not believe itself that it knows BEET mode.
+            host.start(child=f"mode = {mode}", settings="send_vendor_id = yes", dynamic=True)
+            host.run("ip link add ipsec0 type xfrm dev eth0 if_id 42 && ip link set ipsec0 up")
+        moon.swanctl("--initiate", "--child", "net")
+        listed = moon.swanctl("--list-sas")
+        assert f"INSTALLED, {mode.upper()}" in listed, listed + moon.log()
+        assert f"mode {mode}" in moon.run("ip xfrm state")
+        for host in (moon, sun):
+            other = ADDRESS["sun" if host is moon else "moon"]
+            # What IKE sends, and ESP itself, has to pass the device by: both carry no mark, what is inside here does.
+            host.run(f"ip rule add ipproto icmp lookup 42 pref 10; ip route add {other} dev ipsec0 table 42")
+        assert moon.ping(address=ADDRESS["sun"]) == 3
+        assert counters(moon)["out"][1] == 3, moon.swanctl("--list-sas")
+
+
+@in_netns
+def test_peers_that_vanish_are_noticed_and_come_back() -> None:
+    """DPD, and a charon that is started again: its daemon has kept nothing of what charon has forgotten."""
+    with two_hosts() as (moon, sun):
+        impatient = {
+            "ike": "dpd_delay = 1s",
+            "child": "start_action = trap\n dpd_action = trap",
+            "settings": "retransmit_tries = 1\n retransmit_timeout = 1.0",
+        }
+        for host in (moon, sun):
+            host.start(**impatient)
+            host.link()
+        assert moon.ping(10) >= 5
+        assert sun.charon is not None
+        sun.charon.kill()
+        sun.charon.wait()
+        sun.node.programs.remove(sun.charon)
+        eventually(lambda: installed(moon) == [], moon.last_words)
+        sun.start(**impatient)
+        assert "ipsec0" in sun.run("ip link show type xfrm"), "the device of before"
+        eventually(lambda: moon.ping(2) == 2, moon.last_words)

@@ -1,0 +1,58 @@
+"""What IKE daemons ask of their own UDP sockets.
+
+- IP_XFRM_POLICY: their packets pass whatever policies say. Ours concern only what is routed into xfrm devices, so that
+  this is so anyway.
+- UDP_ENCAP: the kernel is to take ESP out of what comes in on port 4500. It must not get to hear of that: it would take
+  the ESP, and drop it where it has none. Instead the daemon shares the port (dev/port_sharing.py).
+- UDP_GRO, on the same socket: it would merge what the IKE daemon reads one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from xfrmi.dev.port_sharing import allow_sharing
+from xfrmi.errors import XfrmError
+from xfrmi.interpose.bpf import SOL_UDP, UDP_ENCAP
+from xfrmi.interpose.world import World
+
+MOST_REMEMBERED = 256
+
+
+class IkeSockets:
+    def __init__(self) -> None:
+        self._shared: dict[int, None] = {}
+        """Inodes of sockets whose port is shared, in the order they came."""
+
+    def set_option(self, world: World, fd: int, level: int, option: int) -> bool:
+        """Is this taken care of? Else it is the kernel's. Takes the descriptor, a copy of the program's.
+
+        OSError, XfrmError if the port cannot be shared.
+        """
+        inode = os.fstat(fd).st_ino
+        with socket.socket(fileno=fd) as sock:
+            if level != SOL_UDP:
+                return True
+            if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+                return False
+            if option != UDP_ENCAP:
+                return inode in self._shared
+            if port := sock.getsockname()[1]:
+                self._share(world, sock, port)
+            self._shared[inode] = None
+            if len(self._shared) > MOST_REMEMBERED:
+                del self._shared[next(iter(self._shared))]
+            return True
+
+    @staticmethod
+    def _share(world: World, sock: socket.socket, port: int) -> None:
+        allow_sharing(sock)
+        families = [int(sock.family)]
+        if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            families.append(int(socket.AF_INET))
+        for family in families:
+            try:
+                world.command("share-port", family=family, port=port)
+            except XfrmError as error:
+                raise OSError(error.errno, error.strerror) from None
