@@ -17,7 +17,19 @@ from collections.abc import Callable
 from xfrmi.daemon.loop import Loop
 from xfrmi.errors import XfrmError
 from xfrmi.interpose import calls
-from xfrmi.interpose.bpf import NETLINK_ROUTE, NETLINK_XFRM, SOL_NETLINK, Machine
+from xfrmi.interpose.bpf import (
+    IP_XFRM_POLICY,
+    IPV6_XFRM_POLICY,
+    NETLINK_ROUTE,
+    NETLINK_XFRM,
+    SOL_IP,
+    SOL_IPV6,
+    SOL_NETLINK,
+    SOL_UDP,
+    UDP_ENCAP,
+    UDP_GRO,
+    Machine,
+)
 from xfrmi.interpose.calls import RECEIVES, SENDS, Incoming
 from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships, pump, receive
 from xfrmi.interpose.ike import IkeSockets
@@ -36,6 +48,12 @@ MAX_FAULTS = 20
 
 F_DUPFD, F_DUPFD_CLOEXEC = 0, 1030
 SOCK_TYPE_MASK = 0xF
+SOCKET_OPTIONS = {
+    (SOL_IP, IP_XFRM_POLICY): "IP_XFRM_POLICY",
+    (SOL_IPV6, IPV6_XFRM_POLICY): "IPV6_XFRM_POLICY",
+    (SOL_UDP, UDP_ENCAP): "UDP_ENCAP",
+    (SOL_UDP, UDP_GRO): "UDP_GRO",
+}
 _SOCKADDR_NL = struct.Struct("=HHII")
 _INT = struct.Struct("=i")
 
@@ -174,6 +192,8 @@ class Supervisor:
             self._listener.resume(call)
             return
         fd = xfrm_stat(world)
+        if self._trace:
+            self._trace.note(task, "open(xfrm_stat)")
         try:
             if not self._listener.answer_with_fd(call, fd, None, bool(flags & os.O_CLOEXEC)):
                 self._listener.fail(call, errno.EMFILE)
@@ -237,6 +257,8 @@ class Supervisor:
             os.close(fd)
         elif self._ike.set_option(world, fd, level, option):
             self._listener.answer(call)
+            if self._trace:
+                self._trace.note(task, f"setsockopt({call.args[0]}, {SOCKET_OPTIONS[level, option]}) = 0")
         else:
             self._listener.resume(call)
 
