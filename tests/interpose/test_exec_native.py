@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.daemon.server import runtime_directory
-from tests.interpose.supervised import EXEC, STATE, daemon, need_exec, output, run
+from tests.interpose.supervised import EXEC, STATE, daemon, need_exec, output, run, start_daemon
 from tests.netns import in_netns, need_tun
 from xfrmi.dev.netns import netns_inode
 
@@ -41,6 +42,13 @@ def test_nested() -> None:
     with daemon():
         nested = " ".join([sys.executable, "-m", "xfrmi", "exec", "--"])
         assert output(f"ip xfrm state add {STATE}; {nested} {nested} ip xfrm state count") == "\t SAD count 1\n"
+
+
+@in_netns
+def test_a_daemon_is_not_run_under_exec() -> None:
+    with daemon():
+        refused = run(f"{sys.executable} -m xfrmi daemon")
+        assert refused.returncode == 1 and "start one outside" in refused.stderr
 
 
 THREADS = """
@@ -81,7 +89,7 @@ print("done")
 @in_netns
 def test_threads_forks_and_duplicates() -> None:
     with daemon():
-        done = subprocess.run([*EXEC, "--", sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=50)
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
@@ -119,7 +127,7 @@ except BlockingIOError:
 @in_netns
 def test_waiting_ends_by_time_and_by_signals_with_a_handler() -> None:
     with daemon():
-        done = subprocess.run([*EXEC, "--", sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=50)
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stdout, done.stderr) == (0, "woken\nnothing\nnothing\n", "")
 
 
@@ -153,7 +161,7 @@ print(hits > 3)
 def test_a_storm_of_signals_repeats_nothing() -> None:
     """A request whose caller is interrupted again and again is carried out once."""
     with daemon():
-        done = subprocess.run([*EXEC, "--", sys.executable, "-c", INTERVAL], capture_output=True, text=True, timeout=50)
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", INTERVAL], capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
         assert output("ip xfrm state count") == "\t SAD count 100\n"
 
@@ -195,8 +203,92 @@ def test_without_a_daemon_that_can_be_started_nothing_is_run() -> None:
     with runtime_directory():
         done = subprocess.run(
             ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", *EXEC, "--", "echo", "run"],
-            capture_output=True, text=True, timeout=50,
+            capture_output=True, text=True, timeout=30,
         )  # fmt: skip
         assert done.returncode == 1 and done.stdout == ""
         assert "none could be started" in done.stderr and "CAP_NET_RAW" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+KILLED = """
+import os, signal, socket, struct, subprocess, sys, time
+def supervisor():
+    mine = os.environ["MARK"]
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mine in open(f"/proc/{pid}/environ").read() and "\\0exec\\0" in open(f"/proc/{pid}/cmdline").read():
+                found.append((int(open(f"/proc/{pid}/stat").read().rsplit(")")[1].split()[1]), int(pid)))
+        except OSError:
+            pass
+    parents = {pid for _, pid in found}
+    return [pid for parent, pid in found if parent in parents and pid != os.getpid()]
+s = socket.socket(16, 3, 6)
+s.bind((0, 1 << 2))
+for number in range(3):
+    (victim,) = supervisor()
+    os.kill(victim, signal.SIGKILL)
+    assert open("/proc/net/xfrm_stat").read().startswith("XfrmInError")
+    subprocess.run(["sh", "-c", os.environ["ADD"]], check=True)
+    s.send(struct.pack("=IHHIIB3x", 20, 28, 5, number, 0, 0))
+    kinds = set()
+    while kinds != {16, 28, 2}:
+        data, (port, _) = s.recvfrom(4096)
+        kinds.add(struct.unpack_from("=IH", data)[1])
+        assert port == 0
+monitor = subprocess.Popen(["ip", "xfrm", "monitor"], stdout=subprocess.PIPE)
+time.sleep(0.5)
+(victim,) = supervisor()
+os.kill(victim, signal.SIGKILL)
+time.sleep(0.5)
+subprocess.run(["sh", "-c", os.environ["ADD"]], check=True)
+assert monitor.stdout.readline() == b"src 192.0.2.1 dst 192.0.2.2\\n"
+monitor.kill()
+print("survived")
+"""
+
+
+@in_netns
+def test_a_killed_supervisor_is_replaced() -> None:
+    """Sockets, listeners, who waits: all of it goes on."""
+    need_exec()
+    need_tun()
+    with runtime_directory() as base:
+        done = subprocess.run(
+            [*EXEC, "--", sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=30,
+            env=os.environ | {"MARK": base, "ADD": f"ip xfrm state add {STATE}"},
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
+        log = Path(f"{base}/exec.log").read_text()
+        assert log.count("there is a new one") == 4 and "Traceback" not in log, log
+
+
+@in_netns
+def test_a_daemon_that_ends_is_missed_and_found_again() -> None:
+    """Refused at once, not hung; and who only listens hears the next daemon, too."""
+    with daemon() as first:
+        base = os.environ["XFRMI_RUNTIME_DIR"]
+        shell = subprocess.Popen(
+            [*EXEC, "--", "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert shell.stdin is not None and shell.stdout is not None
+
+        def say(line: str) -> str:
+            assert shell.stdin is not None and shell.stdout is not None
+            shell.stdin.write(line + "\n")
+            shell.stdin.flush()
+            return shell.stdout.readline()
+
+        assert say("ip xfrm state count") == "\t SAD count 0\n"
+        assert say("ip xfrm monitor > heard & M=$!; sleep 0.5; echo listening") == "listening\n"
+        first.kill()
+        first.wait()
+        assert "onnection refused" in say("ip xfrm state count")
+        second = start_daemon(base)
+        try:
+            heard = say(f"sleep 1; ip xfrm state add {STATE}; sleep 0.3; head -1 heard; rm heard; kill $M")
+            assert heard == "src 192.0.2.1 dst 192.0.2.2\n"
+            shell.communicate()
+        finally:
+            second.terminate()
+            second.wait()

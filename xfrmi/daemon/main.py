@@ -33,6 +33,7 @@ from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
+from xfrmi.dev.sockets import under_exec
 from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.underlay import Underlay
 from xfrmi.errors import XfrmError
@@ -162,6 +163,12 @@ def run_daemon(
     remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1, while_used: bool = False
 ) -> None:
     """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
+    if under_exec():
+        raise XfrmError(
+            errno.EDEADLK,
+            detail="this shell is run by `xfrmi exec`, whose supervisor and a daemon in here would wait for each "
+            "other; there is a daemon already, or start one outside",
+        )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as resources:

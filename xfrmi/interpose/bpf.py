@@ -64,10 +64,6 @@ _LD, _JA, _JEQ, _JGE, _AND, _RET = 0x20, 0x05, 0x15, 0x35, 0x54, 0x06
 _NR, _ARCH, _ARGS = 0, 4, 16
 _INSTRUCTION = struct.Struct("=HBBI")
 
-ALLOW_ALL = _INSTRUCTION.pack(_RET, 0, 0, SECCOMP_RET_ALLOW)
-"""A filter that stops nothing."""
-
-
 class _Assembler:
     """Instructions with names for places; jumps are resolved at the end."""
 

@@ -8,6 +8,7 @@ while that is open nobody else can get hold of the socket's port.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -19,9 +20,12 @@ from xfrmi.daemon.hub import NETLINK_USERSOCK
 from xfrmi.dev.netns import inside
 from xfrmi.interpose.bpf import AF_NETLINK, NETLINK_ROUTE, NETLINK_XFRM
 from xfrmi.interpose.world import Exchange, World
+from xfrmi.interpose.worlds import Worlds
 
 SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS = 270, 9
-SO_PASSCRED = 16
+SO_PASSCRED, SO_PROTOCOL = 16, 38
+SIOCGSKNS = 0x894C
+"""A descriptor of the network namespace that a socket belongs to."""
 FEW_CARRIERS = 64
 """So many more than after the last look, and it is looked again which are gone."""
 
@@ -30,6 +34,9 @@ _CONTROL = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(64)
 _LENGTH_PORT = struct.Struct("=I8xI")
 _U32 = struct.Struct("=I")
 _AUTOBIND_FIRST, _AUTOBIND_LAST = -(1 << 31), -4097
+
+
+_PROTOCOLS = {NETLINK_USERSOCK: NETLINK_XFRM, NETLINK_ROUTE: NETLINK_ROUTE}
 
 
 class Carrier:
@@ -85,6 +92,20 @@ class Carriers:
 
     def find(self, inode: int) -> Carrier | None:
         return self._carriers.get(inode)
+
+    def adopt(self, sock: socket.socket, worlds: Worlds) -> Carrier | None:
+        """A carrier that another supervisor has made. None if the socket is none."""
+        if sock.family != AF_NETLINK:
+            return None
+        protocol = _PROTOCOLS.get(sock.getsockopt(socket.SOL_SOCKET, SO_PROTOCOL))
+        if protocol is None:
+            return None
+        inode = os.fstat(sock.fileno()).st_ino
+        carrier = self._carriers.get(inode)
+        if carrier is None:
+            world = worlds.at(fcntl.ioctl(sock.fileno(), SIOCGSKNS))
+            carrier = self._carriers[inode] = Carrier(inode, protocol, world)
+        return carrier
 
     def forget_closed(self) -> None:
         """Drop what is kept about sockets that are no more, and tell the daemons who listens now."""

@@ -12,25 +12,23 @@ import json
 import os
 import resource
 import socket
-import subprocess
-import sys
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xfrmi.daemon import runtime
-from xfrmi.dev.netns import OWN_NETNS, inside, netns_inode, open_netns
+from xfrmi.dev.netns import open_netns
+from xfrmi.dev.sockets import under_exec
 from xfrmi.errors import XfrmError
 from xfrmi.interpose import bpf, seccomp
 from xfrmi.interpose.bpf import Machine
 from xfrmi.interpose.seccomp import Listener
+from xfrmi.interpose.starter import Starter, log_directory
 
 CARRIERS = 64
 """Numbers for descriptors of carriers, for each process."""
 FD_SETSIZE = 1024
 """Above that select() cannot wait for them."""
-START_SECONDS = 20.0
-"""A daemon has this long to come up."""
+MOST_RESTARTS = 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def execute(command: Sequence[str], options: Options, say: Callable[[str], None]
     `say` tells the user something he should know before the program begins.
     """
     machine = seccomp.supported_machine()
-    if seccomp.is_supervised(machine):
+    if under_exec():  # the supervisor of the program around this one sees to it
         os.execvp(command[0], list(command))
     fds = carrier_numbers()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -110,6 +108,7 @@ def _become_supervisor(link: socket.socket, machine: Machine, fds: range, option
 
 def _supervise(link: socket.socket, machine: Machine, fds: range, options: Options) -> None:
     # Imported here: the program that is about to begin has nothing of it.
+    from xfrmi.daemon.loop import Loop
     from xfrmi.interpose.supervisor import Supervisor
     from xfrmi.interpose.trace import Trace
     from xfrmi.interpose.worlds import Worlds
@@ -117,14 +116,42 @@ def _supervise(link: socket.socket, machine: Machine, fds: range, options: Optio
     trace = Trace(os.dup(2)) if options.verbose else None
     _detach_streams()
     starter = Starter(options.stay)
-    worlds = Worlds(starter.start)
-    worlds.at(open_netns()).attach(start=True)
+    held = Worlds(starter, Loop())
+    held.at(open_netns()).attach(start=True)
     _tell(link, say=starter.said)
-    _, (listener,), _, _ = socket.recv_fds(link, 64, 1)
-    supervisor = Supervisor(Listener(listener), machine, fds, worlds, report_fault, trace)
+    _, (listener_fd,), _, _ = socket.recv_fds(link, 64, 1)
     _tell(link, say="")
     link.close()
-    supervisor.run()
+    listener = Listener(listener_fd)
+
+    def supervise(after: bool) -> None:
+        loop = Loop()
+        supervisor = Supervisor(listener, machine, fds, loop, Worlds(starter, loop), report_fault, trace)
+        if after:
+            supervisor.adopt()
+        supervisor.run()
+
+    _keep_up(supervise)
+
+
+def _keep_up(supervise: Callable[[bool], None]) -> None:
+    """Without a supervisor, supervised programs could not even open a file. So it is a child of this process, which
+    does nothing but hold what a new one needs if that child is killed: the listener, and the daemon's interest."""
+    for after in range(MOST_RESTARTS + 1):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                supervise(after > 0)
+                status = 0
+            except Exception:
+                report_fault(traceback.format_exc())
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            return
+        report_fault(f"its supervisor {child} ended with wait status {status}; there is a new one\n")
 
 
 def _detach_streams() -> None:
@@ -135,77 +162,8 @@ def _detach_streams() -> None:
     os.close(null)
 
 
-class Starter:
-    """Starts daemons."""
-
-    def __init__(self, stay: bool) -> None:
-        self._stay = stay
-        self.said = ""
-        """What there is to say about the last start."""
-
-    def start(self, netns_fd: int) -> None:
-        """One in the namespace of this descriptor, ready to be asked. XfrmError with its last words if it fails."""
-        command = [sys.executable, "-m", "xfrmi", "daemon", *([] if self._stay else ["--while-used"])]
-        with inside(netns_fd):
-            inode = netns_inode()
-            log = f"{_log_directory()}/{inode}.log"
-            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                daemon = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True,
-                    cwd="/", env=_environment(),
-                )  # fmt: skip
-            finally:
-                os.close(descriptor)
-            deadline = time.monotonic() + START_SECONDS
-            while not _listens():
-                if daemon.poll() is not None or time.monotonic() > deadline:
-                    raise XfrmError(errno.ECONNREFUSED, detail=_last_words(log))
-                time.sleep(0.01)
-        until = "" if self._stay else "; it goes with the last program that needs it"
-        self.said = f"started a daemon for this network namespace (pid {daemon.pid}, log {log}){until}"
-
-
 def report_fault(text: str) -> None:
     """A fault of the supervisor, for whoever looks into it: its streams lead nowhere."""
-    path = f"{_log_directory()}/exec.log"
+    path = f"{log_directory()}/exec.log"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "a") as log:
         log.write(f"supervisor {os.getpid()}: {text}\n")
-
-
-def _log_directory() -> str:
-    base = runtime.base_directory()
-    os.makedirs(base, 0o700, exist_ok=True)
-    if not runtime.trusted(base, runtime.OTHERS_MAY):
-        raise XfrmError(
-            errno.EPERM, detail=f"{base} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is"
-        )
-    return base
-
-
-def _environment() -> dict[str, str]:
-    """The daemon is not what systemd waits for, and works in no directory of ours."""
-    environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
-    return environment
-
-
-def _listens() -> bool:
-    """The last socket that a daemon opens takes connections."""
-    directory = runtime.find_directory(OWN_NETNS)
-    if directory is None:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(f"{directory}/{runtime.JSON_SOCKET}")
-        except OSError:
-            return False
-    return True
-
-
-def _last_words(log: str) -> str:
-    with open(log, encoding="utf-8", errors="replace") as file:
-        lines = file.read().strip().splitlines()
-    said = lines[-1].removeprefix("xfrmi: ") if lines else f"it said nothing in {START_SECONDS:.0f} seconds"
-    return f"no daemon serves this network namespace, and none could be started: {said}"

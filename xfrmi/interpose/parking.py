@@ -51,12 +51,17 @@ class Parked:
 
 class Parking:
     """`arrived(parked)` is called when its socket is readable, and says whether it has been answered; `fail` ends a
-    call with an errno."""
+    call with an errno, `drop` is told of one that is not answered."""
 
     def __init__(
-        self, loop: Loop, arrived: Callable[[Parked], bool], fail: Callable[[Notification, int], None]
+        self,
+        loop: Loop,
+        arrived: Callable[[Parked], bool],
+        fail: Callable[[Notification, int], None],
+        drop: Callable[[Notification], None],
     ) -> None:
         self._loop = loop
+        self._drop = drop
         self._arrived = arrived
         self._fail = fail
         self._parked: dict[int, Parked] = {}
@@ -70,13 +75,13 @@ class Parking:
             parked.deadline = now + seconds + microseconds / 1e6
         self._parked[parked.call.tid] = parked
         self._loop.watch(parked.sock.fileno(), lambda: self._readable(parked))
-        self._loop.watch(parked.pidfd, lambda: self._remove(parked))  # it has ended
+        self._loop.watch(parked.pidfd, lambda: self._abandon(parked))  # it has ended
 
     def forget(self, tid: int) -> None:
         """The thread is heard of again: it was stopped and continued, or is another of that number."""
         stale = self._parked.get(tid)
         if stale is not None:
-            self._remove(stale)
+            self._abandon(stale)
 
     def next_look(self) -> float | None:
         return min((self._due(parked) for parked in self._parked.values()), default=None)
@@ -107,6 +112,10 @@ class Parking:
 
     def _end(self, parked: Parked, number: int) -> None:
         self._fail(parked.call, number)
+        self._remove(parked)
+
+    def _abandon(self, parked: Parked) -> None:
+        self._drop(parked.call)
         self._remove(parked)
 
     def _remove(self, parked: Parked) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import select
 import struct
 from typing import NamedTuple
 
 from xfrmi.errors import XfrmError
-from xfrmi.interpose.bpf import ALLOW_ALL, MACHINES, Machine, this_machine
+from xfrmi.interpose.bpf import MACHINES, Machine, this_machine
 
 OLDEST_KERNEL = 5, 19
+
+MOST_OUTSTANDING = 1024
 
 _SET_MODE_FILTER = 1
 _NEW_LISTENER, _WAIT_KILLABLE_RECV = 8, 32
@@ -54,6 +57,9 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._outstanding = mmap.mmap(-1, MOST_OUTSTANDING * _ID.size)
+        """Shared with processes that are forked: the notifications that have been received and not answered. If one
+        dies, another can end their waiting."""
         self._buffer = bytearray(_NOTIF.size)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -74,6 +80,7 @@ class Listener:
                 return None
             raise
         number, tid, _, nr, _, _, *args = _NOTIF.unpack(self._buffer)
+        self._note(0, number)
         return Notification(number, tid, nr, tuple(args))
 
     def answer(self, call: Notification, value: int = 0) -> None:
@@ -93,6 +100,7 @@ class Listener:
         try:
             fcntl.ioctl(self.fd, _ID_VALID, _ID.pack(call.id))
         except OSError:
+            self.drop(call)
             return False
         return True
 
@@ -104,10 +112,33 @@ class Listener:
         try:
             fcntl.ioctl(self.fd, _ADDFD, request)
         except OSError as error:
-            return error.errno == errno.ENOENT
+            if error.errno != errno.ENOENT:
+                return False
+        self._note(call.id, 0)
         return True
 
+    def give_up_outstanding(self) -> None:
+        """In place of a process that has died: whoever waits for it is interrupted, and may ask again."""
+        for (number,) in _ID.iter_unpack(self._outstanding[:]):
+            if number:
+                self._send(_RESPONSE.pack(number, 0, -errno.EINTR, 0))
+
+    def drop(self, call: Notification) -> None:
+        """It need not be answered: its caller is gone, or was stopped and asks again."""
+        self._note(call.id, 0)
+
+    def _note(self, old: int, new: int) -> None:
+        """Put `new` in the place of `old`; one too many is not noted."""
+        packed = _ID.pack(old)
+        at = self._outstanding.find(packed)
+        while at >= 0:
+            if at % _ID.size == 0:
+                self._outstanding[at : at + _ID.size] = _ID.pack(new)
+                return
+            at = self._outstanding.find(packed, at + 1)
+
     def _send(self, response: bytes) -> None:
+        self._note(_ID.unpack_from(response)[0], 0)
         try:
             fcntl.ioctl(self.fd, _SEND, response)
         except OSError as error:
@@ -156,18 +187,3 @@ def install(machine: Machine, program: bytes) -> int:
             detail = f"this kernel, or the container, refuses seccomp user notification: {os.strerror(number)}"
         raise XfrmError(number, detail=detail)
     return fd
-
-
-def is_supervised(machine: Machine) -> bool:
-    """Does somebody receive notifications of this process already? Only one can. Tried in a child."""
-    child = os.fork()
-    if not child:
-        try:
-            install(machine, ALLOW_ALL)
-            os._exit(0)
-        except XfrmError as error:
-            os._exit(1 if error.errno == errno.EBUSY else 0)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 1

@@ -38,8 +38,9 @@ from xfrmi.interpose.parking import Parked, Parking
 from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
 from xfrmi.interpose.requests import send_xfrm
 from xfrmi.interpose.seccomp import Listener, Notification
-from xfrmi.interpose.task import Task
+from xfrmi.interpose.task import Task, open_numbers
 from xfrmi.interpose.trace import Trace
+from xfrmi.interpose.world import World
 from xfrmi.interpose.worlds import Worlds
 
 LONGEST = 1 << 18
@@ -64,6 +65,7 @@ class Supervisor:
         listener: Listener,
         machine: Machine,
         fds: range,
+        loop: Loop,
         worlds: Worlds,
         report: Callable[[str], None],
         trace: Trace | None,
@@ -76,11 +78,11 @@ class Supervisor:
         self._fds = fds
         self._worlds = worlds
         self._trace = trace
-        self._loop = Loop()
+        self._loop = loop
         self._carriers = Carriers()
         self._links = Links(worlds)
         self._ike = IkeSockets()
-        self._parking = Parking(self._loop, self._arrived, self._listener.fail)
+        self._parking = Parking(self._loop, self._arrived, self._listener.fail, self._listener.drop)
         self._listening: dict[int, int] = {}
         """pidfd by process, of those who have joined groups."""
         self._request = bytearray(LONGEST)
@@ -101,8 +103,28 @@ class Supervisor:
     def run(self) -> None:
         """Until nobody is supervised any more."""
         self._loop.watch(self._listener.fd, self._notified)
-        self._loop.run(self._parking.look, self._parking.next_look)
+        self._loop.run(self._look, self._next_look)
         self._worlds.close()
+
+    def adopt(self) -> None:
+        """Take up what another supervisor has left: whoever waited for it asks again, and listeners are counted."""
+        self._listener.give_up_outstanding()
+        for task, number in open_numbers(self._fds):
+            with contextlib.suppress(OSError, XfrmError):
+                pidfd = task.pidfd()
+                with contextlib.closing(_Descriptor(pidfd)):
+                    fd = task.copy_fd(pidfd, number)
+                with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=fd) as sock:
+                    carrier = self._carriers.adopt(sock, self._worlds)
+                    if carrier is not None and carrier.protocol == NETLINK_XFRM and carrier.world.attach(start=False):
+                        self._joined(task, carrier, sock)
+
+    def _look(self, now: float) -> None:
+        self._parking.look(now)
+        self._worlds.look(now)
+
+    def _next_look(self) -> float | None:
+        return min(filter(None, (self._parking.next_look(), self._worlds.next_look())), default=None)
 
     # One call
 
@@ -159,7 +181,7 @@ class Supervisor:
         world = self._worlds.of(task)
         if not self._listener.is_waiting(call):
             return
-        if world is None or (protocol == NETLINK_XFRM and not world.attach(start=True)):
+        if world is None or (protocol == NETLINK_XFRM and not self._has_daemon(task, world)):
             self._listener.resume(call)
             return
         _, sock = self._carriers.create(world, kind & (SOCK_TYPE_MASK | socket.SOCK_NONBLOCK), protocol)
@@ -169,6 +191,11 @@ class Supervisor:
                 self._listener.fail(call, errno.EMFILE)
             elif self._trace:
                 self._trace.opened(task, protocol, number)
+
+    @staticmethod
+    def _has_daemon(task: Task, world: World) -> bool:
+        """Is this the daemon's namespace? Also while it is gone: it is not for the kernel to answer in its place."""
+        return world.attach(start=task.may_configure(world.owners)) or world.had_daemon
 
     def _dup(self, task: Task, call: Notification) -> None:
         """A duplicate, too, has to have a number that the filter knows."""

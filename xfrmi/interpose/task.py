@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from xfrmi.interpose.bpf import this_machine
@@ -44,6 +45,14 @@ class Span(NamedTuple):
 def _error() -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
+
+
+def open_numbers(numbers: range) -> Iterator[tuple[Task, int]]:
+    """Every socket of every process that we can see with a descriptor in this range."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            task = Task(int(entry))
+            yield from ((task, number) for number in numbers if task.socket_inode(number))
 
 
 class Task:

@@ -18,13 +18,17 @@ from collections.abc import Callable
 
 from xfrmi.client.channel import connect
 from xfrmi.daemon import runtime
+from xfrmi.daemon.loop import Loop
 from xfrmi.dev.netns import inside
 from xfrmi.errors import XfrmError
+from xfrmi.interpose.starter import Starter
 from xfrmi.wire import netlink
 
 PATIENCE = 10.0
 """Seconds to wait for the daemon. It answers in well under a millisecond; this is for one that was stopped."""
 IDLE_CONNECTIONS = 4
+RETURN_INTERVAL = 0.5
+"""Seconds between looks for a daemon that has ended while somebody listens."""
 
 NS_GET_USERNS, NS_GET_PARENT = 0xB701, 0xB702
 
@@ -68,9 +72,9 @@ class Exchange:
 
 
 class World:
-    def __init__(self, netns_fd: int, start_daemon: Callable[[int], None]) -> None:
-        """Takes the descriptor. `start_daemon` starts one in the namespace of a descriptor, and raises XfrmError if it
-        does not come up."""
+    def __init__(self, netns_fd: int, starter: Starter, loop: Loop) -> None:
+        """Takes the descriptor."""
+        self._loop = loop
         self.netns_fd = netns_fd
         self.inode = os.fstat(netns_fd).st_ino
         self.owners = _owners(netns_fd)
@@ -78,10 +82,15 @@ class World:
         self.hub_port = 0
         """Where events come from; 0 as long as there is no daemon."""
         self._path = f"/proc/self/fd/{netns_fd}"
-        self._start_daemon = start_daemon
+        self._starter = starter
         self._idle: dict[str, list[socket.socket]] = {runtime.XFRM_SOCKET: [], runtime.ROUTE_SOCKET: []}
         self._attachment: socket.socket | None = None
         self._groups = 0
+        self.had_daemon = False
+        self._is_anothers = False
+        """The daemon was there before us. If it ends, whoever started it is to start it again."""
+        self.look_at: float | None = None
+        """When to look whether a daemon has come back."""
 
     # The daemon
 
@@ -93,15 +102,25 @@ class World:
         if self._attachment is not None and self._alive(self._attachment):
             return True
         self._hang_up()
+        # A daemon that is just ending may be found, and hang up: hence once more.
         for attempt in range(3):
             with contextlib.suppress(XfrmError, OSError):
                 self._attach()
+                self.had_daemon = True
+                self._is_anothers = self.inode not in self._starter.started
+                self.look_at = None
                 return True
-            if not start:
+            if not start or self._is_anothers:
                 return False
             if attempt < 2:
-                self._start_daemon(self.netns_fd)
+                self._starter.start(self.netns_fd)
         return False
+
+    def look(self) -> None:
+        """Is there a daemon again? To be called when `look_at` has come."""
+        self.look_at = self._loop.clock() + RETURN_INTERVAL
+        with contextlib.suppress(XfrmError):  # none can be started: one may come by itself
+            self.attach(start=True)
 
     def listen(self, groups: int) -> None:
         """Supervised programs listen to these groups here."""
@@ -157,6 +176,13 @@ class World:
             connection.close()
             raise
         self._attachment = connection
+        self._loop.watch(connection.fileno(), self._lost)
+
+    def _lost(self) -> None:
+        """The daemon has ended. Who only listens would never find out; one that comes after it has to be found."""
+        self._hang_up()
+        if self._groups:
+            self.look_at = self._loop.clock()
 
     def _tell_groups(self, connection: socket.socket) -> int:
         connection.send(netlink.message(netlink.NLMSG_ATTACH, 0, 0, 0, _U32.pack(self._groups)))
@@ -183,6 +209,7 @@ class World:
     def _hang_up(self) -> None:
         self.hub_port = 0
         if self._attachment is not None:
+            self._loop.unwatch(self._attachment.fileno())
             self._attachment.close()
             self._attachment = None
         for idle in self._idle.values():

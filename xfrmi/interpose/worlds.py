@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
+from xfrmi.daemon.loop import Loop
 from xfrmi.dev.netns import open_netns
 from xfrmi.errors import XfrmError
+from xfrmi.interpose.starter import Starter
 from xfrmi.interpose.task import Task
 from xfrmi.interpose.world import World
 
 
 class Worlds:
-    def __init__(self, start_daemon: Callable[[int], None]) -> None:
-        """`start_daemon`: see World."""
-        self._start_daemon = start_daemon
+    def __init__(self, starter: Starter, loop: Loop) -> None:
+        self._starter = starter
+        self._loop = loop
         self._worlds: dict[int, World] = {}
 
     def of(self, task: Task) -> World | None:
@@ -29,13 +30,22 @@ class Worlds:
         inode = os.fstat(netns_fd).st_ino
         world = self._worlds.get(inode)
         if world is None:
-            world = self._worlds[inode] = World(netns_fd, self._start_daemon)
+            world = self._worlds[inode] = World(netns_fd, self._starter, self._loop)
         else:
             os.close(netns_fd)
         return world
 
     def find(self, inode: int) -> World | None:
         return self._worlds.get(inode)
+
+    def next_look(self) -> float | None:
+        return min((world.look_at for world in self._worlds.values() if world.look_at is not None), default=None)
+
+    def look(self, now: float) -> None:
+        """For daemons that have ended and may be there again."""
+        for world in self._worlds.values():
+            if world.look_at is not None and world.look_at <= now:
+                world.look()
 
     def close(self) -> None:
         """Leave the daemons: those that were started for us go when we were the last."""
