@@ -55,17 +55,17 @@ connections {{
         proposals = aes128gcm16-prfsha256-x25519
         {ike}
         local {{
-            auth = psk
-            id = {name}
+            {auth}
+            id = {id}
         }}
         remote {{
-            auth = psk
-            id = {peer}
+            {peer_auth}
+            id = {peer_id}
         }}
         children {{
             net {{
-                if_id_in = 42
-                if_id_out = 42
+                if_id_in = {if_id}
+                if_id_out = {if_id}
                 local_ts = {local}
                 remote_ts = {remote}
                 esp_proposals = aes128gcm16-x25519
@@ -106,21 +106,42 @@ class Host:
         self.name = node.name
         self.charon: subprocess.Popen[str] | None = None
 
-    def start(self, ike: str = "", child: str = "", settings: str = "", dynamic: bool = False) -> None:
-        """Start charon; `ike` and `child` go into the connection."""
+    def start(
+        self,
+        ike: str = "",
+        child: str = "",
+        settings: str = "",
+        dynamic: bool = False,
+        remote: str = "",
+        if_id: str = "42",
+        certificates: dict[str, bytes] | None = None,
+    ) -> None:
+        """Start charon; `ike` and `child` go into the connection. `certificates` are files by name: NAME.key, NAME.crt
+        and ca.crt."""
         folder = self.node.folder
         (folder / "strongswan.conf").write_text(
             SETTINGS.format(algorithms=ALGORITHMS, folder=folder, more="", settings=settings)
         )
         peer = PEER[self.name]
+        auth = peer_auth = "auth = psk"
+        own_id, peer_id = self.name, peer
+        if certificates is not None:
+            for place, name in (("x509", f"{self.name}.crt"), ("x509ca", "ca.crt"), ("private", f"{self.name}.key")):
+                (folder / place).mkdir(exist_ok=True)
+                (folder / place / name).write_bytes(certificates[name])
+            auth, peer_auth = f"auth = pubkey\n certs = {self.name}.crt", "auth = pubkey"
+            own_id, peer_id = f'"C=CH, CN={self.name}"', f'"C=CH, CN={peer}"'
+        own = ADDRESS[self.name] if remote == "" else "%any"
+        other = remote if remote and self.name == "sun" else ADDRESS[peer]
         (folder / "swanctl.conf").write_text(
             CONNECTION.format(
-                own=ADDRESS[self.name], other=ADDRESS[peer], name=self.name, peer=peer, ike=ike, child=child,
+                own=own, other=other, ike=ike, child=child, auth=auth, peer_auth=peer_auth, id=own_id, peer_id=peer_id,
+                if_id=if_id,
                 local="dynamic" if dynamic else "10.0.42.0/24", remote="dynamic" if dynamic else "10.0.42.0/24",
             )
         )  # fmt: skip
         (folder / "vici").unlink(missing_ok=True)
-        env = {**self.node.env, "STRONGSWAN_CONF": str(folder / "strongswan.conf")}
+        env = {**self.node.env, "STRONGSWAN_CONF": str(folder / "strongswan.conf"), "SWANCTL_DIR": str(folder)}
         with open(folder / "charon.out", "ab") as out:
             self.charon = self.node.popen([*EXEC, str(CHARON)], stdout=out, stderr=subprocess.STDOUT, env=env)
         self.node.programs.append(self.charon)
@@ -132,7 +153,8 @@ class Host:
         self.node.stop(self.charon)
 
     def swanctl(self, *arguments: str, check: bool = True) -> str:
-        env = {**self.node.env, "STRONGSWAN_CONF": str(self.node.folder / "strongswan.conf")}
+        folder = self.node.folder
+        env = {**self.node.env, "STRONGSWAN_CONF": str(folder / "strongswan.conf"), "SWANCTL_DIR": str(folder)}
         uri = f"unix://{self.node.folder}/vici"
         done = self.node.run([str(SWANCTL), *arguments, "--uri", uri], env=env)
         assert not check or done.returncode == 0, done.stdout + done.stderr + self.last_words()
@@ -191,3 +213,40 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
                 host.stop()
 
 
+
+
+def make_certificates(*names: str) -> dict[str, bytes]:
+    """A certificate authority and what it has signed, as files."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    def subject(name: str) -> x509.Name:
+        country, common = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME
+        return x509.Name([x509.NameAttribute(country, "CH"), x509.NameAttribute(common, name)])
+
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    files = {}
+    for name in ("ca", *names):
+        key = ca_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject(name))
+            .issuer_name(subject("ca"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+            .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
+            .sign(ca_key, hashes.SHA256())
+        )
+        files[f"{name}.crt"] = certificate.public_bytes(serialization.Encoding.PEM)
+        files[f"{name}.key"] = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+    return files

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from tests.interpose.strongswan import ADDRESS, Host, eventually, two_hosts
+from tests.interpose.strongswan import ADDRESS, INNER, Host, eventually, make_certificates, two_hosts
 from tests.netns import in_netns
+from xfrmi.lab.namespace import sysctl
 
 
 def installed(host: Host) -> list[str]:
@@ -158,3 +159,64 @@ def test_peers_that_vanish_are_noticed_and_come_back() -> None:
         sun.start(**impatient)
         assert "ipsec0" in sun.run("ip link show type xfrm"), "the device of before"
         eventually(lambda: moon.ping(2) == 2, moon.last_words)
+
+
+@in_netns
+def test_an_address_that_changes() -> None:
+    """MOBIKE: charon installs the same key for new addresses; its sequence numbers go on, or nonces would repeat."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            host.start(ike="mobike = yes", remote="%any")
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping(5) == 5
+        spis = installed(moon)
+        with moon.node:
+            sysctl("net.ipv4.conf.eth0.promote_secondaries", 1)
+        moon.node.address("eth0", "192.0.2.77/24")
+        moon.run("ip address del 192.0.2.1/24 dev eth0")
+        eventually(lambda: "192.0.2.77" in sun.run("ip xfrm state"), lambda: moon.last_words() + sun.last_words())
+        assert installed(moon) == spis, "no new keys"
+        assert moon.ping(5) == 5 and sun.ping(2) == 2
+        sent = re.findall(r"oseq 0x([0-9a-f]+)", moon.run("ip xfrm state"))
+        assert max(int(number, 16) for number in sent) == 12, sent
+
+
+UPDOWN = """#!/bin/sh
+case "$PLUTO_VERB" in
+up-client)
+    ip link add ipsec0 type xfrm dev eth0 if_id "$PLUTO_IF_ID_OUT" && ip link set ipsec0 up &&
+    ip address add {inner}/24 dev ipsec0 ;;
+down-client)
+    ip link del ipsec0 ;;
+esac
+"""
+
+
+@in_netns
+def test_a_device_that_charon_makes() -> None:
+    """if_id %unique, and a script that charon starts: what it calls is as supervised as charon."""
+    with two_hosts() as (moon, sun):
+        for host in (moon, sun):
+            script = host.node.folder / "updown"
+            script.write_text(UPDOWN.format(inner=INNER[host.name]))
+            script.chmod(0o700)
+            host.start(child=f"updown = {script}", if_id="%unique")
+        moon.swanctl("--initiate", "--child", "net")
+        eventually(lambda: moon.ping(1) == 1, moon.last_words)  # the other script may still be at it
+        assert moon.ping() == 3 and sun.ping() == 3
+        assert "xfrm if_id 0x1" in moon.run("ip -d link show ipsec0")
+        moon.swanctl("--terminate", "--ike", "net")
+        eventually(lambda: "ipsec0" not in moon.run("ip link"), moon.last_words)
+
+
+@in_netns
+def test_keyed_with_certificates() -> None:
+    with two_hosts() as (moon, sun):
+        certificates = make_certificates(moon.name, sun.name)
+        for host in (moon, sun):
+            host.start(certificates=certificates)
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3
+        assert "authentication of 'C=CH, CN=sun' with RSA" in moon.log() or "with ECDSA" in moon.log()
