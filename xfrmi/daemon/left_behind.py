@@ -10,12 +10,14 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from xfrmi.core.interface import Interface
 from xfrmi.dev.netns import inside, netns_inode
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.errors import XfrmError
+
+if TYPE_CHECKING:
+    from xfrmi.core.interface import Interface
 
 _ALIAS = re.compile(
     r"xfrmi (?:if_id (?P<if_id>0x[0-9a-f]{1,8})|external) link (?P<link>\d{1,10}) home (?P<home>\d{1,20})"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF = 0x7FFF0000, 0x7FC00000
 
 AF_NETLINK = 16
-NETLINK_ROUTE, NETLINK_XFRM = 0, 6
+NETLINK_ROUTE, NETLINK_USERSOCK, NETLINK_XFRM = 0, 2, 6
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP = 270, 1, 2
 SOL_IP, IP_XFRM_POLICY = 0, 17
 SOL_IPV6, IPV6_XFRM_POLICY = 41, 35
@@ -44,7 +44,7 @@ MACHINES = {
         {
             "read": 0, "write": 1, "open": 2, "readv": 19, "writev": 20, "dup": 32, "socket": 41, "sendto": 44,
             "recvfrom": 45, "sendmsg": 46, "recvmsg": 47, "bind": 49, "setsockopt": 54, "fcntl": 72, "openat": 257,
-            "recvmmsg": 299, "sendmmsg": 307, "seccomp": 317, "pidfd_open": 434, "pidfd_getfd": 438,
+            "recvmmsg": 299, "sendmmsg": 307, "seccomp": 317,
         },
         0x40000000,
     ),
@@ -53,7 +53,7 @@ MACHINES = {
         {
             "dup": 23, "fcntl": 25, "openat": 56, "read": 63, "write": 64, "readv": 65, "writev": 66, "socket": 198,
             "bind": 200, "sendto": 206, "recvfrom": 207, "setsockopt": 208, "sendmsg": 211, "recvmsg": 212,
-            "recvmmsg": 243, "sendmmsg": 269, "seccomp": 277, "pidfd_open": 434, "pidfd_getfd": 438,
+            "recvmmsg": 243, "sendmmsg": 269, "seccomp": 277,
         },
         0xFFFFFFFF,
     ),

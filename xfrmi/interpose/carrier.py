@@ -16,9 +16,8 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
-from xfrmi.daemon.hub import NETLINK_USERSOCK
 from xfrmi.dev.netns import inside
-from xfrmi.interpose.bpf import AF_NETLINK, NETLINK_ROUTE, NETLINK_XFRM
+from xfrmi.interpose.bpf import AF_NETLINK, NETLINK_ROUTE, NETLINK_USERSOCK, NETLINK_XFRM
 from xfrmi.interpose.world import Exchange, World
 from xfrmi.interpose.worlds import Worlds
 

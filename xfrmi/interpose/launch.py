@@ -110,10 +110,13 @@ def _supervise(link: socket.socket, machine: Machine, fds: range, options: Optio
     # Imported here: the program that is about to begin has nothing of it.
     from xfrmi.daemon.loop import Loop
     from xfrmi.interpose.supervisor import Supervisor
-    from xfrmi.interpose.trace import Trace
     from xfrmi.interpose.worlds import Worlds
 
-    trace = Trace(os.dup(2)) if options.verbose else None
+    trace = None
+    if options.verbose:
+        from xfrmi.interpose.trace import Trace
+
+        trace = Trace(os.dup(2))
     _detach_streams()
     starter = Starter(options.stay)
     held = Worlds(starter, Loop())

@@ -56,7 +56,7 @@ class Links:
 
     # Requests ----------------------------------------------------------------------------------------------------
 
-    def send(self, carrier: Carrier, sock: socket.socket, task: Task, pidfd: int, request: memoryview) -> bool:
+    def send(self, carrier: Carrier, sock: socket.socket, task: Task, request: memoryview) -> bool:
         """Carry out what a program sends. False: nothing of it concerns xfrm links, the kernel is to do it.
 
         OSError ECONNREFUSED if a daemon is needed and there is none.
@@ -70,13 +70,13 @@ class Links:
         for message, kind in zip(messages, kinds, strict=True):
             if kind == "dump":
                 self._dump(carrier, sock, message)
-            elif not kind or not self._ask(carrier, sock, task, pidfd, message):
+            elif not kind or not self._ask(carrier, sock, task, message):
                 if len(messages) == 1:
                     return False
                 sock.send(netlink.message(*message[:4], bytes(message.body)))
         return True
 
-    def _ask(self, carrier: Carrier, sock: socket.socket, task: Task, pidfd: int, message: Message) -> bool:
+    def _ask(self, carrier: Carrier, sock: socket.socket, task: Task, message: Message) -> bool:
         """By the daemon. False if it is the kernel's business after all."""
         world = carrier.world
         if not task.may_configure(world.owners):
@@ -87,7 +87,7 @@ class Links:
             if makes_one:
                 raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             return False
-        place = _netns_fd(task, pidfd, attrs)
+        place = _netns_fd(task, attrs)
         fds = () if place is None else (place,)
         try:
             failure = self._carry_out(world, _for_daemon(message, attrs), fds)
@@ -298,10 +298,10 @@ def _for_daemon(message: Message, attrs: netlink.Attrs) -> bytes:
     return netlink.message(message.type, message.flags | NLM_F_ACK, message.seq, message.pid, body)
 
 
-def _netns_fd(task: Task, pidfd: int, attrs: netlink.Attrs) -> int | None:
+def _netns_fd(task: Task, attrs: netlink.Attrs) -> int | None:
     """A descriptor of the namespace that a program means. OSError EBADF, XfrmError ENOENT."""
     if IFLA_NET_NS_FD in attrs and len(attrs[IFLA_NET_NS_FD]) >= 4:
-        return task.copy_fd(pidfd, get_u32(attrs[IFLA_NET_NS_FD]))
+        return task.copy_fd(get_u32(attrs[IFLA_NET_NS_FD]))
     if IFLA_NET_NS_PID in attrs and len(attrs[IFLA_NET_NS_PID]) >= 4:
         return open_netns(f"/proc/{get_u32(attrs[IFLA_NET_NS_PID])}/ns/net")
     return None

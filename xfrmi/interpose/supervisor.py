@@ -13,6 +13,7 @@ import socket
 import struct
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from xfrmi.daemon.loop import Loop
 from xfrmi.errors import XfrmError
@@ -39,9 +40,11 @@ from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
 from xfrmi.interpose.requests import send_xfrm
 from xfrmi.interpose.seccomp import Listener, Notification
 from xfrmi.interpose.task import Task, open_numbers
-from xfrmi.interpose.trace import Trace
 from xfrmi.interpose.world import World
 from xfrmi.interpose.worlds import Worlds
+
+if TYPE_CHECKING:
+    from xfrmi.interpose.trace import Trace
 
 LONGEST = 1 << 18
 """Bytes of a datagram: more than a netlink socket's queue takes by default."""
@@ -111,9 +114,7 @@ class Supervisor:
         self._listener.give_up_outstanding()
         for task, number in open_numbers(self._fds):
             with contextlib.suppress(OSError, XfrmError):
-                pidfd = task.pidfd()
-                with contextlib.closing(_Descriptor(pidfd)):
-                    fd = task.copy_fd(pidfd, number)
+                fd = task.copy_fd(number)
                 with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=fd) as sock:
                     carrier = self._carriers.adopt(sock, self._worlds)
                     if carrier is not None and carrier.protocol == NETLINK_XFRM and carrier.world.attach(start=False):
@@ -149,23 +150,20 @@ class Supervisor:
                 self._report(traceback.format_exc())
             self._listener.fail(call, errno.EIO)
 
-    def _take(self, task: Task, call: Notification) -> tuple[Carrier, socket.socket, int] | None:
-        """The carrier that the call's first argument means, a socket of ours for it and a pidfd of the caller, both
-        for the callee to close. None, and the call is carried out natively, if that is something else."""
-        pidfd = task.pidfd()
+    def _take(self, task: Task, call: Notification) -> tuple[Carrier, socket.socket] | None:
+        """The carrier that the call's first argument means, and a socket of ours for it. None, and the call is carried
+        out natively, if that is something else."""
         try:
-            fd = task.copy_fd(pidfd, call.args[0] & 0xFFFFFFFF)
+            fd = task.copy_fd(call.args[0] & 0xFFFFFFFF)
         except OSError:
-            os.close(pidfd)
             self._listener.resume(call)
             return None
         carrier = self._carriers.find(os.fstat(fd).st_ino) if self._listener.is_waiting(call) else None
         if carrier is None:
             os.close(fd)
-            os.close(pidfd)
             self._listener.resume(call)
             return None
-        return carrier, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=fd), pidfd
+        return carrier, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=fd)
 
     def _free_number(self, task: Task, least: int = 0) -> int:
         for number in self._fds:
@@ -205,9 +203,8 @@ class Supervisor:
             return
         if (taken := self._take(task, call)) is None:
             return
-        _, sock, pidfd = taken
+        _, sock = taken
         with sock:
-            os.close(pidfd)
             number = self._free_number(task, 0 if duplicate else call.args[2] & 0xFFFFFFFF)
             cloexec = not duplicate and call.args[1] & 0xFFFFFFFF == F_DUPFD_CLOEXEC
             if not self._listener.answer_with_fd(call, sock.fileno(), number, cloexec):
@@ -232,8 +229,8 @@ class Supervisor:
     def _bind(self, task: Task, call: Notification) -> None:
         if (taken := self._take(task, call)) is None:
             return
-        carrier, sock, pidfd = taken
-        with sock, contextlib.closing(_Descriptor(pidfd)):
+        carrier, sock = taken
+        with sock:
             if carrier.protocol == NETLINK_ROUTE:
                 self._listener.resume(call)
                 return
@@ -257,8 +254,8 @@ class Supervisor:
             return
         if (taken := self._take(task, call)) is None:
             return
-        carrier, sock, pidfd = taken
-        with sock, contextlib.closing(_Descriptor(pidfd)):
+        carrier, sock = taken
+        with sock:
             if carrier.protocol == NETLINK_ROUTE:
                 self._listener.resume(call)
                 return
@@ -277,9 +274,7 @@ class Supervisor:
         if world is None or not world.attach(start=False) or not task.may_configure(world.owners):
             self._listener.resume(call)
             return
-        pidfd = task.pidfd()
-        with contextlib.closing(_Descriptor(pidfd)):
-            fd = task.copy_fd(pidfd, call.args[0] & 0xFFFFFFFF)
+        fd = task.copy_fd(call.args[0] & 0xFFFFFFFF)
         if not self._listener.is_waiting(call):
             os.close(fd)
         elif self._ike.set_option(world, fd, level, option):
@@ -311,10 +306,10 @@ class Supervisor:
     def _send(self, task: Task, call: Notification) -> None:
         if (taken := self._take(task, call)) is None:
             return
-        carrier, sock, pidfd = taken
+        carrier, sock = taken
         request = memoryview(self._request)
         used = 0
-        with sock, contextlib.closing(_Descriptor(pidfd)):
+        with sock:
             outgoing = calls.outgoing(task, self._names[call.nr], call)
             if not 0 < outgoing.length <= LONGEST:
                 raise OSError(errno.EMSGSIZE if outgoing.length else errno.ENODATA)
@@ -331,7 +326,7 @@ class Supervisor:
                     self._trace.sent(task, carrier, request[:used])
                 if carrier.protocol == NETLINK_XFRM:
                     send_xfrm(carrier, sock, task, request[:used], self._buffer)
-                elif outgoing.port or not self._links.send(carrier, sock, task, pidfd, request[:used]):
+                elif outgoing.port or not self._links.send(carrier, sock, task, request[:used]):
                     self._listener.resume(call)
                     return
             finally:
@@ -343,7 +338,7 @@ class Supervisor:
     def _receive(self, task: Task, call: Notification) -> None:
         if (taken := self._take(task, call)) is None:
             return
-        carrier, sock, pidfd = taken
+        carrier, sock = taken
         parked = None
         try:
             wanted = calls.incoming(task, self._names[call.nr], call)
@@ -353,12 +348,11 @@ class Supervisor:
                 return
             if wanted.flags & socket.MSG_DONTWAIT or not os.get_blocking(sock.fileno()):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            parked = Parked(call, task, carrier, sock, pidfd, wanted)
+            parked = Parked(call, task, carrier, sock, task.pidfd(), wanted)
             self._parking.add(parked)
         finally:
             if parked is None:
                 sock.close()
-                os.close(pidfd)
 
     def _arrived(self, parked: Parked) -> bool:
         return self._deliver(parked.call, parked.task, parked.carrier, parked.sock, parked.wanted)
@@ -384,13 +378,3 @@ class Supervisor:
                 pump(carrier, sock, self._buffer)
         self._listener.answer(call, count)
         return True
-
-
-class _Descriptor:
-    """For contextlib.closing."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def close(self) -> None:
-        os.close(self._fd)

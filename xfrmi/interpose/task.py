@@ -13,11 +13,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from xfrmi.interpose.bpf import this_machine
-
 CAP_NET_ADMIN = 12
 PIDFD_THREAD = os.O_EXCL
 """Since Linux 6.9; before, a pidfd is of a process, and its threads share the descriptors as good as always."""
+_PIDFD_OPEN, _PIDFD_GETFD = ctypes.c_long(434), ctypes.c_long(438)
+"""System calls as young as these have one number on all machines."""
+MOST_PIDFDS = 64
 MOST_IOVECS = 1024
 """UIO_MAXIOV"""
 
@@ -33,6 +34,20 @@ for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
     _call.argtypes = (
         ctypes.c_int, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong
     )  # fmt: skip
+
+
+_pidfds: dict[int, int] = {}
+"""Of threads that have asked lately, by thread id."""
+
+
+def _getfd(pidfd: int, number: int) -> int:
+    return int(_libc.syscall(_PIDFD_GETFD, ctypes.c_long(pidfd), ctypes.c_long(number), ctypes.c_long(0)))
+
+
+def _checked(fd: int) -> int:
+    if fd < 0:
+        raise _error()
+    return fd
 
 
 class Span(NamedTuple):
@@ -121,26 +136,23 @@ class Task:
 
     def pidfd(self) -> int:
         """Readable when the thread (before Linux 6.9: the process) has ended. OSError ESRCH."""
-        machine = this_machine()
-        assert machine is not None
-        number = machine.calls["pidfd_open"]
-        fd: int = _libc.syscall(ctypes.c_long(number), ctypes.c_long(self.tid), ctypes.c_long(PIDFD_THREAD))
+        fd: int = _libc.syscall(_PIDFD_OPEN, ctypes.c_long(self.tid), ctypes.c_long(PIDFD_THREAD))
         if fd < 0 and ctypes.get_errno() == errno.EINVAL:
-            fd = _libc.syscall(ctypes.c_long(number), ctypes.c_long(self.process()), ctypes.c_long(0))
-        if fd < 0:
-            raise _error()
-        return fd
+            fd = _libc.syscall(_PIDFD_OPEN, ctypes.c_long(self.process()), ctypes.c_long(0))
+        return _checked(fd)
 
-    def copy_fd(self, pidfd: int, number: int) -> int:
+    def copy_fd(self, number: int) -> int:
         """A descriptor of ours for what is the thread's descriptor `number`. OSError EBADF, EPERM, ESRCH."""
-        machine = this_machine()
-        assert machine is not None
-        fd: int = _libc.syscall(
-            ctypes.c_long(machine.calls["pidfd_getfd"]), ctypes.c_long(pidfd), ctypes.c_long(number), ctypes.c_long(0)
-        )
-        if fd < 0:
-            raise _error()
-        return fd
+        pidfd = _pidfds.get(self.tid)
+        if pidfd is not None:
+            fd = _getfd(pidfd, number)
+            if fd >= 0 or ctypes.get_errno() != errno.ESRCH:
+                return _checked(fd)
+            os.close(_pidfds.pop(self.tid))  # of an earlier thread of this number
+        elif len(_pidfds) >= MOST_PIDFDS:
+            os.close(_pidfds.pop(next(iter(_pidfds))))
+        pidfd = _pidfds[self.tid] = self.pidfd()
+        return _checked(_getfd(pidfd, number))
 
     def has_fd(self, number: int) -> bool:
         return os.path.lexists(f"/proc/{self.tid}/fd/{number}")
