@@ -16,7 +16,7 @@ from xfrmi.doctor import examine
 
 NAMES = {
     "python", "tun", "rights", "container", "kernel", "states", "policies", "rp_filter", "linkdown", "forwarding",
-    "underlay", "firewall", "udp 4500", "place", "daemon",
+    "underlay", "firewall", "udp 4500", "place", "daemon", "exec",
 }  # fmt: skip
 
 

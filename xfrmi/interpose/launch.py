@@ -7,6 +7,7 @@ that has to be started is the supervisor's business, too, in whichever namespace
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -23,7 +24,9 @@ from xfrmi.interpose import bpf, seccomp
 from xfrmi.interpose.bpf import Machine
 from xfrmi.interpose.seccomp import Listener
 from xfrmi.interpose.starter import Starter, log_directory
+from xfrmi.interpose.task import Task
 
+PR_SET_PTRACER = 0x59616D61
 CARRIERS = 64
 """Numbers for descriptors of carriers, for each process."""
 FD_SETSIZE = 1024
@@ -49,11 +52,14 @@ def execute(command: Sequence[str], options: Options, say: Callable[[str], None]
         os.execvp(command[0], list(command))
     fds = carrier_numbers()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    program = os.getpid()
     if not os.fork():
         ours.close()
-        _become_supervisor(theirs, machine, fds, options)
+        _become_supervisor(theirs, program, machine, fds, options)
     theirs.close()
     os.wait()
+    _let_look(_expect(ours, say))
+    ours.send(b"may look")
     _expect(ours, say)
     listener = seccomp.install(machine, bpf.assemble(machine, fds.start, fds.stop))
     socket.send_fds(ours, [b"listener"], [listener])
@@ -72,8 +78,13 @@ def carrier_numbers() -> range:
     return range(end - CARRIERS, end)
 
 
-def _expect(link: socket.socket, say: Callable[[str], None]) -> None:
-    """Wait for the supervisor. XfrmError with what it could not do."""
+def _let_look(supervisor: int) -> None:
+    """Where Yama restricts ptrace, only ancestors may look into a program, and whom it allows. This fails elsewhere."""
+    ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(supervisor), 0, 0, 0)
+
+
+def _expect(link: socket.socket, say: Callable[[str], None]) -> int:
+    """Wait for the supervisor; its process. XfrmError with what it could not do."""
     text = link.recv(1 << 16)
     if not text:
         raise XfrmError(errno.ECONNRESET, detail="the supervisor did not start; this is a bug of xfrmi")
@@ -82,23 +93,26 @@ def _expect(link: socket.socket, say: Callable[[str], None]) -> None:
         raise XfrmError(message["errno"], detail=message["error"])
     if message["say"]:
         say(message["say"])
+    return int(message["pid"])
 
 
 def _tell(link: socket.socket, **message: object) -> None:
-    link.send(json.dumps(message).encode())
+    link.send(json.dumps(message | {"pid": os.getpid()}).encode())
 
 
 # The supervisor's side
 
 
-def _become_supervisor(link: socket.socket, machine: Machine, fds: range, options: Options) -> None:
+def _become_supervisor(
+    link: socket.socket, program: int, machine: Machine, fds: range, options: Options
+) -> None:
     """In a child, which ends at once and leaves the supervisor to init."""
     if os.fork():
         os._exit(0)
     status = 1
     try:
         os.setsid()
-        _supervise(link, machine, fds, options)
+        _supervise(link, program, machine, fds, options)
         status = 0
     except XfrmError as error:
         _tell(link, errno=error.errno, error=error.detail or str(error))
@@ -106,7 +120,7 @@ def _become_supervisor(link: socket.socket, machine: Machine, fds: range, option
         os._exit(status)
 
 
-def _supervise(link: socket.socket, machine: Machine, fds: range, options: Options) -> None:
+def _supervise(link: socket.socket, program: int, machine: Machine, fds: range, options: Options) -> None:
     # Imported here: the program that is about to begin has nothing of it.
     from xfrmi.daemon.loop import Loop
     from xfrmi.interpose.supervisor import Supervisor
@@ -122,6 +136,9 @@ def _supervise(link: socket.socket, machine: Machine, fds: range, options: Optio
     held = Worlds(starter, Loop())
     held.at(open_netns()).attach(start=True)
     _tell(link, say=starter.said)
+    link.recv(64)
+    _look_into(program)
+    _tell(link, say="")
     _, (listener_fd,), _, _ = socket.recv_fds(link, 64, 1)
     _tell(link, say="")
     link.close()
@@ -135,6 +152,30 @@ def _supervise(link: socket.socket, machine: Machine, fds: range, options: Optio
         supervisor.run()
 
     _keep_up(supervise)
+
+
+def _look_into(program: int) -> None:
+    """Try it once, while it can still be told. XfrmError EPERM with what is in the way."""
+    try:
+        os.close(Task(program).copy_fd(0))
+    except OSError as error:
+        if error.errno != errno.EPERM:  # there is no descriptor 0
+            return
+        scope = _read("/proc/sys/kernel/yama/ptrace_scope")
+        if scope in ("2", "3"):
+            why = f"kernel.yama.ptrace_scope is {scope}: sudo sysctl -w kernel.yama.ptrace_scope=1"
+        else:
+            why = "it takes CAP_SYS_PTRACE here (container: --cap-add SYS_PTRACE), or a security module forbids it"
+        detail = f"the supervisor may not look into the programs that it is to supervise; {why}"
+        raise XfrmError(errno.EPERM, detail=detail) from None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _keep_up(supervise: Callable[[bool], None]) -> None:

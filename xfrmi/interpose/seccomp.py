@@ -180,10 +180,13 @@ def install(machine: Machine, program: bytes) -> int:
     if fd < 0 and ctypes.get_errno() == errno.EACCES and _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         fd = attempt()
     if fd < 0:
-        number = ctypes.get_errno()
-        if number == errno.EBUSY:
-            detail = "another program supervises this one by seccomp already"
-        else:
-            detail = f"this kernel, or the container, refuses seccomp user notification: {os.strerror(number)}"
-        raise XfrmError(number, detail=detail)
+        raise refused(ctypes.get_errno())
     return fd
+
+
+def refused(number: int) -> XfrmError:
+    """Why there is no filter, from the errno of `install`."""
+    if number == errno.EBUSY:
+        return XfrmError(number, detail="another program supervises this one by seccomp already")
+    detail = f"this kernel, or the container, refuses seccomp user notification: {os.strerror(number)}"
+    return XfrmError(number, detail=detail)
