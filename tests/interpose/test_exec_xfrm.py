@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
+from tests.daemon.messages import STATE as GENUINE
 from tests.interpose.supervised import AEAD, EXEC, POLICY, STATE, daemon, need, output, run
 from tests.iproute import ip
 from tests.netns import Namespace, in_netns
 from xfrmi.client import Client
+from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
+from xfrmi.wire.xfrm_attr import Group, XfrmMsg
 
 
 @in_netns
@@ -199,3 +205,49 @@ def test_who_may_not_configure_may_not_ask() -> None:
             refused = run(f"{who} ip xfrm state flush")
             assert (refused.returncode, refused.stderr) == (2, "RTNETLINK answers: Operation not permitted\n")
         assert "0x1001" in output("ip xfrm state")[:200] or "00001001" in output("ip xfrm state")
+
+
+LISTENS = """
+import socket, struct, sys
+s = socket.socket(16, 3, 6)
+s.bind((0, 1 << 2))
+print(s.getsockname()[0], flush=True)
+while True:
+    data, sender = s.recvfrom(65536)
+    assert sender[0] == 0, sender
+    spi = data[16 + 72:16 + 76].hex()
+    print(struct.unpack_from("=IH", data)[1], spi, flush=True)
+    if spi == "00001001":
+        break
+s.setblocking(False)
+try:
+    print("more", s.recv(65536))
+except BlockingIOError:
+    print("no more")
+"""
+
+
+@in_netns
+def test_nobody_else_speaks_for_the_kernel() -> None:
+    """Root himself multicasts and sends to the socket: a program under exec sees what the daemon says, nothing else."""
+    with daemon():
+        listener = subprocess.Popen(
+            [*EXEC, "--", sys.executable, "-c", LISTENS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert listener.stdout is not None
+        port = int(listener.stdout.readline())
+        body = xfrm_msg.encode_state(replace(GENUINE, spi=0x6666), reply=True)
+        forged = netlink.message(XfrmMsg.NEWSA, 0, 0, 0, body)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 2) as forger:
+            for _ in range(3):
+                with contextlib.suppress(OSError):
+                    forger.sendto(forged, (port, Group.SA.bit))
+                with contextlib.suppress(OSError):
+                    forger.sendto(forged, (port, 0))
+            time.sleep(0.3)
+            output(f"ip xfrm state add {STATE}")
+            for _ in range(3):
+                with contextlib.suppress(OSError):
+                    forger.sendto(forged, (0, Group.SA.bit))
+        out, err = listener.communicate(timeout=20)
+        assert err == "" and out == "16 00001001\nno more\n", out
