@@ -35,16 +35,16 @@ class Machine(NamedTuple):
 
 FD_CALLS = (
     "sendto", "sendmsg", "sendmmsg", "write", "writev", "recvfrom", "recvmsg", "recvmmsg", "read", "readv", "bind",
-    "dup", "fcntl",
+    "connect", "dup", "fcntl",
 )  # fmt: skip
 
 MACHINES = {
     "x86_64": Machine(
         0xC000003E,
         {
-            "read": 0, "write": 1, "open": 2, "readv": 19, "writev": 20, "dup": 32, "socket": 41, "sendto": 44,
-            "recvfrom": 45, "sendmsg": 46, "recvmsg": 47, "bind": 49, "setsockopt": 54, "fcntl": 72, "openat": 257,
-            "recvmmsg": 299, "sendmmsg": 307, "seccomp": 317,
+            "read": 0, "write": 1, "open": 2, "readv": 19, "writev": 20, "dup": 32, "socket": 41, "connect": 42,
+            "sendto": 44, "recvfrom": 45, "sendmsg": 46, "recvmsg": 47, "bind": 49, "setsockopt": 54, "fcntl": 72,
+            "openat": 257, "recvmmsg": 299, "sendmmsg": 307, "seccomp": 317,
         },
         0x40000000,
     ),
@@ -52,8 +52,8 @@ MACHINES = {
         0xC00000B7,
         {
             "dup": 23, "fcntl": 25, "openat": 56, "read": 63, "write": 64, "readv": 65, "writev": 66, "socket": 198,
-            "bind": 200, "sendto": 206, "recvfrom": 207, "setsockopt": 208, "sendmsg": 211, "recvmsg": 212,
-            "recvmmsg": 243, "sendmmsg": 269, "seccomp": 277,
+            "bind": 200, "connect": 203, "sendto": 206, "recvfrom": 207, "setsockopt": 208, "sendmsg": 211,
+            "recvmsg": 212, "recvmmsg": 243, "sendmmsg": 269, "seccomp": 277,
         },
         0xFFFFFFFF,
     ),
@@ -63,6 +63,7 @@ MACHINES = {
 _LD, _JA, _JEQ, _JGE, _AND, _RET = 0x20, 0x05, 0x15, 0x35, 0x54, 0x06
 _NR, _ARCH, _ARGS = 0, 4, 16
 _INSTRUCTION = struct.Struct("=HBBI")
+
 
 class _Assembler:
     """Instructions with names for places; jumps are resolved at the end."""

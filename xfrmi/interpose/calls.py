@@ -65,15 +65,18 @@ def _outgoing(spans: list[Span], port: int, count_at: int) -> Outgoing:
     return Outgoing(spans, sum(span.length for span in spans), port, count_at)
 
 
-def _port(task: Task, address: int, length: int) -> int:
-    if not address:
-        return 0
-    if length < _SOCKADDR_NL.size:
+def netlink_address(task: Task, address: int, length: int) -> tuple[int, int]:
+    """Port and groups of a sockaddr_nl. OSError EFAULT, EINVAL if it is another one."""
+    if length & 0xFFFFFFFF < _SOCKADDR_NL.size:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    family, _, port, _ = _SOCKADDR_NL.unpack(task.read(address, _SOCKADDR_NL.size))
+    family, _, port, groups = _SOCKADDR_NL.unpack(task.read(address, _SOCKADDR_NL.size))
     if family != socket.AF_NETLINK:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    return int(port)
+    return int(port), int(groups)
+
+
+def _port(task: Task, address: int, length: int) -> int:
+    return netlink_address(task, address, length)[0] if address else 0
 
 
 class Incoming(NamedTuple):

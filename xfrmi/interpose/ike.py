@@ -1,7 +1,7 @@
 """What IKE daemons ask of their own UDP sockets.
 
 - IP_XFRM_POLICY: their packets pass whatever policies say. Ours concern only what is routed into xfrm devices, so that
-  this is so anyway.
+  this is so anyway. A policy of a socket that demands IPsec is refused: nobody would do it.
 - UDP_ENCAP: the kernel is to take ESP out of what comes in on port 4500. It must not get to hear of that: it would take
   the ESP, and drop it where it has none. Instead the daemon shares the port (dev/port_sharing.py).
 - UDP_GRO, on the same socket: it would merge what the IKE daemon reads one by one.
@@ -9,15 +9,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
 from xfrmi.dev.port_sharing import allow_sharing
 from xfrmi.errors import XfrmError
 from xfrmi.interpose.bpf import SOL_UDP, UDP_ENCAP
+from xfrmi.interpose.task import Task
 from xfrmi.interpose.world import World
+from xfrmi.wire.xfrm_const import Action
 
 MOST_REMEMBERED = 256
+_POLICY_SIZE, _POLICY_ACTION = 168, 161
+"""xfrm_userpolicy_info; templates follow it."""
+
+
+def is_bypass(task: Task, address: int, length: int) -> bool:
+    """Does the policy in an option of a socket let everything through? None at all, too, is such a one. OSError."""
+    if not address or not length:
+        return True
+    if length < _POLICY_SIZE:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return length == _POLICY_SIZE and task.read(address + _POLICY_ACTION, 1)[0] == Action.ALLOW
 
 
 class IkeSockets:

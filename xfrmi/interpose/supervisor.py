@@ -33,7 +33,7 @@ from xfrmi.interpose.bpf import (
 )
 from xfrmi.interpose.calls import RECEIVES, SENDS, Incoming
 from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships, pump, receive
-from xfrmi.interpose.ike import IkeSockets
+from xfrmi.interpose.ike import IkeSockets, is_bypass
 from xfrmi.interpose.links import Links
 from xfrmi.interpose.parking import Parked, Parking
 from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
@@ -58,7 +58,6 @@ SOCKET_OPTIONS = {
     (SOL_UDP, UDP_ENCAP): "UDP_ENCAP",
     (SOL_UDP, UDP_GRO): "UDP_GRO",
 }
-_SOCKADDR_NL = struct.Struct("=HHII")
 _INT = struct.Struct("=i")
 
 
@@ -94,6 +93,7 @@ class Supervisor:
         self._actions: dict[str, Callable[[Task, Notification], None]] = {
             "socket": self._socket,
             "bind": self._bind,
+            "connect": self._connect,
             "setsockopt": self._setsockopt,
             "dup": self._dup,
             "fcntl": self._dup,
@@ -234,17 +234,30 @@ class Supervisor:
             if carrier.protocol == NETLINK_ROUTE:
                 self._listener.resume(call)
                 return
-            if call.args[2] & 0xFFFFFFFF < _SOCKADDR_NL.size:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-            family, _, port, groups = _SOCKADDR_NL.unpack(task.read(call.args[1], _SOCKADDR_NL.size))
-            if family != socket.AF_NETLINK:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            port, groups = calls.netlink_address(task, call.args[1], call.args[2])
             if groups and not task.may_configure(carrier.world.owners):
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             own_port = task.port()
             if self._listener.is_waiting(call):
                 bind(sock, port, groups, own_port)
                 self._joined(task, carrier, sock)
+                self._listener.answer(call)
+
+    def _connect(self, task: Task, call: Notification) -> None:
+        """To the kernel every netlink socket is connected anyway. One that is connected in earnest takes nothing from
+        others than its peer, and our answers come from itself; so it only gets a port, as it would."""
+        if (taken := self._take(task, call)) is None:
+            return
+        carrier, sock = taken
+        with sock:
+            if calls.netlink_address(task, call.args[1], call.args[2]) != (0, 0):
+                self._listener.resume(call)
+                return
+            own_port = 0 if sock.getsockname()[0] else task.port()
+            if self._listener.is_waiting(call):
+                if own_port:
+                    bind(sock, 0, 0, own_port)
+                carrier.bound = True
                 self._listener.answer(call)
 
     def _setsockopt(self, task: Task, call: Notification) -> None:
@@ -274,6 +287,8 @@ class Supervisor:
         if world is None or not world.attach(start=False) or not task.may_configure(world.owners):
             self._listener.resume(call)
             return
+        if level != SOL_UDP and not is_bypass(task, call.args[3], call.args[4] & 0xFFFFFFFF):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         fd = task.copy_fd(call.args[0] & 0xFFFFFFFF)
         if not self._listener.is_waiting(call):
             os.close(fd)

@@ -1,0 +1,108 @@
+"""Programs that speak netlink with structures of their own, as test suites for the kernel do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.interpose.supervised import EXEC, daemon
+from tests.netns import in_netns
+
+
+def python(program: str) -> None:
+    """It must end with the word "done"."""
+    done = subprocess.run([*EXEC, "--", sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", ""), done
+
+
+CONNECTED = """
+import errno, os, socket, struct
+class Netlink:
+    def __init__(self, protocol):
+        self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        self.sock.connect((0, 0))
+        self.pid = self.sock.getsockname()[0]
+        assert self.pid, "connected, hence bound"
+        self.seq = 1
+    def send(self, kind, flags, body):
+        self.seq += 1
+        self.sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, self.seq, self.pid) + body)
+    def ack(self, kind, flags, body):
+        self.send(kind, flags | 5, body)
+        data = self.sock.recv(65536)
+        length, kind, _, seq, pid = struct.unpack_from("=IHHII", data)
+        assert (kind, seq, pid) == (2, self.seq, self.pid)
+        error = -struct.unpack_from("=i", data, 16)[0]
+        if error:
+            raise OSError(error, os.strerror(error))
+def attr(kind, data):
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+route, xfrm = Netlink(0), Netlink(6)
+linkinfo = attr(1, b"xfrm\\0") + attr(2, attr(2, struct.pack("=I", 42)) + attr(1, struct.pack("=I", 1)))
+header = struct.pack("=BxHiII", 0, 0, 0, 0, 0)
+new = header + attr(3, b"ipsec1\\0") + attr(18, linkinfo)
+route.ack(16, 0x600, new)
+try:
+    route.ack(16, 0x600, new)
+except OSError as error:
+    assert error.errno == errno.EEXIST
+index = socket.if_nametoindex("ipsec1")
+route.ack(16, 0, struct.pack("=BxHiII", 0, 0, index, 1, 1))
+route.send(18, 1, struct.pack("=BxHiII", 0, 0, index, 0, 0))
+assert b"xfrm\\0" in route.sock.recv(65536)
+for family, size in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
+    address = bytes(range(1, size + 1)).ljust(16, b"\\0")
+    sa = bytes(42) + struct.pack("=H", 0) + bytes(12)  # the selector of nothing
+    sa += address + struct.pack("!I", 0x1234) + struct.pack("=B3x", 50) + address
+    sa += struct.pack("=4Q", *[2**64 - 1] * 4) + bytes(32) + bytes(32) + bytes(12)
+    sa += struct.pack("=IIHBBB7x", 0, 7, family, 1, 4, 0)
+    aead = b"rfc4106(gcm(aes))".ljust(64, b"\\0") + struct.pack("=II", 160, 128) + bytes(20)
+    assert len(sa) == 224, len(sa)
+    xfrm.ack(16, 0x600, sa + attr(18, aead) + attr(31, struct.pack("=I", 42)))
+xfrm.send(18, 0x301, b"")
+kinds = []
+while 3 not in kinds:
+    data = xfrm.sock.recv(65536)
+    while data:
+        length, kind = struct.unpack_from("=IH", data)
+        kinds.append(kind)
+        data = data[length + 3 & ~3:]
+assert kinds == [16, 16, 3], kinds
+xfrm.ack(28, 0, bytes(8))
+route.ack(17, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0))
+print("done")
+"""
+
+
+@in_netns
+def test_sockets_that_are_connected_to_the_kernel() -> None:
+    with daemon():
+        python(CONNECTED)
+
+
+SOCKET_POLICY = """
+import errno, socket, struct
+policy = bytearray(168)
+policy[160:162] = bytes([1, 0])  # out, allow
+template = bytes(64)
+for family, level, option in ((socket.AF_INET, 0, 17), (socket.AF_INET6, 41, 35)):
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        s.setsockopt(level, option, bytes(policy))
+        blocks = bytearray(policy)
+        blocks[161] = 1
+        for refused in (bytes(policy) + template, bytes(blocks)):
+            try:
+                s.setsockopt(level, option, refused)
+            except OSError as error:
+                assert error.errno == errno.EOPNOTSUPP, error
+            else:
+                raise AssertionError("accepted, and nobody would do it")
+print("done")
+"""
+
+
+@in_netns
+def test_a_policy_of_a_socket_is_not_promised_in_vain() -> None:
+    """IKE daemons let their own packets through. A socket that demands IPsec must hear that it gets none."""
+    with daemon():
+        python(SOCKET_POLICY)
