@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -32,7 +33,9 @@ class Starter:
         command = [sys.executable, "-m", "xfrmi", "daemon", *([] if self._stay else ["--while-used"])]
         with inside(netns_fd):
             inode = netns_inode()
-            log = f"{log_directory()}/{inode}.log"
+            directory = log_directory()
+            _forget_logs(directory)
+            log = f"{directory}/{inode}.log"
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 daemon = subprocess.Popen(
@@ -59,6 +62,15 @@ def log_directory() -> str:
             errno.EPERM, detail=f"{base} is not a directory of this user alone; set XFRMI_RUNTIME_DIR to one that is"
         )
     return base
+
+
+def _forget_logs(directory: str) -> None:
+    """Those of daemons that have ended: what they said was for those who wondered why."""
+    for entry in os.listdir(directory):
+        inode, _, suffix = entry.partition(".")
+        if suffix == "log" and inode.isdigit() and not os.path.exists(f"{directory}/{inode}"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{directory}/{entry}")
 
 
 def _environment() -> dict[str, str]:
