@@ -16,9 +16,10 @@ from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
 from xfrmi.wire.netlink import NLA_F_NESTED, attr, attr_string, attr_u32, get_string, parse_attrs
 
 IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 7, 5, 6, 18, 20
-IFLA_LINK_NETNSID, IFLA_MAX_MTU = 37, 51
+IFLA_LINK_NETNSID, IFLA_GSO_MAX_SIZE, IFLA_MAX_MTU = 37, 41, 51
 INFO_KIND, INFO_DATA, INFO_XSTATS = 1, 2, 3
 IFF_POINTOPOINT = 0x10
+XFRM_GSO_MAX_SIZE = 65536
 AF_UNSPEC = 0
 
 IFINFOMSG = struct.Struct("=BxHiII")
@@ -62,6 +63,8 @@ class Heard:
                 return bytes(raw) if get_string(value) == "noop" else attr_string(IFLA_QDISC, "noqueue")
             case 18:  # LINKINFO
                 return _linkinfo(value, tag)
+            case 41:  # GSO_MAX_SIZE: what a TUN can take is nobody's business
+                return attr_u32(IFLA_GSO_MAX_SIZE, XFRM_GSO_MAX_SIZE)
             case 51:  # MAX_MTU
                 return attr_u32(IFLA_MAX_MTU, XFRM_LINK_MAX_MTU)
             case 23 if stats is not None:
