@@ -327,7 +327,8 @@ class Supervisor:
         with sock:
             outgoing = calls.outgoing(task, self._names[call.nr], call)
             if not 0 < outgoing.length <= LONGEST:
-                raise OSError(errno.EMSGSIZE if outgoing.length else errno.ENODATA)
+                number = errno.EMSGSIZE if outgoing.length else errno.ENODATA
+                raise OSError(number, os.strerror(number))
             if outgoing.port and carrier.protocol == NETLINK_XFRM:
                 raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             try:
