@@ -89,7 +89,7 @@ class DataPath:
             before.close()
         device = self._underlay.listen(family, port)
         if device is not None:
-            self._watch(device)
+            self.watch(device)
         self._log(f"UDP port {port} shared with an IKE daemon")
 
     def tick(self, now: float) -> None:
