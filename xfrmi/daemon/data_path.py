@@ -15,9 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
-from xfrmi.core.train import Arrived
 from xfrmi.daemon.devices import XfrmDevice
-from xfrmi.daemon.standing_queue import StandingQueue
 from xfrmi.errors import XfrmError
 from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import UDP_ENCAP_ESPINUDP, SaDir
@@ -102,23 +100,9 @@ class DataPath:
         device.interface.tx_dropped += 1
         self.shed += 1
 
-    def _socket_readable(self, device: Device[Arrival, Outgoing], queue: StandingQueue) -> None:
-        burst = device.recv_burst()
-        now = self._loop.clock()
-        if burst and queue.sheds(device.emptied, now):
-            self._shed_first(burst)
-        for interface, packets in self._engine.input(burst, now):
+    def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
+        for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):
             self.devices[interface].tun.send_burst(packets)
-
-    def _shed_first(self, burst: list[Arrival]) -> None:
-        """Lose one datagram, of a train if there is one."""
-        self.shed += 1
-        for train in burst:
-            if isinstance(train, Arrived):
-                train.start += 1
-                train.count -= 1
-                return
-        del burst[0]
 
     def _icmp_readable(self, errors: IcmpErrors) -> None:
         now = self._loop.clock()
@@ -132,8 +116,7 @@ class DataPath:
 
     def watch(self, device: Device[Arrival, Outgoing]) -> None:
         """Receive from one more device of the underlay."""
-        queue = StandingQueue()
-        self._loop.watch(device.fileno(), lambda: self._socket_readable(device, queue))
+        self._loop.watch(device.fileno(), lambda: self._socket_readable(device))
 
     def _open_ports(self, event: Event) -> None:
         """ESP in UDP arrives at the port that the first state with it names as ours."""

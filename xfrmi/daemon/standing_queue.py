@@ -1,13 +1,15 @@
-"""Keeping queues short: a packet is lost on purpose where a queue in front of us does not get empty any more.
+"""Keeping the queue before us short: a packet is lost on purpose where the TUN does not get empty any more.
 
 TCP fills whatever queue there is before the slowest part of its way, and here that is us: the TUN's queue holds 64 MB
-of super-packets and the sockets' buffers 8 MB. Left alone, an echo beside one stream takes as long as all of that takes
-to be sealed or opened. Losing a packet makes TCP send less, as a queue that overflows would, only earlier.
+of super-packets. Left alone, an echo beside one stream takes as long as all of that takes to be sealed. Losing a packet
+makes TCP send less, as a queue that overflows would, only earlier. It is lost before it has a sequence number, so only
+the device's tx_dropped tells; what has been sealed is never lost on purpose.
 
 The rule is CoDel's (RFC 8289) with what can be seen from here. Which packet has waited how long is not known, but
 whether a read emptied the queue is. A burst fills it for a moment; a queue that has not been empty for INTERVAL is a
 standing one, of no use to anybody. Then one packet is lost, and the next after INTERVAL / sqrt(2), / sqrt(3)... until
-the queue has been empty again.
+the queue has been empty again. Where the kernel has fq_codel (dev/tun.py), it does all this better, and this finds
+little to do.
 """
 
 from __future__ import annotations

@@ -39,10 +39,6 @@ class Capture(Generic[Received, Sent]):
         self._file.write(_FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_RAW))
         self._file.flush()
 
-    @property
-    def emptied(self) -> bool:
-        return self._device.emptied
-
     def fileno(self) -> int:
         return self._device.fileno()
 

@@ -26,10 +26,6 @@ Sent = TypeVar("Sent", contravariant=True)
 class Device(Protocol[Received, Sent]):
     """A TUN is a Device[Packet, Packet]; a socket of the underlay is a Device[Arrival, Outgoing]."""
 
-    @property
-    def emptied(self) -> bool:
-        """Has the last recv_burst left nothing behind?"""
-
     def fileno(self) -> int:
         """Readable when recv_burst would return something."""
 

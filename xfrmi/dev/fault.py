@@ -32,10 +32,6 @@ class Fault:
         self._held: Datagram | None = None
         self.lost = self.duplicated = self.reordered = self.corrupted = 0
 
-    @property
-    def emptied(self) -> bool:
-        return self._device.emptied
-
     def fileno(self) -> int:
         return self._device.fileno()
 

@@ -31,10 +31,6 @@ class Loopback(Generic[Received, Sent]):
         self.peer: Loopback[Received, Sent] | None = None
         self.overruns = 0
 
-    @property
-    def emptied(self) -> bool:
-        return not self._queue
-
     def fileno(self) -> int:
         return self._event
 

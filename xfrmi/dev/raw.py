@@ -97,8 +97,6 @@ class RawEsp:
         self.family = family
         self.failures: list[Failure] = []
         """What did not leave in the last send_burst."""
-        self.emptied = True
-        """The last recv_burst has left nothing."""
         self._router = router
         self._send_rows = SendRows(BURST)
         self._send_trains = SendTrains(BURST)
@@ -146,7 +144,6 @@ class RawEsp:
         lengths = rows.receive(self._socket.fileno())
         burst: list[Arrival] = []
         at, count, longest = 0, len(lengths), 0
-        self.emptied = count < RECEIVE
         while at < count:
             length = lengths[at]
             end = at + 1

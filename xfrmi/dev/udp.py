@@ -30,7 +30,6 @@ from xfrmi.core.path import Path
 from xfrmi.core.train import Arrived, Block, Train
 from xfrmi.dev.device import Arrival, Failure
 from xfrmi.dev.mmsg import ROW, ReceiveRows, writable
-from xfrmi.dev.port_sharing import allow_sharing, take_esp
 from xfrmi.dev.raw import RawEsp
 from xfrmi.dev.sockets import (
     ATTEMPTS,
@@ -59,7 +58,7 @@ from xfrmi.dev.udp_headers import (
     alike_v4,
     alike_v6,
 )
-from xfrmi.errors import XfrmError
+from xfrmi.dev.udp_socket import bind
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.udpencap import Payload, classify
 from xfrmi.wire.xfrm_const import AF_INET, IPPROTO_UDP
@@ -123,16 +122,11 @@ class UdpEncap:
         self.port = port
         self.failures: list[Failure] = []
         """What did not leave in the last send_burst."""
-        self.emptied = True
-        """The last recv_burst has left nothing."""
         self.others = 0
         """Datagrams that were not ESP."""
         self._raw = raw
         self._on_other = on_other
-        try:
-            self._socket = socket.socket(fileno=fd) if fd >= 0 else _bind(family, port, shared, with_ike)
-        except OSError as error:
-            raise _explain(error, port) from None
+        self._socket = socket.socket(fileno=fd) if fd >= 0 else bind(family, port, shared, with_ike)
         self._segment = offload
         if offload:
             with contextlib.suppress(OSError):  # a kernel before 5.0 gives datagrams one by one
@@ -176,7 +170,6 @@ class UdpEncap:
         rows = self._rows
         lengths = rows.receive(self._socket.fileno(), self._most)
         index, count = 0, len(lengths)
-        self.emptied = count < self._most
         while index < count:
             at, length = index, lengths[index]
             index += 1
@@ -371,32 +364,3 @@ class UdpEncap:
             self._peers.clear()
         peer = self._peers[path] = Peer(path)
         return peer
-
-
-def _bind(family: int, port: int, shared: bool, with_ike: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family != AF_INET:
-            bound.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if with_ike:
-            allow_sharing(bound)
-        bound.bind(("", port))
-        if with_ike:
-            take_esp(bound)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _explain(error: OSError, port: int) -> XfrmError:
-    number = error.errno or errno.EIO
-    if number == errno.EADDRINUSE:
-        detail = f"another program (an IKE daemon?) has UDP port {port}: see who with `ss -ulpn sport = :{port}`"
-    elif number == errno.EACCES:
-        detail = f"UDP port {port} is below net.ipv4.ip_unprivileged_port_start and takes CAP_NET_BIND_SERVICE"
-    else:
-        detail = f"UDP port {port}: {error.strerror}"
-    return XfrmError(number, "", detail)
