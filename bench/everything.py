@@ -51,11 +51,12 @@ HOW = {
 
 DIFFERENCES = (
     ("seal: the cipher", "AESGCM.encrypt", ""),
-    ("seal: ESP around it", "burst.seal_burst", "AESGCM.encrypt"),
-    ("seal: cut a super-packet, headers, checksums", "burst.seal_burst, super-packet", "burst.seal_burst"),
-    ("output: flow, decision, counters", "the engine's output, super-packet", "burst.seal_burst, super-packet"),
+    ("seal: ESP, headers, checksums of a train", "seal_train, four super-packets", "AESGCM.encrypt"),
+    ("output: flow, decision, counters", "the engine's output, four super-packets", "seal_train, four super-packets"),
     ("open: the cipher", "AESGCM.decrypt", ""),
-    ("open: ESP around it, replay window", "burst.open_burst", "AESGCM.decrypt"),
+    ("input: all but the cipher, for a train", "the engine's input, four runs in one train", "AESGCM.decrypt"),
+    ("seal: ESP around other packets of one length", "burst.seal_burst", "AESGCM.encrypt"),
+    ("open: ESP around them, replay window", "burst.open_burst", "AESGCM.decrypt"),
     ("input: state, policy, counters", "the engine's input", "burst.open_burst"),
     ("input: put a stream together", "the engine's input, a stream put together", "the engine's input"),
 )

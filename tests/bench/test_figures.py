@@ -6,7 +6,9 @@ import math
 from typing import NamedTuple
 
 from bench.cable import Way
+from bench.everything import DIFFERENCES
 from bench.figures import Figure, compare, percentile, spread
+from bench.ratios import opening, sealing
 from bench.rounds import plain_results
 
 
@@ -67,3 +69,8 @@ def test_comparison_with_what_never_arrived_says_nothing() -> None:
 def test_json_knows_no_infinity() -> None:
     results = {way("plain veth"): [Result(math.inf, math.nan), Result(1, 2)]}
     assert plain_results(results) == {"plain veth, IPv4": [{"rate": None, "delay": None}, {"rate": 1, "delay": 2}]}
+
+
+def test_differences_are_between_rows_that_there_are() -> None:
+    rows = {**sealing(200), **opening(200)}
+    assert all(more in rows and (not less or less in rows) for _, more, less in DIFFERENCES)
