@@ -111,6 +111,9 @@ def _walk(
             length = len(packet)
         taken = False
         while not taken:  # again if what was to be sent before it has changed what is decided
+            if sending.late:
+                late, sending.late = sending.late, []
+                _walk(engine, interface, late, outgoing, replies, now)
             # 1 flow
             try:
                 key = flow_key(whole)
@@ -131,13 +134,13 @@ def _walk(
                 interface.tx_dropped += 1
                 break
             # 3 fit
-            if length > decision.mtu and not _fits_anyway(engine, interface, whole, length, decision.mtu, replies):
-                break
+            if length > decision.mtu:
+                if not sending.settled(decision):
+                    continue
+                if not _fits_anyway(engine, interface, whole, length, decision.mtu, replies):
+                    break
             # 4 seal, 5 group
             taken = sending.add(packet, key, decision)
-            if sending.late:
-                late, sending.late = sending.late, []
-                _walk(engine, interface, late, outgoing, replies, now)
     sending.flush()
     if sending.late:
         _walk(engine, interface, sending.late, outgoing, replies, now)

@@ -88,6 +88,10 @@ class Sending:
     def _continues(self, packet: SuperPacket, key: bytes) -> bool:
         return bool(self._train) and key == self._train_key and joins(self._train[-1], packet)
 
+    def settled(self, decision: Decision) -> bool:
+        """Send what waits. Does `decision` hold after that? False as for `add`."""
+        return not (self._train or self._run) or self._flushed(decision)
+
     def _flushed(self, decision: Decision) -> bool:
         self.flush()
         return decision.generation == self._engine.generation and not self.late
