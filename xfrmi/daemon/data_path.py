@@ -94,11 +94,13 @@ class DataPath:
         self._send(self._engine.tick(now))
 
     def _shed(self, device: XfrmDevice, packets: list[Packet]) -> None:
-        """Lose one of them, of the flow that sends most if that shows."""
-        lost = next((index for index, packet in enumerate(packets) if isinstance(packet, SuperPacket)), 0)
-        del packets[lost]
-        device.interface.tx_dropped += 1
-        self.shed += 1
+        """Lose a super-packet. Of other packets no queue is long, and who sends them may not send less."""
+        for index, packet in enumerate(packets):
+            if isinstance(packet, SuperPacket):
+                del packets[index]
+                device.interface.tx_dropped += 1
+                self.shed += 1
+                return
 
     def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
         for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):

@@ -1,4 +1,4 @@
-"""Keeping the queue before us short: a packet is lost on purpose where the TUN does not get empty any more.
+"""Keeping the queue before us short: super-packets are lost on purpose where the TUN does not get empty any more.
 
 TCP fills whatever queue there is before the slowest part of its way, and here that is us: the TUN's queue holds 64 MB
 of super-packets. Left alone, an echo beside one stream takes as long as all of that takes to be sealed. Losing a packet
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from typing import Final
 
-INTERVAL: Final = 0.05
-"""Seconds, the longest round trip in which a sender is expected to notice."""
+INTERVAL: Final = 0.01
+"""Seconds. Shorter than the round trips that CoDel has in mind: however many packets are lost within one of them, TCP
+takes it for one reason to slow down."""
 
 
 class StandingQueue:
