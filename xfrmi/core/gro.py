@@ -120,14 +120,17 @@ def first_of(packet: Buffer, takes: frozenset[int]) -> SuperPacket | None:
     return SuperPacket(memoryview(packet), gso_type, upper + header_len, size, upper, offset)
 
 
+def most_in_one(first: SuperPacket) -> int:
+    """How many segments like this one a super-packet can have."""
+    most = (MAX_LENGTH - first.hdr_len) // first.gso_size
+    return min(most, MAX_DATAGRAMS) if first.gso_type == GSO_UDP_L4 else most
+
+
 def _merge(first: SuperPacket, packets: Sequence[Buffer], start: int) -> tuple[Packet, int]:
     """Of the packets from `start` on, of which `first` was made: as many as can be in one, and how many."""
     length, upper = len(first.data), first.csum_start
     ports = first.data[upper : upper + 4]
-    most = (MAX_LENGTH - first.hdr_len) // first.gso_size
-    if first.gso_type == GSO_UDP_L4:
-        most = min(most, MAX_DATAGRAMS)
-    stop = min(start + most, len(packets))
+    stop = min(start + most_in_one(first), len(packets))
     ends = _OF_THE_ENDS if first.gso_type != GSO_UDP_L4 else 0
     flags = upper + TCP_FLAGS if ends else 0
     end = start + 1

@@ -8,11 +8,11 @@ has a closer look; so it may fail where something wraps.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xfrmi.core.gro import first_of, joined_header
+from xfrmi.core.gro import first_of, joined_header, most_in_one
 from xfrmi.core.gso import TCP_FIN, TCP_PSH
 from xfrmi.core.train import Words, ramp_for
 from xfrmi.wire.ip import (
@@ -32,9 +32,6 @@ from xfrmi.wire.xfrm_const import IPPROTO_TCP, IPPROTO_UDP
 
 if TYPE_CHECKING:
     from xfrmi.core.open_train import OpenViews
-
-MAX_LENGTH: Final = 0xFFFF
-MAX_DATAGRAMS: Final = 64
 
 
 def merge_train(views: OpenViews, rows: slice, takes: frozenset[int]) -> list[Packet] | None:
@@ -59,13 +56,10 @@ def merge_train(views: OpenViews, rows: slice, takes: frozenset[int]) -> list[Pa
     if sums.any() or (b"\0\0" if udp else b"\xff\xff") in views.checks.tobytes():
         return None
     # 3 join what is the same
-    most = (MAX_LENGTH - first.hdr_len) // first.gso_size
-    if udp:
-        most = min(most, MAX_DATAGRAMS)
     kind = _kind(packet, upper, udp)
     merged: list[Packet] = []
     segments = views.segments[rows]
-    for start, end, ends in _runs(words, upper, udp, most):
+    for start, end, ends in _runs(words, upper, udp, most_in_one(first)):
         begin = payloads[start]
         if _kind(begin, upper, udp) != kind or not _is_whole(first, begin, end - start):
             return None
