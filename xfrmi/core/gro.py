@@ -26,21 +26,14 @@ from typing import Final
 
 import numpy as np
 
-from xfrmi.core.gso import TCP_FIN, TCP_PSH, Template, cut, head_rows, template
+from xfrmi.core.gso import TCP_FIN, TCP_PSH, Template, cut, head_rows, set_lengths, template
 from xfrmi.wire.ip import (
-    IPV4_ADDRESSES,
-    IPV4_CHECKSUM,
     IPV4_HEADER_LEN,
     IPV4_PROTOCOL,
-    IPV4_TOTAL_LENGTH,
-    IPV6_ADDRESSES,
     IPV6_HEADER_LEN,
     IPV6_NEXT_HEADER,
-    IPV6_PAYLOAD_LENGTH,
     UDP_HEADER_LEN,
     Buffer,
-    ipv4_header_checksum,
-    pseudo_header_sum,
 )
 from xfrmi.wire.vnet import (
     GSO_TCPV4,
@@ -201,20 +194,10 @@ def joined_header(first: SuperPacket, packet: Buffer, length: int, ends: int) ->
     made of; its last segment has these flags."""
     upper = first.csum_start
     header = bytearray(packet[: first.hdr_len])
-    if upper == IPV4_HEADER_LEN:
-        header[IPV4_TOTAL_LENGTH] = length.to_bytes(2, "big")
-        header[IPV4_CHECKSUM] = ipv4_header_checksum(header[:upper]).to_bytes(2, "big")
-        addresses = header[IPV4_ADDRESSES]
-    else:
-        header[IPV6_PAYLOAD_LENGTH] = (length - IPV6_HEADER_LEN).to_bytes(2, "big")
-        addresses = header[IPV6_ADDRESSES]
-    if first.gso_type == GSO_UDP_L4:
-        protocol = IPPROTO_UDP
-        header[upper + 4 : upper + 6] = (length - upper).to_bytes(2, "big")
-    else:
-        protocol = IPPROTO_TCP
+    pseudo = set_lengths(header, upper, length, first.gso_type == GSO_UDP_L4)
+    if ends:
         header[upper + TCP_FLAGS] |= ends
     check = upper + first.csum_offset
-    partial = pseudo_header_sum(addresses, protocol, length - upper) % 0xFFFF or 0xFFFF  # 0 would mean: none
+    partial = pseudo % 0xFFFF or 0xFFFF  # 0 would mean: none
     header[check : check + 2] = partial.to_bytes(2, "big")
     return header

@@ -35,6 +35,7 @@ from xfrmi.wire.ip import (
     IPV6_PAYLOAD_LENGTH,
     Buffer,
     checksum,
+    ipv4_header_checksum,
     pseudo_header_sum,
 )
 from xfrmi.wire.vnet import GSO_UDP_L4, TCP_CWR, TCP_FLAGS, SuperPacket
@@ -102,6 +103,21 @@ def template(packet: SuperPacket, payload_len: int, cleared_flags: int) -> Templ
     header[check : check + 2] = bytes(2)
     upper_sum = pseudo_header_sum(addresses, protocol, upper_len) + int.from_bytes(header[upper:], "big")
     return Template(header, ip_sum, upper_sum % 0xFFFF)
+
+
+def set_lengths(header: bytearray, upper: int, length: int, udp: bool) -> int:
+    """Make `header` that of a packet of `length` bytes whose upper layer begins at `upper`, but for that layer's
+    checksum. Returns the sum of its pseudo-header."""
+    if header[0] >> 4 == 4:
+        header[IPV4_TOTAL_LENGTH] = length.to_bytes(2, "big")
+        header[IPV4_CHECKSUM] = ipv4_header_checksum(header[:upper]).to_bytes(2, "big")
+        addresses = header[IPV4_ADDRESSES]
+    else:
+        header[IPV6_PAYLOAD_LENGTH] = (length - IPV6_HEADER_LEN).to_bytes(2, "big")
+        addresses = header[IPV6_ADDRESSES]
+    if udp:
+        header[upper + 4 : upper + 6] = (length - upper).to_bytes(2, "big")
+    return pseudo_header_sum(addresses, IPPROTO_UDP if udp else IPPROTO_TCP, length - upper)
 
 
 def templates(packet: SuperPacket, count: int) -> tuple[Template, Template]:

@@ -25,25 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfrmi.core.algo_aead import CombinedMode
-from xfrmi.core.gso import TCP_FIN, TCP_PSH, cut, template
+from xfrmi.core.gso import TCP_FIN, TCP_PSH, cut, set_lengths, template
 from xfrmi.core.mode import framing
 from xfrmi.core.mode_tunnel import WRAP_READS
 from xfrmi.core.rows import TrainRows, put, take
 from xfrmi.core.state import KM_VALID
 from xfrmi.core.train import HEAD_WORDS, Train, ramp_for
 from xfrmi.wire.esp import pad_length, trailer
-from xfrmi.wire.ip import (
-    IPV4_ADDRESSES,
-    IPV4_CHECKSUM,
-    IPV4_TOTAL_LENGTH,
-    IPV6_ADDRESSES,
-    IPV6_HEADER_LEN,
-    IPV6_PAYLOAD_LENGTH,
-    Buffer,
-    pseudo_header_sum,
-)
+from xfrmi.wire.ip import IPV4_CHECKSUM, IPV4_ID, Buffer
 from xfrmi.wire.vnet import GSO_UDP_L4, TCP_CWR, TCP_FLAGS, SuperPacket
-from xfrmi.wire.xfrm_const import IPPROTO_TCP, IPPROTO_UDP, Mode, XfrmStat
+from xfrmi.wire.xfrm_const import Mode, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.state import State
@@ -232,32 +223,19 @@ def _first_segment(packet: SuperPacket, count: int) -> tuple[bytearray, int] | N
     """(header of the first segment without its upper-layer checksum and with the flags of one in the middle, what that
     header adds to a checksum in little-endian words modulo 65535); None where something wraps among `count` segments.
     """
-    data, header_len, upper = packet.data, packet.hdr_len, packet.csum_start
-    header = bytearray(data[:header_len])
-    length = header_len + packet.gso_size
-    if header[0] >> 4 == 4:
-        header[IPV4_TOTAL_LENGTH] = length.to_bytes(2, "big")
-        header[IPV4_CHECKSUM] = b"\0\0"
-        check = -int.from_bytes(header[:upper], "big") % 0xFFFF
-        if check < count or (header[4] << 8 | header[5]) + count > 0x10000:
-            return None
-        header[IPV4_CHECKSUM] = check.to_bytes(2, "big")
-        addresses = header[IPV4_ADDRESSES]
-    else:
-        header[IPV6_PAYLOAD_LENGTH] = (length - IPV6_HEADER_LEN).to_bytes(2, "big")
-        addresses = header[IPV6_ADDRESSES]
-    if packet.gso_type == GSO_UDP_L4:
-        protocol = IPPROTO_UDP
-        header[upper + 4 : upper + 6] = (length - upper).to_bytes(2, "big")
-    else:
-        protocol = IPPROTO_TCP
+    header, upper, udp = bytearray(packet.data[: packet.hdr_len]), packet.csum_start, packet.gso_type == GSO_UDP_L4
+    pseudo = set_lengths(header, upper, packet.hdr_len + packet.gso_size, udp)
+    if header[0] >> 4 == 4 and (
+        int.from_bytes(header[IPV4_CHECKSUM], "big") < count or int.from_bytes(header[IPV4_ID], "big") + count > 0x10000
+    ):
+        return None
+    if not udp:
         header[upper + TCP_FLAGS] &= ~(_ENDS | TCP_CWR)
         if int.from_bytes(header[upper + 4 : upper + 8], "big") + count * packet.gso_size > 0xFFFFFFFF:
             return None
     field = upper + packet.csum_offset
     header[field : field + 2] = b"\0\0"
-    total = pseudo_header_sum(addresses, protocol, length - upper) + int.from_bytes(header[upper:], "big")
-    return header, (total << 8) % 0xFFFF
+    return header, (pseudo + int.from_bytes(header[upper:], "big") << 8) % 0xFFFF
 
 
 def _add_flags(rows: TrainRows, packet: SuperPacket, row: int, flags: int) -> None:
