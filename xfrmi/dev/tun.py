@@ -24,15 +24,12 @@ import pytun
 
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.errors import XfrmError
-from xfrmi.wire.ip import finish_checksum
 from xfrmi.wire.link_types import XFRM_LINK_MTU, XFRM_LINK_QLEN
 from xfrmi.wire.vnet import (
     GSO_TCPV4,
     GSO_TCPV6,
     GSO_UDP_L4,
-    NEEDS_CSUM,
     NO_OFFLOAD,
-    VNET_HDR,
     VNET_HDR_LEN,
     Packet,
     SuperPacket,
@@ -124,7 +121,7 @@ class Tun:
         packets: list[Packet] = []
         room = BURST_BYTES
         self.emptied = False
-        fd, readv, unpack = self._fd, os.readv, VNET_HDR.unpack_from
+        fd, readv = self._fd, os.readv
         for row in self._rows:
             try:
                 length = readv(fd, (row,))
@@ -135,15 +132,8 @@ class Tun:
                 elif error.errno != errno.EAGAIN:
                     raise
                 break
-            flags, gso_type, _, _, start, offset = unpack(row)
             try:
-                if gso_type:
-                    packets.append(parse(row[:length]))
-                else:
-                    packet = row[VNET_HDR_LEN:length]
-                    if flags & NEEDS_CSUM:
-                        finish_checksum(packet, start, offset)
-                    packets.append(packet)
+                packets.append(parse(row[:length]))
             except ValueError:
                 self.malformed += 1
             room -= length

@@ -122,8 +122,6 @@ def parse(frame: memoryview) -> Packet:
     A partial checksum is finished in place, so `frame` is writable. ValueError if the header contradicts the
     packet, or asks for what was never offered to the kernel.
     """
-    if frame[:VNET_HDR_LEN] == NO_OFFLOAD:
-        return frame[VNET_HDR_LEN:]
     if len(frame) < VNET_HDR_LEN:
         raise ValueError("truncated virtio_net_hdr")
     flags, gso_type, _, gso_size, csum_start, csum_offset = VNET_HDR.unpack_from(frame)
