@@ -43,7 +43,7 @@ from xfrmi.core.lone import opener, sealer
 from xfrmi.core.mode import framing
 from xfrmi.core.mode_tunnel import WRAP_READS, Tunnel
 from xfrmi.core.outer import finish_udp_rows
-from xfrmi.core.rows import HEAD_LEN, OpenRows, SealRows, put, take
+from xfrmi.core.rows import HEAD_LEN, NUMBERS, OpenRows, SealRows, put, take
 from xfrmi.core.state import KM_VALID
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import TRAILER_LEN, pad_length, trailer
@@ -63,7 +63,6 @@ FEW: Final = 12
 
 MAX_OUTER_LEN: Final = 0xFFFF
 
-_RAMP: Final = np.arange(1 << 16, dtype=np.uint64)
 _head_of = itemgetter(slice(0, HEAD_LEN))
 _rest_of = itemgetter(slice(HEAD_LEN, None))
 
@@ -106,7 +105,7 @@ def _seal_run(state: State, packets: list[Buffer], now: float, sealed: list[Buff
         header, payload, next_header = wrap(packets[0])
         headers: list[Buffer] = [header]
         joined = b"".join(packets)
-        if state.mode != Mode.TUNNEL or not _look_alike(joined, len(packets)):
+        if state.mode != Mode.TUNNEL or not look_alike(joined, len(packets)):
             wrapped = [wrap(packet) for packet in packets]
             if len({(len(header), len(payload), next_header) for header, payload, next_header in wrapped}) > 1:
                 return 0
@@ -123,7 +122,7 @@ def _seal_run(state: State, packets: list[Buffer], now: float, sealed: list[Buff
     return _seal_rows(state, rows, headers, count, length, now, sealed)
 
 
-def _look_alike(joined: bytes, count: int) -> bool:
+def look_alike(joined: bytes, count: int) -> bool:
     """Do packets, here behind each other, all as long, agree in what a tunnel's header depends on?"""
     step = len(joined) // count
     return all(joined[at::step].count(joined[at]) == count for at in WRAP_READS)
@@ -167,14 +166,12 @@ def _seal_rows(
     if not count:
         return 0
     state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
-    ramp = _RAMP[:count]
+    ramp = NUMBERS[:count]
     numbers = ramp + first
     ivs = ramp + state.reserve_ivs(count)
     ivs ^= state.iv_salt
     # 5 count
-    state.bytes += count * payload_len
-    state.packets += count
-    state.lastused = int(now)
+    state.count(count, count * payload_len, now)
     # 7 encrypt
     header_len = len(headers[0])
     array, outers = rows.array, rows.kept[:count]
@@ -297,9 +294,7 @@ def _open_run(
     else:
         state.window.advance([hi << 32 | seq for seq in seqs])
     # 8 count
-    state.bytes += count * payload_len
-    state.packets += count
-    state.lastused = int(now)
+    state.count(count, count * payload_len, now)
     # 9 unwrap
     payloads = rows.payloads(payload_len, count)
     way_in = framing(state)

@@ -61,9 +61,7 @@ def seal(state: State, packet: Buffer, now: float) -> bytearray:
     number = state.sequence.next()
     # 5 count: what the state protects, before padding (LT-04)
     length = len(payload)
-    state.bytes += length
-    state.packets += 1
-    state.lastused = int(now)
+    state.count(1, length, now)
     # 6 pad
     transform = state.transform
     tfc = bytes(_tfc_length(state, length)) if state.tfcpad else b""
@@ -141,9 +139,7 @@ def accept(state: State, header: Buffer, plaintext: Buffer, seq: int, hi: int, n
         raise Drop(XfrmStat.IN_STATE_PROTO_ERROR, "dummy packet")
     state.window.commit(seq, hi)
     # 8 count (LT-04)
-    state.bytes += payload_len
-    state.packets += 1
-    state.lastused = int(now)
+    state.count(1, payload_len, now)
     # 9 unwrap
     return framing(state).unwrap(header, plaintext[:payload_len], next_header)
 

@@ -28,7 +28,7 @@ from xfrmi.core import esp
 from xfrmi.core.algo_aead import CombinedMode
 from xfrmi.core.mode import framing
 from xfrmi.core.mode_tunnel import Tunnel
-from xfrmi.core.rows import HEAD_LEN, Rows, field, fields
+from xfrmi.core.rows import HEAD_LEN, NUMBERS, Rows, field, fields
 from xfrmi.core.state import KM_VALID
 from xfrmi.core.train import HEAD_WORDS
 from xfrmi.errors import Drop
@@ -140,7 +140,7 @@ def open_train(state: State, train: Arrived, now: float) -> tuple[list[Buffer], 
     number = hi << 32 | first
     if state.esn:
         views.spis[rows] = views.heads[rows, 0]
-        views.numbers[rows] = np.arange(number, number + count, dtype=np.uint64)
+        views.numbers[rows] = NUMBERS[:count] + number
     wrong = _decrypt(transform, views, rows)
     # 5 trailer
     trailers = None if wrong else views.trailers(rows)
@@ -150,18 +150,16 @@ def open_train(state: State, train: Arrived, now: float) -> tuple[list[Buffer], 
         return *_accept_each(state, train, views, wrong, first, hi, now), None
     # 6 commit
     state.window.advance(range(number, number + count))
-    state.bytes += count * payload_len
-    state.packets += count
-    state.lastused = int(now)
+    state.count(count, count * payload_len, now)
     # 7 unwrap
     views.cut(payload_len)
-    payloads = views.payloads[rows]
+    payloads: list[Buffer] = [*views.payloads[rows]]
     way = framing(state)
     assert isinstance(way, Tunnel)
     version = way.passes(header, payload_len, next_header)
     firsts = views.firsts(rows)
     if version and firsts[0] >> 4 == version and firsts.count(firsts[0]) == count:
-        return list(payloads), [], views
+        return payloads, [], views
     opened: list[Buffer] = []
     drops: Drops = []
     for index, payload in enumerate(payloads):

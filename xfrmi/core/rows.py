@@ -40,6 +40,9 @@ SHAPES: Final = 16
 SHELF: Final = 4
 """Shelves, and sets of rows on each: what is beyond is not kept. With full-size packets that is 100 KB a set."""
 
+NUMBERS: Final = np.arange(1 << 16, dtype=np.uint64)
+"""0, 1, 2 ..: what sequence numbers and IVs of a burst go up by."""
+
 _HEAD: Final = np.dtype([("spi", ">u4"), ("seq", ">u4"), ("iv", ">u8")])
 _ESN_AAD: Final = np.dtype([("spi", ">u4"), ("number", ">u8")])
 

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfrmi.core.algo_aead import CombinedMode
+from xfrmi.core.burst import look_alike
 from xfrmi.core.gso import TCP_FIN, TCP_PSH, cut, set_lengths, template
 from xfrmi.core.mode import framing
-from xfrmi.core.mode_tunnel import WRAP_READS
-from xfrmi.core.rows import TrainRows, put, take
+from xfrmi.core.rows import HEAD_LEN, NUMBERS, TrainRows, put, take
 from xfrmi.core.state import KM_VALID
-from xfrmi.core.train import HEAD_WORDS, Train, ramp_for
+from xfrmi.core.train import Train, ramp_for
 from xfrmi.wire.esp import pad_length, trailer
 from xfrmi.wire.ip import IPV4_CHECKSUM, IPV4_ID, Buffer
 from xfrmi.wire.vnet import GSO_UDP_L4, TCP_CWR, TCP_FLAGS, SuperPacket
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 FEW: Final = 5
 """Fewer segments are quicker one by one."""
 
-_HEAD_LEN: Final = HEAD_WORDS * 4
-_RAMP: Final = np.arange(1 << 16, dtype=np.uint64)
 _ENDS: Final = TCP_FIN | TCP_PSH
 _NO_IV: Final = bytes(8)
 
@@ -79,7 +77,7 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     count, header_len = sum(counts), packets[0].hdr_len
     length = header_len + size
     tail = trailer(pad_length(length, transform.align), next_header)
-    if count < FEW or not _is_plain(state, count, length, len(header) + _HEAD_LEN + len(tail) + transform.icv_len):
+    if count < FEW or not _is_plain(state, count, length, len(header) + HEAD_LEN + len(tail) + transform.icv_len):
         return None
     first = state.sequence.last + 1
     heads: list[Buffer] = []
@@ -143,11 +141,9 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     # 6 encrypt
     deque(map(transform.cipher.encrypt_into, rows.nonces, texts, rows.aads, sealed), maxlen=0)
     # 7 count
-    state.bytes += (count - 1) * length + header_len + last_len
-    state.packets += count
-    state.lastused = int(now)
+    state.count(count, (count - 1) * length + header_len + last_len, now)
     put(rows)
-    total = (count - 1) * rows.width + len(sealed[-1]) + _HEAD_LEN
+    total = (count - 1) * rows.width + len(sealed[-1]) + HEAD_LEN
     return Train(bytes(header), rows.flat[:total], rows.width, count, way.finish)
 
 
@@ -162,24 +158,22 @@ def seal_run(state: State, packets: Sequence[Buffer], now: float) -> Train | Non
         return None
     way = framing(state)
     header, _, next_header = way.wrap(packets[0])
-    if any(joined[at::length].count(joined[at]) != count for at in WRAP_READS):
+    if not look_alike(joined, count):
         return None
     tail = trailer(pad_length(length, transform.align), next_header)
-    if not _is_plain(state, count, length, len(header) + _HEAD_LEN + len(tail) + transform.icv_len):
+    if not _is_plain(state, count, length, len(header) + HEAD_LEN + len(tail) + transform.icv_len):
         return None
     first = state.sequence.last + 1
     ivs = _number(state, count, now)
     rows = take(TrainRows, count, length + len(tail), transform.icv_len, transform.salt_len, state.esn)
     rows.heads[:count, 0] = state.spi
-    rows.heads[:count, 1] = _RAMP[:count] + (first & 0xFFFFFFFF)
+    rows.heads[:count, 1] = NUMBERS[:count] + (first & 0xFFFFFFFF)
     rows.head_ivs[:count] = ivs
     _make_nonces(state, rows, transform.salt, ivs, first)
     rows.text[:count, :length] = np.frombuffer(joined, np.uint8).reshape(count, length)
     rows.text[:count, length:] = np.frombuffer(tail, np.uint8)
     deque(map(transform.cipher.encrypt_into, rows.nonces, rows.texts, rows.aads, rows.sealed[:count]), maxlen=0)
-    state.bytes += count * length
-    state.packets += count
-    state.lastused = int(now)
+    state.count(count, count * length, now)
     put(rows)
     return Train(bytes(header), rows.flat[: count * rows.width], rows.width, count, way.finish)
 
@@ -199,7 +193,7 @@ def _number(state: State, count: int, now: float) -> NDArray[np.uint64]:
     """Take so many sequence numbers and IVs; returns the IVs."""
     state.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
     state.sequence.last += count
-    ivs: NDArray[np.uint64] = _RAMP[:count] + state.reserve_ivs(count)
+    ivs: NDArray[np.uint64] = NUMBERS[:count] + state.reserve_ivs(count)
     ivs ^= state.iv_salt
     return ivs
 
@@ -211,7 +205,7 @@ def _make_nonces(state: State, rows: TrainRows, salt: bytes, ivs: NDArray[np.uin
     rows.nonce_ivs[:count] = ivs
     if state.esn:
         rows.spis[:count] = state.spi
-        rows.numbers[:count] = _RAMP[:count] + first
+        rows.numbers[:count] = NUMBERS[:count] + first
 
 
 def _has_checksum(packet: SuperPacket) -> bool:

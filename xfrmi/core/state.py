@@ -237,6 +237,12 @@ class State:
         soft = self.dying or (count < limits.soft_packets and size < limits.soft_bytes)
         return soft and count < limits.hard_packets and size < limits.hard_bytes
 
+    def count(self, packets: int, size: int, now: float) -> None:
+        """So many packets, with `size` bytes of payload together, have been protected or verified (LT-04)."""
+        self.bytes += size
+        self.packets += packets
+        self.lastused = int(now)
+
     def check_limits(self, now: float, expired: XfrmStat) -> None:
         """Before a packet is counted (LT-01): at a hard limit the state expires and Drop(expired) is raised; at a soft
         one it is dying from now on (LT-03). A limit of 0 is reached at once (LT-02)."""

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from xfrmi.core.rows import STEP, field
+from xfrmi.core.rows import HEAD_LEN, STEP, field
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.vnet import GSO_UDP_L4, SuperPacket
 
@@ -42,8 +42,8 @@ Words: TypeAlias = NDArray[np.uint32]
 MANY: Final = 256
 """Rows that all ramps have, so that trains of usual lengths share one."""
 
-HEAD_WORDS: Final = 4
-"""SPI, sequence number, IV: what an ESP packet of a combined mode has before its payload, in 32-bit words."""
+HEAD_WORDS: Final = HEAD_LEN // 4
+"""SPI, sequence number and IV, in 32-bit words."""
 
 
 class Train(Sequence[Buffer]):
