@@ -15,7 +15,7 @@ import pytest
 
 from tests.captures.files import TEXT, Vector, vectors
 from tests.captures.test_text import Said, alike, other_device
-from tests.interpose.supervised import EXEC, daemon
+from tests.interpose.supervised import EXEC, daemon, need_exec
 from tests.netns import in_netns
 
 VERSION = "iproute2-6.1.0"
@@ -59,6 +59,7 @@ def _runtime() -> dict[str, str]:
 
 @in_netns
 def test_every_line_prints_what_it_prints_on_a_kernel() -> None:
+    need_exec()
     version = subprocess.run(["ip", "-V"], capture_output=True, text=True, check=True).stdout
     if VERSION not in version:
         pytest.skip(f"ip IS NOT {VERSION}, ITS PRINTING IS NOT COMPARED: {version.strip()}")
