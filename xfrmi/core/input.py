@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
     from xfrmi.core.state import State
+    from xfrmi.core.verdict import Verdict
     from xfrmi.wire.ip import Buffer
     from xfrmi.wire.vnet import Packet
 
@@ -84,25 +85,18 @@ def _receive_train(engine: Engine, train: Arrived, delivered: Delivered, now: fl
     start, count = train.start, train.count
     spi = int.from_bytes(train.block.rows[start][:SPI_LEN], "big")
     state = engine.sad.lookup_input(_daddr(train.header), spi, IPPROTO_ESP, 0)
-    opened = open_train(state, train, now) if state is not None else None
-    if state is None or opened is None:
+    if state is None or (opened := open_train(state, train, now)) is None:
         return False
     packets, drops, views = opened
     interface = engine.interfaces.for_state(state.if_id)
-    verdict = known_verdict(engine, interface, state, packets[0], now) if views is not None and interface else None
-    merged = None
-    if verdict is not None and views is not None and interface is not None:
-        merged = merge_train(views, slice(start, start + count), interface.takes)
-    if interface is None or verdict is None or merged is None:
-        _after_run(engine, state, packets, drops, [], OFF_THE_WIRE, delivered, now)
-        return True
-    if engine.sad.aevents.listeners:
-        engine.sad.aevents.moved((state,), now)
-    interface.rx_packets += count
-    interface.rx_bytes += count * len(packets[0])
-    if verdict.policy is not None:
-        verdict.policy.use_time = int(now)
-    delivered.append((interface, merged))
+    if interface is not None and views is not None:
+        verdict = known_verdict(engine, interface, state, packets[0], now)
+        merged = merge_train(views, slice(start, start + count), interface.takes) if verdict is not None else None
+        if verdict is not None and merged is not None:
+            _let_in(engine, interface, state, verdict, count, count * len(packets[0]), now)
+            delivered.append((interface, merged))
+            return True
+    _after_run(engine, state, packets, drops, [], OFF_THE_WIRE, delivered, now)
     return True
 
 
@@ -125,14 +119,21 @@ def _receive_lone(engine: Engine, datagram: Datagram, delivered: Delivered, now:
     if interface is None or verdict is None:
         _after_run(engine, state, [packet], [], [datagram], OFF_THE_WIRE, delivered, now)
         return True
-    if engine.sad.aevents.listeners:
-        engine.sad.aevents.moved((state,), now)
-    interface.rx_packets += 1
-    interface.rx_bytes += len(packet)
-    if verdict.policy is not None:
-        verdict.policy.use_time = int(now)
+    _let_in(engine, interface, state, verdict, 1, len(packet), now)
     delivered.append((interface, [packet]))
     return True
+
+
+def _let_in(
+    engine: Engine, interface: Interface, state: State, verdict: Verdict, packets: int, size: int, now: float
+) -> None:
+    """What is counted and told of packets whose flow has been let in before."""
+    if engine.sad.aevents.listeners:
+        engine.sad.aevents.moved((state,), now)
+    interface.rx_packets += packets
+    interface.rx_bytes += size
+    if verdict.policy is not None:
+        verdict.policy.use_time = int(now)
 
 
 def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: Delivered, now: float) -> None:

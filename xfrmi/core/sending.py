@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
     from xfrmi.core.state import State
+    from xfrmi.core.train import Train
     from xfrmi.wire.ip import Buffer
     from xfrmi.wire.vnet import Packet
 
@@ -112,16 +113,14 @@ class Sending:
 
     def _sent_as_train(self) -> bool:
         """Do all packets of the run become one train? Then they have been sent."""
-        decision, states = self._decision, self._decision.states
-        if len(self._run) < MANY or len(states) != 1 or decision.mtu < IPV6_MIN_MTU:
+        decision = self._decision
+        if len(self._run) < MANY or not _takes_trains(decision):
             return False
-        train = seal_run(states[0], self._run, self._now)
+        train = seal_run(decision.states[0], self._run, self._now)
         if train is None:
             return False
         _count(self._interface, self._inner)
-        self._outgoing.append(Outgoing(decision.path, train, self._interface, list(self._inner)))
-        if self._engine.sad.aevents.listeners:
-            self._engine.sad.aevents.moved(states, self._now)
+        _depart(self._engine, self._interface, decision, train, list(self._inner), self._outgoing, self._now)
         return True
 
 
@@ -185,8 +184,7 @@ def _send_train(
 ) -> list[SuperPacket]:
     """A super-packet is one packet to the device and many to ESP, each with its own sequence number (1.4, 3.7).
     Returns the packets about which another decision is due."""
-    states = decision.states
-    train = seal_train(states[0], packets, now) if len(states) == 1 and decision.mtu >= IPV6_MIN_MTU else None
+    train = seal_train(decision.states[0], packets, now) if _takes_trains(decision) else None
     if train is None:
         for index, packet in enumerate(packets):
             if decision.generation != engine.generation:  # a state reached its end with the packet before
@@ -198,10 +196,28 @@ def _send_train(
         inner += repeat(packet, packet.segments)
         interface.tx_bytes += len(packet.data)
     interface.tx_packets += len(packets)
+    _depart(engine, interface, decision, train, inner, outgoing, now)
+    return []
+
+
+def _takes_trains(decision: Decision) -> bool:
+    """One state, and a way on which nothing has to be made smaller than it is (_let_be_cut)."""
+    return len(decision.states) == 1 and decision.mtu >= IPV6_MIN_MTU
+
+
+def _depart(
+    engine: Engine,
+    interface: Interface,
+    decision: Decision,
+    train: Train,
+    inner: list[Packet | None],
+    outgoing: list[Outgoing],
+    now: float,
+) -> None:
+    """A train that has been counted goes out."""
     outgoing.append(Outgoing(decision.path, train, interface, inner))
     if engine.sad.aevents.listeners:
-        engine.sad.aevents.moved(states, now)
-    return []
+        engine.sad.aevents.moved(decision.states, now)
 
 
 def _send_super(

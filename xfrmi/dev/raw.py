@@ -149,13 +149,14 @@ class RawEsp:
             end = at + 1
             while end < count and lengths[end] == length:
                 end += 1
-            train = self._train(at, end, length) if end - at >= MIN_TRAIN else None
+            train = None
+            if end - at >= MIN_TRAIN:
+                longest = max(longest, length)
+                train = self._train(at, end, length)
             if train is None:
                 burst += [self._datagram(index, length) for index in range(at, end)]
             else:
                 burst.append(train)
-            if end - at >= MIN_TRAIN:
-                longest = max(longest, length)
             at = end
         if longest and (longest > rows.stride or rows.stride == ROW):
             rows.pack(longest)

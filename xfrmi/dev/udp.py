@@ -169,11 +169,13 @@ class UdpEncap:
         burst: list[Arrival] = []
         rows = self._rows
         lengths = rows.receive(self._socket.fileno(), self._most)
-        index, count = 0, len(lengths)
+        index, count, leading = 0, len(lengths), 0
         while index < count:
             at, length = index, lengths[index]
             index += 1
             origin = self._origin(at)
+            if not at:
+                leading = origin.segment
             size = origin.segment or length or 1
             if MIN_TRAIN <= size < length <= rows.stride:
                 stop = min(at + LONG_RUNS, count) if size == self._packed else index
@@ -192,10 +194,10 @@ class UdpEncap:
             row = rows.rows[at][:length] if length <= rows.stride else rows.whole(at, length)
             self._split(origin, row, size, burst)
         # Runs of small datagrams are many, too: what is to be sent would have to wait for all of them.
-        self._most = LONG_RUNS if count > LONG_RUNS and self._origin(0).segment else RECEIVE_ROWS
+        self._most = LONG_RUNS if count > LONG_RUNS and leading else RECEIVE_ROWS
         if count and lengths[0] >= LONG_RUN:
             self._most = LONG_RUNS
-            self._pack(lengths[0], self._origin(0).segment)
+            self._pack(lengths[0], leading)
         return burst
 
     def _pack(self, length: int, size: int) -> None:
