@@ -80,7 +80,7 @@ def seal_burst(state: State, packets: Sequence[Buffer], now: float) -> tuple[lis
     start = 0
     for _, group in groupby(packets, len):
         run = list(group)
-        done = _seal_run(state, run, now, sealed) if len(run) >= FEW and _is_plain(state) else 0
+        done = _seal_run(state, run, now, sealed) if len(run) >= FEW and is_plain(state) else 0
         _seal_each(state, run[done:], now, sealed, drops, start + done)
         start += len(run)
     return sealed, drops
@@ -220,7 +220,7 @@ def open_burst(state: State, datagrams: Sequence[Datagram], now: float) -> tuple
     for _, group in groupby([len(packet) for _, packet in datagrams]):
         end = start + len(list(group))
         run = datagrams if end - start == len(datagrams) else datagrams[start:end]
-        if not (len(run) >= FEW and _is_plain(state) and _open_run(state, run, now, opened, drops, start)):
+        if not (len(run) >= FEW and is_plain(state) and _open_run(state, run, now, opened, drops, start)):
             _open_each(state, run, now, opened, drops, start)
         start = end
     return opened, drops
@@ -337,6 +337,7 @@ def _sequence_numbers(count: int) -> Callable[[bytes], tuple[int, ...]]:
 # What both need ---------------------------------------------------------------------------------------------------
 
 
-def _is_plain(state: State) -> bool:
+def is_plain(state: State) -> bool:
+    """Can its packets be done together at all?"""
     transform = state.transform
     return isinstance(transform, CombinedMode) and transform.in_rows and state.km == KM_VALID and not state.tfcpad

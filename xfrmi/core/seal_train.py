@@ -25,11 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfrmi.core.algo_aead import CombinedMode
-from xfrmi.core.burst import look_alike
+from xfrmi.core.burst import is_plain, look_alike
 from xfrmi.core.gso import TCP_FIN, TCP_PSH, cut, set_lengths, template
 from xfrmi.core.mode import framing
 from xfrmi.core.rows import HEAD_LEN, NUMBERS, TrainRows, put, take
-from xfrmi.core.state import KM_VALID
 from xfrmi.core.train import Train, ramp_for
 from xfrmi.wire.esp import pad_length, trailer
 from xfrmi.wire.ip import IPV4_CHECKSUM, IPV4_ID, Buffer
@@ -67,8 +66,9 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     """The segments of `packets`, each of which joins the next, sealed as esp.seal does each of them; None if they have
     to be sealed one by one. Raises Drop as `wrap` does, before anything has happened."""
     transform, size = state.transform, packets[0].gso_size
-    if size & 1 or state.mode != Mode.TUNNEL or not isinstance(transform, CombinedMode) or not transform.in_rows:
+    if size & 1 or state.mode != Mode.TUNNEL or not is_plain(state):
         return None
+    assert isinstance(transform, CombinedMode)
     # 1 wrap
     way = framing(state)
     header, _, next_header = way.wrap(packets[0].data)
@@ -77,7 +77,7 @@ def seal_train(state: State, packets: Sequence[SuperPacket], now: float) -> Trai
     count, header_len = sum(counts), packets[0].hdr_len
     length = header_len + size
     tail = trailer(pad_length(length, transform.align), next_header)
-    if count < FEW or not _is_plain(state, count, length, len(header) + HEAD_LEN + len(tail) + transform.icv_len):
+    if count < FEW or not _share_fate(state, count, length, len(header) + HEAD_LEN + len(tail) + transform.icv_len):
         return None
     first = state.sequence.last + 1
     heads: list[Buffer] = []
@@ -151,8 +151,9 @@ def seal_run(state: State, packets: Sequence[Buffer], now: float) -> Train | Non
     """Packets of whatever flows sealed as esp.seal does each of them, if they are of one length and get the same outer
     header; otherwise None. Raises Drop as `wrap` does, before anything has happened."""
     transform, count, length = state.transform, len(packets), len(packets[0])
-    if state.mode != Mode.TUNNEL or not isinstance(transform, CombinedMode) or not transform.in_rows:
+    if state.mode != Mode.TUNNEL or not is_plain(state):
         return None
+    assert isinstance(transform, CombinedMode)
     joined = b"".join(packets)
     if len(joined) != count * length or list(map(len, packets)).count(length) != count:
         return None
@@ -161,7 +162,7 @@ def seal_run(state: State, packets: Sequence[Buffer], now: float) -> Train | Non
     if not look_alike(joined, count):
         return None
     tail = trailer(pad_length(length, transform.align), next_header)
-    if not _is_plain(state, count, length, len(header) + HEAD_LEN + len(tail) + transform.icv_len):
+    if not _share_fate(state, count, length, len(header) + HEAD_LEN + len(tail) + transform.icv_len):
         return None
     first = state.sequence.last + 1
     ivs = _number(state, count, now)
@@ -178,12 +179,10 @@ def seal_run(state: State, packets: Sequence[Buffer], now: float) -> Train | Non
     return Train(bytes(header), rows.flat[: count * rows.width], rows.width, count, way.finish)
 
 
-def _is_plain(state: State, count: int, length: int, added: int) -> bool:
+def _share_fate(state: State, count: int, length: int, added: int) -> bool:
     """Will so many packets of `length` bytes, to which ESP adds so many, have the same fate?"""
     return (
-        state.km == KM_VALID
-        and not state.tfcpad
-        and state.sequence.last + count <= (0xFFFF_FFFF_FFFF_FFFF if state.esn else 0xFFFF_FFFF)
+        state.sequence.last + count <= (0xFFFF_FFFF_FFFF_FFFF if state.esn else 0xFFFF_FFFF)
         and length + added <= 0xFFFF
         and state.limits_are_far(count, length)
     )
