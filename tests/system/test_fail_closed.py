@@ -11,13 +11,13 @@ import random
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.iproute import ip
 from tests.netns import in_netns
+from tests.system.background import sending
 from tests.system.hosts import (
     Hosts,
     Tunnel,
@@ -58,25 +58,8 @@ def load(hosts: Hosts) -> Iterator[None]:
             sender.setblocking(False)
             sender.connect((address, 7))
             senders.append(sender)
-    stop = threading.Event()
-
-    def send() -> None:
-        datagram = filler(900)
-        while not stop.is_set():
-            for sender in senders:
-                with contextlib.suppress(OSError):
-                    sender.send(datagram)
-            time.sleep(0.0005)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with sending(senders, filler(900), 0.0005):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        for sender in senders:
-            sender.close()
 
 
 def kill(daemon: subprocess.Popen[str]) -> None:

@@ -7,7 +7,6 @@ import re
 import secrets
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.netns import in_netns
+from tests.system.background import sending
 from tests.system.hosts import (
     OUTER,
     PEER,
@@ -84,7 +84,6 @@ def send_flows(host: Node, address: str, count: int) -> None:
 @contextmanager
 def flows(hosts: Hosts, count: int = 16) -> Iterator[None]:
     """Datagrams of many flows both ways, as long as the block lasts."""
-    stop = threading.Event()
     senders = []
     for source, sink in (hosts.ends, hosts.ends[::-1]):
         for _ in range(count):
@@ -92,25 +91,8 @@ def flows(hosts: Hosts, count: int = 16) -> Iterator[None]:
                 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sender.connect((TUNNEL.address(sink.name, 4), 9))
             senders.append(sender)
-
-    def send() -> None:
-        while not stop.is_set():
-            for sender in senders:
-                try:
-                    sender.send(filler(64))
-                except OSError:  # what came back for an earlier one
-                    continue
-            time.sleep(0.002)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with sending(senders, filler(64), 0.002):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        for sender in senders:
-            sender.close()
 
 
 def to_sun(hosts: Hosts) -> list[bytes]:
