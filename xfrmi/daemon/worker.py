@@ -99,6 +99,10 @@ class WorkerDevices:
     def __getitem__(self, interface: Interface) -> XfrmDevice:
         return self._devices[interface][1]
 
+    def key_of(self, interface: Interface) -> int:
+        """By which the parent knows it."""
+        return self._devices[interface][0]
+
     def add(
         self, key: int, interface: Interface, reads: Tun | None, writes: Tun, readable: Callable[[XfrmDevice], None]
     ) -> None:
@@ -120,7 +124,7 @@ class WorkerDevices:
         if reads is None or not reads.gone:
             return False
         self._loop.unwatch(reads.fileno())
-        self._tell(channel.DeviceGone(self._devices[device.interface][0]))
+        self._tell(channel.DeviceGone(self.key_of(device.interface)))
         return True
 
 
@@ -156,7 +160,7 @@ class Worker:
         for change in kit.tables:
             self._replica.apply(change)
         if kit.number:
-            self._engine.pass_on = RelayOut(kit.relays[0], self._key_of).send
+            self._engine.pass_on = RelayOut(kit.relays[0], self._devices.key_of).send
         else:
             for cpu, relay in enumerate(kit.relays, 1):
                 relayed = RelayIn(relay, self._replica.interfaces)
@@ -209,9 +213,6 @@ class Worker:
     def _add_device(self, message: channel.DeviceIn, reads: Tun | None, writes: Tun) -> None:
         interface = self._replica.add_interface(message)
         self._devices.add(message.key, interface, reads, writes, self._data_path.tun_readable)
-
-    def _key_of(self, interface: Interface) -> int:
-        return next(key for key, ours in self._replica.interfaces.items() if ours is interface)
 
     def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], None]:
         """What another worker has no state for is sent here, on its behalf: a policy may want one for its processor."""
