@@ -7,12 +7,12 @@ are: a filter in the kernel drops all other ICMP, and a flood is lost at the rec
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 
 from xfrmi.dev.mmsg import ReceiveRows
 from xfrmi.dev.raw import explain
+from xfrmi.dev.socket_filter import JEQ, LDB_IND, LDH_IND, LDX_MSH, RET, SO_ATTACH_FILTER, attach
 from xfrmi.wire.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, ICMPV6_PKT_TOOBIG
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.xfrm_const import AF_INET, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
@@ -21,19 +21,16 @@ BURST = 16
 """Messages of one turn of the loop: whoever floods us gets no more than this between two bursts of packets."""
 
 _ICMP6_FILTER = 1
-_SO_ATTACH_FILTER = 26
-_INSTRUCTION = struct.Struct("=HBBI")
-_LDX_MSH, _LDH_IND, _LDB_IND, _JEQ, _RET = 0xB1, 0x48, 0x50, 0x15, 0x06
 _QUOTED_PROTOCOL = 8 + 9
 _FRAG_NEEDED_FOR_ESP = (
-    (_LDX_MSH, 0, 0, 0),  # X: where the IP header ends
-    (_LDH_IND, 0, 0, 0),
-    (_JEQ, 0, 4, ICMP_DEST_UNREACH << 8 | ICMP_FRAG_NEEDED),
-    (_LDB_IND, 0, 0, _QUOTED_PROTOCOL),
-    (_JEQ, 1, 0, IPPROTO_ESP),
-    (_JEQ, 0, 1, IPPROTO_UDP),
-    (_RET, 0, 0, 0xFFFF),
-    (_RET, 0, 0, 0),
+    (LDX_MSH, 0, 0, 0),  # X: where the IP header ends
+    (LDH_IND, 0, 0, 0),
+    (JEQ, 0, 4, ICMP_DEST_UNREACH << 8 | ICMP_FRAG_NEEDED),
+    (LDB_IND, 0, 0, _QUOTED_PROTOCOL),
+    (JEQ, 1, 0, IPPROTO_ESP),
+    (JEQ, 0, 1, IPPROTO_UDP),
+    (RET, 0, 0, 0xFFFF),
+    (RET, 0, 0, 0),
 )
 
 
@@ -49,10 +46,7 @@ class IcmpErrors:
         except OSError as error:
             raise explain(error, family) from None
         if family == AF_INET:
-            program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in _FRAG_NEEDED_FOR_ESP))
-            count = len(_FRAG_NEEDED_FOR_ESP)
-            described = struct.pack("@HP", count, ctypes.addressof(program))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+            attach(self._socket, SO_ATTACH_FILTER, _FRAG_NEEDED_FOR_ESP)
         else:
             blocked = bytearray(b"\xff" * 32)  # one bit per type, in words of the host's byte order
             word, bit = divmod(ICMPV6_PKT_TOOBIG, 32)

@@ -7,20 +7,15 @@ the two is alone, it gets everything.
 
 from __future__ import annotations
 
-import ctypes
 import socket
-import struct
 
-_SO_ATTACH_REUSEPORT_CBPF = 51
-_LD_ABS, _JEQ, _RET = 0x20, 0x15, 0x06
-_IKE_FIRST = b"".join(
-    struct.pack("=HBBI", *instruction)
-    for instruction in (
-        (_LD_ABS, 0, 0, 0),  # four bytes that are not there make the verdict 0
-        (_JEQ, 1, 0, 0),
-        (_RET, 0, 0, 1),
-        (_RET, 0, 0, 0),
-    )
+from xfrmi.dev.socket_filter import JEQ, LD_ABS, RET, SO_ATTACH_REUSEPORT_CBPF, attach
+
+_IKE_FIRST = (
+    (LD_ABS, 0, 0, 0),  # four bytes that are not there make the verdict 0
+    (JEQ, 1, 0, 0),
+    (RET, 0, 0, 1),
+    (RET, 0, 0, 0),
 )
 
 
@@ -33,6 +28,4 @@ def allow_sharing(sock: socket.socket) -> None:
 
 def take_esp(sock: socket.socket) -> None:
     """After bind, by the second."""
-    program = ctypes.create_string_buffer(_IKE_FIRST, len(_IKE_FIRST))
-    fprog = struct.pack("@HP", len(_IKE_FIRST) // 8, ctypes.addressof(program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, fprog)
+    attach(sock, SO_ATTACH_REUSEPORT_CBPF, _IKE_FIRST)

@@ -10,48 +10,51 @@ where they are pinned to, all others to one place.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
 
+from xfrmi.dev.socket_filter import (
+    JEQ,
+    LD_ABS,
+    LD_IND,
+    LDX_MSH,
+    RET,
+    SO_ATTACH_FILTER,
+    SO_ATTACH_REUSEPORT_CBPF,
+    Line,
+    attach,
+)
 from xfrmi.wire.xfrm_const import AF_INET
 
 MAX_PINNED = 2000
 """SPIs: two instructions each, of the 4096 that a program may have."""
 
-SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 51
-_INSTRUCTION = struct.Struct("=HBBI")
-_LDX_MSH, _LD_IND, _LD_ABS, _JEQ, _RET = 0xB1, 0x40, 0x20, 0x15, 0x06
 _ALL = 0xFFFF_FFFF
-_Line = tuple[int, int, int, int]
 
 
 def admit(fd: int, family: int, pins: Mapping[int, int], default: int, number: int | None) -> None:
     """Let into the raw ESP socket only SPIs that belong to socket `number`: those that `pins` has there and, if it is
     the `default`, all that are not pinned. None: nothing at all; the kernel goes on taking ESP for served."""
-    load: Sequence[_Line] = ((_LD_ABS, 0, 0, 0),)
+    load: Sequence[Line] = ((LD_ABS, 0, 0, 0),)
     if family == AF_INET:  # begins with the IP header
-        load = ((_LDX_MSH, 0, 0, 0), (_LD_IND, 0, 0, 0))
+        load = ((LDX_MSH, 0, 0, 0), (LD_IND, 0, 0, 0))
     _attach(fd, SO_ATTACH_FILTER, [*load, *_choice(pins, default, lambda owner: _ALL if owner == number else 0)])
 
 
 def spread(fd: int, pins: Mapping[int, int], default: int) -> None:
     """Give the group of UDP sockets to which this one belongs its program."""
-    _attach(fd, SO_ATTACH_REUSEPORT_CBPF, [(_LD_ABS, 0, 0, 0), *_choice(pins, default, lambda owner: owner)])
+    _attach(fd, SO_ATTACH_REUSEPORT_CBPF, [(LD_ABS, 0, 0, 0), *_choice(pins, default, lambda owner: owner)])
 
 
-def _choice(pins: Mapping[int, int], default: int, answer: Callable[[int], int]) -> list[_Line]:
+def _choice(pins: Mapping[int, int], default: int, answer: Callable[[int], int]) -> list[Line]:
     """With the SPI in A: the answer for its owner. A packet too short to have one has the answer 0."""
     lines = []
     for spi, owner in pins.items():
-        lines += [(_JEQ, 0, 1, spi), (_RET, 0, 0, answer(owner))]
-    return [*lines, (_RET, 0, 0, answer(default))]
+        lines += [(JEQ, 0, 1, spi), (RET, 0, 0, answer(owner))]
+    return [*lines, (RET, 0, 0, answer(default))]
 
 
-def _attach(fd: int, option: int, lines: Sequence[_Line]) -> None:
-    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in lines))
-    described = struct.pack("@HP", len(lines), ctypes.addressof(program))
+def _attach(fd: int, option: int, lines: Sequence[Line]) -> None:
     with socket.socket(fileno=os.dup(fd)) as handle:
-        handle.setsockopt(socket.SOL_SOCKET, option, described)
+        attach(handle, option, lines)
