@@ -27,8 +27,6 @@ def verdict(program: bytes, audit: int, nr: int, *args: int) -> int:
                 (accumulator,) = struct.unpack_from("=I", data, k)
             case 0x54:
                 accumulator &= k
-            case 0x05:
-                at += k
             case 0x15:
                 at += then if accumulator == k else otherwise
             case 0x35:

@@ -25,8 +25,7 @@ def test_the_page_on_strongswan(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("ip netns TAKES ROOT, THE PAGE IS NOT TESTED")
     own_mounts()
-    for path in ("/run",):  # names of namespaces, and the daemons' sockets
-        subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)  # namespaces' names, daemons' sockets
     command = tmp_path / "bin" / "xfrmi"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m xfrmi "$@"\n')

@@ -132,7 +132,7 @@ def test_waiting_ends_by_time_and_by_signals_with_a_handler() -> None:
 
 
 INTERVAL = """
-import signal, socket, struct
+import signal, socket
 hits = 0
 def tick(*_):
     global hits
@@ -141,10 +141,6 @@ signal.signal(signal.SIGALRM, tick)
 s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6)
 s.bind((0, 0))
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-info = bytearray(232)
-info[0:4] = info[56:60] = bytes([192, 0, 2, 1])
-info[76:80] = bytes([192, 0, 2, 1])
-struct.pack_into("=B", info, 60 + 16, 50)
 from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.xfrm_types import StateInfo
 for n in range(100):

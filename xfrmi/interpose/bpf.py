@@ -60,7 +60,7 @@ MACHINES = {
 }  # fmt: skip
 """By the name in `uname -m`."""
 
-_LD, _JA, _JEQ, _JGE, _AND, _RET = 0x20, 0x05, 0x15, 0x35, 0x54, 0x06
+_LD, _JEQ, _JGE, _AND, _RET = 0x20, 0x15, 0x35, 0x54, 0x06
 _NR, _ARCH, _ARGS = 0, 4, 16
 _INSTRUCTION = struct.Struct("=HBBI")
 
@@ -91,19 +91,13 @@ class _Assembler:
     def at_least(self, value: int, then: str = "", otherwise: str = "") -> None:
         self._code.append((_JGE, value, then, otherwise))
 
-    def go(self, place: str) -> None:
-        self._code.append((_JA, 0, place, ""))
-
     def end(self, verdict: int) -> None:
         self._code.append((_RET, verdict, "", ""))
 
     def bytes(self) -> bytes:
         program = b""
         for here, (code, value, then, otherwise) in enumerate(self._code):
-            if code == _JA:
-                program += _INSTRUCTION.pack(code, 0, 0, self._distance(here, then))
-            else:
-                program += _INSTRUCTION.pack(code, self._distance(here, then), self._distance(here, otherwise), value)
+            program += _INSTRUCTION.pack(code, self._distance(here, then), self._distance(here, otherwise), value)
         return program
 
     def _distance(self, here: int, place: str) -> int:

@@ -30,10 +30,8 @@ FEW_CARRIERS = 64
 
 _UCRED = struct.Struct("=iII")
 _CONTROL = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(64)
-_LENGTH_PORT = struct.Struct("=I8xI")
 _U32 = struct.Struct("=I")
 _AUTOBIND_FIRST, _AUTOBIND_LAST = -(1 << 31), -4097
-
 
 _PROTOCOLS = {NETLINK_USERSOCK: NETLINK_XFRM, NETLINK_ROUTE: NETLINK_ROUTE}
 
@@ -74,20 +72,19 @@ class Carriers:
         self._carriers: dict[int, Carrier] = {}
         self._look_at = FEW_CARRIERS
 
-    def create(self, world: World, kind: int, protocol: int) -> tuple[Carrier, socket.socket]:
+    def create(self, world: World, kind: int, protocol: int) -> socket.socket:
         """A new socket in that namespace; the caller closes his copy. OSError."""
         real = NETLINK_USERSOCK if protocol == NETLINK_XFRM else NETLINK_ROUTE
         with inside(world.netns_fd):
             sock = socket.socket(AF_NETLINK, kind | socket.SOCK_CLOEXEC, real)
         if protocol == NETLINK_XFRM:
             sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
-        carrier = self._carriers[os.fstat(sock.fileno()).st_ino] = Carrier(
-            os.fstat(sock.fileno()).st_ino, protocol, world
-        )
+        inode = os.fstat(sock.fileno()).st_ino
+        self._carriers[inode] = Carrier(inode, protocol, world)
         if len(self._carriers) > self._look_at:
             self.forget_closed()
             self._look_at = len(self._carriers) + FEW_CARRIERS
-        return carrier, sock
+        return sock
 
     def find(self, inode: int) -> Carrier | None:
         return self._carriers.get(inode)

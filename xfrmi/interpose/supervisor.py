@@ -182,8 +182,7 @@ class Supervisor:
         if world is None or (protocol == NETLINK_XFRM and not self._has_daemon(task, world)):
             self._listener.resume(call)
             return
-        _, sock = self._carriers.create(world, kind & (SOCK_TYPE_MASK | socket.SOCK_NONBLOCK), protocol)
-        with sock:
+        with self._carriers.create(world, kind & (SOCK_TYPE_MASK | socket.SOCK_NONBLOCK), protocol) as sock:
             number = self._free_number(task)
             if not self._listener.answer_with_fd(call, sock.fileno(), number, bool(kind & socket.SOCK_CLOEXEC)):
                 self._listener.fail(call, errno.EMFILE)
