@@ -150,16 +150,18 @@ class Supervisor:
                 self._report(traceback.format_exc())
             self._listener.fail(call, errno.EIO)
 
-    def _take(self, task: Task, call: Notification) -> tuple[Carrier, socket.socket] | None:
+    def _take(
+        self, task: Task, call: Notification, protocols: tuple[int, ...] = (NETLINK_XFRM, NETLINK_ROUTE)
+    ) -> tuple[Carrier, socket.socket] | None:
         """The carrier that the call's first argument means, and a socket of ours for it. None, and the call is carried
-        out natively, if that is something else."""
+        out natively, if that is something else, or of another protocol."""
         try:
             fd = task.copy_fd(call.args[0] & 0xFFFFFFFF)
         except OSError:
             self._listener.resume(call)
             return None
         carrier = self._carriers.find(os.fstat(fd).st_ino) if self._listener.is_waiting(call) else None
-        if carrier is None:
+        if carrier is None or carrier.protocol not in protocols:
             os.close(fd)
             self._listener.resume(call)
             return None
@@ -226,13 +228,10 @@ class Supervisor:
     # Groups
 
     def _bind(self, task: Task, call: Notification) -> None:
-        if (taken := self._take(task, call)) is None:
+        if (taken := self._take(task, call, (NETLINK_XFRM,))) is None:
             return
         carrier, sock = taken
         with sock:
-            if carrier.protocol == NETLINK_ROUTE:
-                self._listener.resume(call)
-                return
             port, groups = calls.netlink_address(task, call.args[1], call.args[2])
             if groups and not task.may_configure(carrier.world.owners):
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -264,13 +263,10 @@ class Supervisor:
         if level != SOL_NETLINK:
             self._ike_option(task, call, level, option)
             return
-        if (taken := self._take(task, call)) is None:
+        if (taken := self._take(task, call, (NETLINK_XFRM,))) is None:
             return
         carrier, sock = taken
         with sock:
-            if carrier.protocol == NETLINK_ROUTE:
-                self._listener.resume(call)
-                return
             if call.args[4] & 0xFFFFFFFF < _INT.size:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             (group,) = _INT.unpack(task.read(call.args[3], _INT.size))
