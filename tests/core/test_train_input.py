@@ -214,6 +214,7 @@ def test_trains_are_their_datagrams(
         for pair, interfaces in zip((twins.lone, twins.train), twins.interfaces, strict=True):
             interfaces[0].up = what != "down"
             interfaces[0].away = what == "away"
+            interfaces[0].verdicts.clear()
             if what == "no policy":
                 pair.right.engine.flush_policies(0, twins.now)
             pair.right.engine.sad.aevents.listeners = int(what == "listen")

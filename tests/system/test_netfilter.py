@@ -94,7 +94,8 @@ def test_a_stream_stands_still_while_a_rule_is_there_and_then_goes_on(hosts: Hos
         assert tcp_transfer(hosts.moon, hosts.sun, tunnel.address("sun", 4), 3_000_000).intact
         after = counters(hosts.moon, tunnel.name)
         assert after.tx_aborted_errors > before.tx_aborted_errors
-        assert after.tx_errors == after.tx_aborted_errors + after.tx_dropped, "some had to learn the MTU first"
+        # Some had to learn the MTU first, which is an error and a loss; what the queue before the TUN loses, no error.
+        assert after.tx_aborted_errors <= after.tx_errors <= after.tx_aborted_errors + after.tx_dropped
         trouble = threading.Thread(target=come_and_go, args=(hosts.moon, match))
         trouble.start()
         assert tcp_transfer(

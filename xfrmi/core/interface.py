@@ -41,7 +41,7 @@ class Interface:
         self.up = True
         """IFF_UP; a device that is down is treated as absent on input (RX-07)."""
         self.away = False
-        """The device lives in another network namespace than its states (NS-02)."""
+        """The device lives in another network namespace than its states (NS-02). Who changes it clears `verdicts`."""
         self.nopolicy: frozenset[int] = frozenset()
         """Families in which what it receives is let in unasked (RX-12), as it was when that was last asked."""
         self.nopolicy_asked = 0.0
