@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """hypothesis remembers failing examples in pytest's cache, or for as long as this run lasts."""
+    """hypothesis remembers failing examples in pytest's cache, or for as long as this run lasts. Programs that tests
+    start can be interrupted, also where a shell runs the tests with `&` and so has taught them not to be."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.pluginmanager.has_plugin("cacheprovider"):
         folder = config.cache.mkdir("plugins")
     else:
