@@ -70,11 +70,14 @@ class Decision:
 def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Decision:
     """Resolve a flow. Raises Refused or Loop."""
     # TX-03: the selector's `dev` sees the link, not the xfrm device. A packet out of a TUN carries no mark.
-    policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, interface.link)
+    link = interface.link if not interface.policy_based else _leaves_by(engine, flow)
+    if interface.policy_based and not any(flow.saddr):
+        raise Refused(None, "the kernel about the device itself")  # it joins multicast groups
+    policies = engine.spd.lookup_all(Dir.OUT, interface.if_id, flow, 0, link)
     if not policies:
         raise Refused(None, "no policy")
     blocked = any(policy.action == Action.BLOCK for policy in policies)
-    states = _resolve(engine, interface, policies, flow, now) if not blocked else ()
+    states = _resolve(engine, link, policies, flow, now) if not blocked else ()
     limits = _limits(engine, interface, states)
     way = _way_out(engine, interface, states[-1]) if states else None
     for policy in policies:  # not before: a policy whose templates find no state has not been used (OUT-04)
@@ -88,6 +91,8 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
     if way is None or _circles(engine, (interface,), *way, now):
         raise Loop
     path, route = way
+    if interface.policy_based and _is_ours(path, flow):
+        raise Loop
     states[-1].set_ttl(route.hop_limit)
     mtu = route.mtu
     for state, limit in zip(reversed(states), reversed(limits), strict=True):
@@ -96,8 +101,24 @@ def decide(engine: Engine, interface: Interface, flow: Flow, now: float) -> Deci
     return Decision(states, path, max(mtu, IPV4_MIN_MTU), now + LIFETIME, engine.generation)
 
 
+def _leaves_by(engine: Engine, flow: Flow) -> int:
+    """The device that a policy without if_id knows: that of the packet's own route."""
+    route = engine.router.route(flow.daddr, b"", 0, 0)
+    return route.ifindex if route is not None else 0
+
+
+def _is_ours(path: Path, flow: Flow) -> bool:
+    """Is this what the state makes of packets? Whose source is no address of this host is not told from others' ESP
+    where packets are caught, and would be sealed again and again."""
+    if (path.src, path.dst) != (flow.saddr, flow.daddr):
+        return False
+    if path.dport:
+        return flow.proto == IPPROTO_UDP and (path.sport, path.dport) == (flow.sport, flow.dport)
+    return flow.proto == IPPROTO_ESP
+
+
 def _resolve(
-    engine: Engine, interface: Interface, policies: Sequence[Policy], flow: Flow, now: float
+    engine: Engine, link: int, policies: Sequence[Policy], flow: Flow, now: float
 ) -> tuple[State, ...]:
     """The states for the templates of `policies`, as they are applied. Empty if none is needed. Raises Refused."""
     states: list[State] = []
@@ -110,7 +131,7 @@ def _resolve(
                 local, remote = src, dst
                 if template.mode in OWN_ENDS:
                     local, remote = template.src if any(template.src) else _source(engine, template), template.dst
-                state = engine.sad.resolve(template, policy, flow, now, src=local, dst=remote, ifindex=interface.link)
+                state = engine.sad.resolve(template, policy, flow, now, src=local, dst=remote, ifindex=link)
                 if state is not None:  # None: `level use` without a state (OUT-10)
                     states.append(state)
                     src, dst = local, remote
@@ -171,7 +192,7 @@ def _circles(engine: Engine, passed: tuple[Interface, ...], path: Path, route: R
     flow = Flow(path.family, path.src, path.dst, protocol, path.sport, path.dport, in_udp)
     policies = engine.spd.lookup_all(Dir.OUT, onward.if_id, flow, 0, onward.link)
     try:
-        states = _resolve(engine, onward, policies, flow, now)
+        states = _resolve(engine, onward.link, policies, flow, now)
         way = _way_out(engine, onward, states[-1]) if states else None
     except Refused:  # its end, which is counted there
         return False

@@ -24,8 +24,8 @@ class Interface:
 
     __slots__ = (
         "_ifindex", "away", "collisions", "external", "flows", "flows_generation", "if_id", "link", "mtu", "name",
-        "nopolicy", "nopolicy_asked", "numbered", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets", "takes",
-        "tx_aborted", "tx_bytes", "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts",
+        "nopolicy", "nopolicy_asked", "numbered", "policy_based", "rx_bytes", "rx_dropped", "rx_errors", "rx_packets",
+        "takes", "tx_aborted", "tx_bytes", "tx_carrier", "tx_dropped", "tx_errors", "tx_packets", "up", "verdicts",
         "verdicts_generation",
     )  # fmt: skip
 
@@ -34,6 +34,8 @@ class Interface:
         self.if_id = if_id
         self.link = link
         self.external = external
+        self.policy_based = False
+        """It stands for all devices of the host, where policies without if_id apply (see Interfaces.policy_based)."""
         self._ifindex = 0
         self.numbered: dict[int, list[Interface]] = {}
         """Of all devices, by ifindex; shared with Interfaces."""
@@ -91,6 +93,9 @@ class Interfaces:
         self._by_if_id: dict[int, Interface] = {}
         self._numbered: dict[int, list[Interface]] = {}
         self._external: Interface | None = None
+        self.policy_based: Interface | None = None
+        """What policies without if_id have caught comes out of this one, and what came through states without a device
+        goes into it. It is no xfrm device, so that nobody finds it by name or number."""
 
     def __iter__(self) -> Iterator[Interface]:
         return iter(self._by_name.values())
@@ -109,12 +114,21 @@ class Interfaces:
         return next((interface for interface in self._numbered.get(ifindex, ()) if not interface.away), None)
 
     def for_state(self, if_id: int) -> Interface | None:
-        """RX-04: the UP device with the state's if_id, else the UP external device, else None."""
+        """RX-04: the UP device with the state's if_id, else the UP external device, else the one for policies without
+        if_id (RX-05), None if there is none."""
         found = self._by_if_id.get(if_id) if if_id else None
         if found is not None and found.up:
             return found
         external = self._external
-        return external if external is not None and external.up else None
+        return external if external is not None and external.up else self.policy_based
+
+    def add_policy_based(self, name: str) -> Interface:
+        interface = self.policy_based = Interface(name, 0)
+        interface.policy_based = True
+        return interface
+
+    def remove_policy_based(self) -> None:
+        self.policy_based = None
 
     def check_add(self, name: str, if_id: int, link: int = 0, external: bool = False) -> None:
         """Rules DEV-01..05; raises before anything exists, so that the caller may create the device in between."""

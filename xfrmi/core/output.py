@@ -24,7 +24,7 @@ from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.sending import Sending, after_run, group
 from xfrmi.errors import Drop
 from xfrmi.wire import icmp
-from xfrmi.wire.flow import flow_key, flow_of_key
+from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
 from xfrmi.wire.ip import IPV6_MIN_MTU, IPV6_SADDR
 from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import XfrmStat
@@ -174,7 +174,14 @@ def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refus
     interface.tx_errors += 1
     interface.tx_dropped += 1
     interface.tx_carrier += 1
-    unreachable = icmp.host_unreachable if packet[0] >> 4 == 4 else icmp.address_unreachable
+    ipv4 = packet[0] >> 4 == 4
+    if interface.policy_based:
+        # A kernel says nothing, but for a refusal to a sender of its own (EPERM), who hears of it by ICMP here.
+        if refused.stat != XfrmStat.OUT_POL_BLOCK or not engine.router.is_local(0, flow_of(packet).saddr):
+            return
+        unreachable = icmp.prohibited
+    else:
+        unreachable = icmp.host_unreachable if ipv4 else icmp.address_unreachable
     reply = unreachable(packet)
     if reply is not None:
         replies.append(reply)

@@ -205,6 +205,11 @@ class PolicyBin:
                     break
         return best
 
+    def ranked(self) -> list[Policy]:
+        """All of them, best first."""
+        policies = (policy for group in self._groups.values() for same in group.values() for policy in same)
+        return sorted(policies, key=_rank)
+
     def _place(self, selector: Selector) -> tuple[tuple[int, int], tuple[int, int]]:
         bits = self._bits
         return (

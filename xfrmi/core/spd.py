@@ -183,6 +183,11 @@ class Spd:
         found = self._bins.get((policy_type, direction, if_id, flow.family))
         return found.find(flow, mark, ifindex) if found is not None else None
 
+    def ranked(self, direction: int, if_id: int, family: int, policy_type: int = PolicyType.MAIN) -> list[Policy]:
+        """All policies that may decide flows of this family, best first."""
+        found = self._bins.get((policy_type, direction, if_id, family))
+        return found.ranked() if found is not None else []
+
     def lookup_all(self, direction: int, if_id: int, flow: Flow, mark: int = 0, ifindex: int = 0) -> list[Policy]:
         """The policies that decide `flow` together (SPD-23): a sub policy and the main one that joins it; or just one.
 

@@ -32,6 +32,7 @@ from xfrmi.wire.xfrm_const import IPPROTO_ICMP, IPPROTO_ICMPV6
 
 ICMP_DEST_UNREACH: Final = 3
 ICMP_HOST_UNREACH: Final = 1
+ICMP_ADMIN_PROHIBITED: Final = 13
 ICMP_FRAG_NEEDED: Final = 4
 ICMP_QUERIES: Final = frozenset((0, 8, 13, 14, 15, 16, 17, 18))
 """Echo, timestamp, information and address mask: the types that are no errors. The kernel takes unknown types for
@@ -39,6 +40,7 @@ errors, to be safe."""
 
 ICMPV6_DEST_UNREACH: Final = 1
 ICMPV6_ADDR_UNREACH: Final = 3
+ICMPV6_ADMIN_PROHIBITED: Final = 1
 ICMPV6_PKT_TOOBIG: Final = 2
 ICMPV6_INFORMATIONAL: Final = 0x80
 """Types from here on are no errors (RFC 4443 2.1)."""
@@ -64,6 +66,13 @@ def frag_needed(packet: Buffer, mtu: int, source: bytes = b"") -> bytes | None:
 def host_unreachable(packet: Buffer, source: bytes = b"") -> bytes | None:
     """ICMP 3/1 (TX-09)."""
     return _icmpv4(packet, ICMP_HOST_UNREACH, 0, source)
+
+
+def prohibited(packet: Buffer, source: bytes = b"") -> bytes | None:
+    """ICMP 3/13, ICMPv6 1/1: forbidden by an administrator."""
+    if packet[0] >> 4 == 4:
+        return _icmpv4(packet, ICMP_ADMIN_PROHIBITED, 0, source)
+    return _icmpv6(packet, ICMPV6_DEST_UNREACH, ICMPV6_ADMIN_PROHIBITED, 0, source)
 
 
 def packet_too_big(packet: Buffer, mtu: int, source: bytes = b"", *, least: int = IPV6_MIN_MTU) -> bytes | None:
