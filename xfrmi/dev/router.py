@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from xfrmi.core.router import DEFAULT_TTL, Route, is_multicast
+from xfrmi.dev.host_devices import broadcast_of
 from xfrmi.dev.rtnl import NETLINK_ROUTE, Link, Rtnl
 from xfrmi.dev.sysctl import read_sysctl
 from xfrmi.errors import XfrmError
@@ -127,9 +128,7 @@ class KernelRouter:
                 continue
             self._own.add(address)
             if len(address) == 4 and prefixlen < 31:
-                # The kernel makes this route itself, whether or not the address was given a broadcast address.
-                host_bits = (1 << 32 - prefixlen) - 1
-                self._own.add((int.from_bytes(address) | host_bits).to_bytes(4))
+                self._own.add(broadcast_of(address, prefixlen))
 
 
 def _mtu_of(link: Link, ipv6: bool) -> int:

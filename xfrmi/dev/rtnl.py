@@ -50,10 +50,10 @@ _NETNSA_NSID, _NETNSA_FD = 1, 3
 _ANY_NSID = 0xFFFFFFFF
 
 _RTGENMSG = bytes(4)
-_IFINFO = struct.Struct("=BxHiII")
+IFINFO = struct.Struct("=BxHiII")
 _TCMSG = struct.Struct("=BxxxiIII")
 _TC_H_ROOT, _TCA_KIND = 0xFFFFFFFF, 1
-_IFADDR = struct.Struct("=BBBBI")
+IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _BUFFER = 1 << 17
 _ZERO = memoryview(bytes(4))
@@ -122,7 +122,7 @@ class Rtnl:
         index, attributes = (which, b"") if isinstance(which, int) else (0, attr_string(_IFLA_IFNAME, which))
         attributes += b"" if nsid is None else attr_u32(_IFLA_TARGET_NETNSID, nsid)
         try:
-            answers = self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)
+            answers = self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)
         except XfrmError as error:
             if error.errno == errno.ENODEV or (error.errno == errno.EINVAL and nsid is not None):
                 return None
@@ -132,14 +132,14 @@ class Rtnl:
     def link_body(self, ifindex: int) -> memoryview | None:
         """What the kernel says of a device, as it says it; None if there is none."""
         try:
-            return self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))[0]
+            return self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))[0]
         except XfrmError as error:
             if error.errno == errno.ENODEV:
                 return None
             raise
 
     def links(self) -> list[Link]:
-        return [_link(body) for body in self._request(RTM_GETLINK, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True)]
+        return [_link(body) for body in self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True)]
 
     def set_link(
         self,
@@ -168,19 +168,23 @@ class Rtnl:
         texts = (name, _IFLA_IFNAME), (alias, _IFLA_IFALIAS)
         attributes = [attr_u32(kind, number) for number, kind in numbers if number is not None]
         attributes += [attr_string(kind, text) for text, kind in texts if text is not None]
-        self._request(RTM_SETLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, flags, change) + b"".join(attributes))
+        self._request(RTM_SETLINK, IFINFO.pack(AF_UNSPEC, 0, ifindex, flags, change) + b"".join(attributes))
 
     def set_qdisc(self, ifindex: int, kind: str) -> None:
         """Replace what queues packets for the device. XfrmError ENOENT where the kernel has no such discipline."""
         body = _TCMSG.pack(AF_UNSPEC, ifindex, 0, _TC_H_ROOT, 0) + attr_string(_TCA_KIND, kind)
         self._request(RTM_NEWQDISC, body, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
 
-    def order(self, kind: int, body: bytes) -> None:
+    def order(self, kind: int, body: bytes, flags: int = 0) -> None:
         """Any request that is only acknowledged. XfrmError as the kernel refuses it."""
-        self._request(kind, body)
+        self._request(kind, body, flags)
+
+    def ask(self, kind: int, body: bytes, dump: bool = False) -> list[memoryview]:
+        """The bodies of what answers any other request."""
+        return self._request(kind, body, dump=dump)
 
     def delete_link(self, ifindex: int) -> None:
-        self._request(RTM_DELLINK, _IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))
+        self._request(RTM_DELLINK, IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))
 
     def netns_id(self, netns_fd: int) -> int:
         """The number under which our namespace knows another, given now if it has none. It keeps nothing alive.
@@ -207,9 +211,9 @@ class Rtnl:
     def addresses(self) -> list[Address]:
         """Every address of every device of the namespace, both families."""
         found = []
-        for body in self._request(RTM_GETADDR, _IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True):
-            _, prefixlen, _, _, ifindex = _IFADDR.unpack_from(body)
-            attrs = parse_attrs(body, _IFADDR.size)
+        for body in self._request(RTM_GETADDR, IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True):
+            _, prefixlen, _, _, ifindex = IFADDR.unpack_from(body)
+            attrs = parse_attrs(body, IFADDR.size)
             # IFA_ADDRESS is the far end of a point-to-point link; IFA_LOCAL, where present, is always ours.
             own = attrs.get(_IFA_LOCAL) or attrs.get(_IFA_ADDRESS, _NOTHING)
             found.append(Address(ifindex, bytes(own), prefixlen))
@@ -273,8 +277,8 @@ def _mtu_metric(attrs: dict[int, memoryview]) -> tuple[int, bool]:
 
 
 def _link(body: memoryview) -> Link:
-    _, _, ifindex, flags, _ = _IFINFO.unpack_from(body)
-    attrs = parse_attrs(body, _IFINFO.size)
+    _, _, ifindex, flags, _ = IFINFO.unpack_from(body)
+    attrs = parse_attrs(body, IFINFO.size)
     info = parse_attrs(attrs.get(_IFLA_LINKINFO, _NOTHING))
     counters = attrs.get(_IFLA_STATS64, _NOTHING)
     count = min(len(counters) // 8, len(LinkStats.__dataclass_fields__))
