@@ -112,11 +112,13 @@ class Host:
         child: str = "",
         settings: str = "",
         dynamic: bool = False,
+        nets: tuple[str, str] = ("10.0.42.0/24", "10.0.42.0/24"),
         remote: str = "",
         if_id: str = "42",
         certificates: dict[str, bytes] | None = None,
     ) -> None:
-        """Start charon; `ike` and `child` go into the connection. `certificates` are files by name: NAME.key, NAME.crt
+        """Start charon; `ike` and `child` go into the connection. The traffic is between `nets`, this end's first, or
+        `dynamic`: between the hosts. `certificates` are files by name: NAME.key, NAME.crt
         and ca.crt."""
         folder = self.node.folder
         (folder / "strongswan.conf").write_text(
@@ -137,7 +139,7 @@ class Host:
             CONNECTION.format(
                 own=own, other=other, ike=ike, child=child, auth=auth, peer_auth=peer_auth, id=own_id, peer_id=peer_id,
                 if_id=if_id,
-                local="dynamic" if dynamic else "10.0.42.0/24", remote="dynamic" if dynamic else "10.0.42.0/24",
+                local="dynamic" if dynamic else nets[0], remote="dynamic" if dynamic else nets[1],
             )
         )  # fmt: skip
         (folder / "vici").unlink(missing_ok=True)

@@ -45,6 +45,18 @@ def test_ours_among_the_kernels() -> None:
 
 
 @in_netns
+def test_what_is_behind_policies_without_if_id_is_not_shown() -> None:
+    with daemon():
+        output("ip xfrm policy add src 10.0.0.0/8 dst 10.0.0.0/8 dir out action block")
+        rtnl = Rtnl()
+        assert rtnl.link("xfrmi-policy") and rtnl.link("xfrmi-refused")
+        assert [link["ifname"] for link in links()] == ["lo"]
+        output("ip xfrm policy flush")
+        assert not rtnl.link("xfrmi-policy") and not rtnl.link("xfrmi-refused")
+        rtnl.close()
+
+
+@in_netns
 def test_refusals() -> None:
     with daemon():
         output("ip link add xfrm0 type xfrm if_id 42")

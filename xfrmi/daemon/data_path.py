@@ -49,6 +49,8 @@ class DataPath:
         self.shed = 0
         """Packets lost on purpose, to keep queues short."""
         self.devices: Devices
+        self.policy_device: XfrmDevice | None = None
+        """For policies without if_id, see policy_path.py."""
         for device in underlay:
             self.watch(device)
         for errors in underlay.icmp_errors:
@@ -60,6 +62,10 @@ class DataPath:
         if not packets:  # nothing after all, or the end: `ip link del` behind our back
             self.devices.gone(device)
             return
+        self.take(device, packets)
+
+    def take(self, device: XfrmDevice, packets: list[Packet]) -> None:
+        """What was read from the TUN of `device`."""
         if device.queue.sheds(device.tun.emptied, self._loop.clock()):
             self._shed(device, packets)
         self.send(device, packets)
@@ -104,7 +110,9 @@ class DataPath:
 
     def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
         for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):
-            self.devices[interface].tun.send_burst(packets)
+            to = self.policy_device if interface.policy_based else self.devices[interface]
+            if to is not None:
+                to.tun.send_burst(packets)
 
     def _icmp_readable(self, errors: IcmpErrors) -> None:
         now = self._loop.clock()

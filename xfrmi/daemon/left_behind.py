@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _ALIAS = re.compile(
     r"xfrmi (?:if_id (?P<if_id>0x[0-9a-f]{1,8})|external) link (?P<link>\d{1,10}) home (?P<home>\d{1,20})"
 )
+POLICY_TUN, REFUSED_TUN = "xfrmi-policy", "xfrmi-refused"
+HIDDEN = frozenset((POLICY_TUN, REFUSED_TUN))
+"""Names of the TUNs behind policies without if_id (policy_path.py). A kernel has nothing of the kind."""
 _NAMESPACES = ("/run/netns/*", "/proc/[0-9]*/ns/net")
 """Where others' namespaces are found: those with a name, and those of processes we may look at."""
 
@@ -39,6 +42,11 @@ class Left(NamedTuple):
 def alias_of(interface: Interface, home: int) -> str:
     key = "external" if interface.external else f"if_id {interface.if_id:#x}"
     return f"xfrmi {key} link {interface.link} home {home}"
+
+
+def hidden_alias(home: int) -> str:
+    """Of a TUN that is no xfrm device, but behind policies without if_id."""
+    return f"xfrmi policies home {home}"
 
 
 class Tag(NamedTuple):

@@ -29,6 +29,7 @@ from xfrmi.daemon.events import Events
 from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
+from xfrmi.daemon.policy_path import PolicyPath, refuse_with_workers
 from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
@@ -41,6 +42,7 @@ from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.daemon.workers import Workers
+    from xfrmi.wire.xfrm_types import PolicyInfo
 
 GC_THRESHOLDS = 5_000, 10, 10_000
 """Nothing in here makes cycles. New objects are looked through now and then, which takes a millisecond or two; all of
@@ -69,6 +71,8 @@ class Daemon:
         self._loop.watch(router.fileno(), router.process)
         self._workers: Workers | None = None
         self._data_path: DataPath | None = None
+        self._policy_path: PolicyPath | None = None
+        prepare: Callable[[PolicyInfo], None] = refuse_with_workers
         self.tick: Callable[[float], None]
         if workers > 1:
             devices = self._with_workers(resources, router, kernel_quirks, workers)
@@ -79,16 +83,22 @@ class Daemon:
             data_path = self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
             devices = data_path.devices = Devices(self._engine, self._loop, data_path.tun_readable, log)
             self.tick = data_path.tick
+            policy_path = self._policy_path = PolicyPath(self._engine, self._loop, data_path, log)
+            resources.callback(policy_path.close)
+            prepare = policy_path.prepare
         resources.callback(devices.close, remove_on_exit)
         devices.take_over()
+        if self._policy_path is not None:
+            self._policy_path.take_over()
         events = Events(self._engine)
-        xfrm, route = XfrmHandler(self._engine, events).handle, RouteHandler(devices).handle
+        xfrm, route = XfrmHandler(self._engine, events, prepare=prepare).handle, RouteHandler(devices).handle
         if self._workers is not None:
             events.on_listeners = self._workers.tell_listeners
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
         hub = Hub(events, self._loop.stop if while_used else lambda: None)
         resources.callback(hub.close)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
+        commands["let-pass"] = self._let_pass
         control.listen(xfrm, route, events, hub, commands)
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
@@ -137,6 +147,14 @@ class Daemon:
         if self._data_path is None:
             raise XfrmError(errno.EOPNOTSUPP, detail="workers share no port with an IKE daemon: start with --workers 1")
         self._data_path.share_port(family, port)
+        return self._let_pass(request)
+
+    def _let_pass(self, request: Mapping[str, Any]) -> dict[str, object]:
+        port = request.get("port")
+        if not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise XfrmError(errno.EINVAL, detail='"let-pass" takes "port"')
+        if self._policy_path is not None:
+            self._policy_path.let_pass(port)
         return {}
 
     def _status(self, request: Mapping[str, Any]) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xfrmi.core.aevents import thresholds_of
 from xfrmi.core.selector import prefix_of
+from xfrmi.core.spd_check import check_policy
 from xfrmi.daemon.credentials import Credentials, may_configure
 from xfrmi.daemon.handler import Handler
 from xfrmi.daemon.notices import aevent
@@ -37,8 +38,16 @@ IPSEC_PROTO_ANY = 255
 class XfrmHandler(Handler):
     dumps = frozenset({XfrmMsg.GETSA, XfrmMsg.GETPOLICY})
 
-    def __init__(self, engine: Engine, events: Events, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        events: Events,
+        clock: Callable[[], float] = time.time,
+        prepare: Callable[[PolicyInfo], None] = lambda info: None,
+    ) -> None:
+        """`prepare` is called before a policy is added, and may refuse it (XfrmError)."""
         self._engine = engine
+        self._prepare = prepare
         self._events = events
         self._clock = clock
         self._actions: dict[int, Callable[[Any], Reply]] = {
@@ -149,10 +158,14 @@ class XfrmHandler(Handler):
     # Policies ----------------------------------------------------------------------------------------------------
 
     def _add_policy(self, info: PolicyInfo) -> Reply:
+        check_policy(info)  # what is wrong in itself is refused as such
+        self._prepare(info)
         self._engine.add_policy(info, self._clock())
         return None
 
     def _update_policy(self, info: PolicyInfo) -> Reply:
+        check_policy(info)
+        self._prepare(info)
         self._engine.update_policy(info, self._clock())
         return None
 

@@ -1,7 +1,8 @@
 """What IKE daemons ask of their own UDP sockets.
 
-- IP_XFRM_POLICY: their packets pass whatever policies say. Ours concern only what is routed into xfrm devices, so that
-  this is so anyway. A policy of a socket that demands IPsec is refused: nobody would do it.
+- IP_XFRM_POLICY: their packets pass whatever policies say. Policies with an if_id concern only what is routed into xfrm
+  devices; for those without, the daemon lets UDP 500 and 4500 of the host pass, and other ports when it is told of them
+  here. A policy of a socket that demands IPsec is refused: nobody would do it.
 - UDP_ENCAP: the kernel is to take ESP out of what comes in on port 4500. It must not get to hear of that: it would take
   the ESP, and drop it where it has none. Instead the daemon shares the port (dev/port_sharing.py).
 - UDP_GRO, on the same socket: it would merge what the IKE daemon reads one by one.
@@ -18,7 +19,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.interpose.bpf import SOL_UDP, UDP_ENCAP
 from xfrmi.interpose.task import Task
 from xfrmi.interpose.world import World
-from xfrmi.wire.xfrm_const import Action
+from xfrmi.wire.xfrm_const import IKE_PORTS, Action
 
 MOST_REMEMBERED = 256
 _POLICY_SIZE, _POLICY_ACTION = 168, 161
@@ -47,6 +48,7 @@ class IkeSockets:
         inode = os.fstat(fd).st_ino
         with socket.socket(fileno=fd) as sock:
             if level != SOL_UDP:
+                self._let_pass(world, sock)
                 return True
             if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
                 return False
@@ -58,6 +60,13 @@ class IkeSockets:
             if len(self._shared) > MOST_REMEMBERED:
                 del self._shared[next(iter(self._shared))]
             return True
+
+    @staticmethod
+    def _let_pass(world: World, sock: socket.socket) -> None:
+        if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
+            port = sock.getsockname()[1]
+            if port not in (0, *IKE_PORTS):
+                world.command("let-pass", port=port)
 
     @staticmethod
     def _share(world: World, sock: socket.socket, port: int) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from xfrmi.daemon.left_behind import Tag, read_alias
+from xfrmi.daemon.left_behind import HIDDEN, Tag, read_alias
 from xfrmi.wire.link_msg import STATS64, encode_linkinfo, encode_stats
 from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
 from xfrmi.wire.netlink import NLA_F_NESTED, attr, attr_string, attr_u32, get_string, parse_attrs
 
-IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 7, 5, 6, 18, 20
+IFLA_IFNAME, IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 3, 7, 5, 6, 18, 20
 IFLA_LINK_NETNSID, IFLA_GSO_MAX_SIZE, IFLA_MAX_MTU = 37, 41, 51
 INFO_KIND, INFO_DATA, INFO_XSTATS = 1, 2, 3
 IFF_POINTOPOINT = 0x10
@@ -31,7 +31,7 @@ _TYPE_MASK = 0x3FFF
 class Heard:
     """A link message of the kernel, looked at."""
 
-    __slots__ = ("alias", "body", "family", "ifindex", "kind", "tag")
+    __slots__ = ("alias", "body", "family", "hidden", "ifindex", "kind", "tag")
 
     def __init__(self, body: memoryview) -> None:
         """`body` has at least an ifinfomsg."""
@@ -41,6 +41,8 @@ class Heard:
         info = parse_attrs(attrs[IFLA_LINKINFO]) if IFLA_LINKINFO in attrs else {}
         self.kind = get_string(info[INFO_KIND]) if INFO_KIND in info else ""
         self.alias = get_string(attrs[IFLA_IFALIAS]) if IFLA_IFALIAS in attrs else ""
+        self.hidden = IFLA_IFNAME in attrs and get_string(attrs[IFLA_IFNAME]) in HIDDEN
+        """A kernel has no such device."""
         self.tag = read_alias(self.alias) if self.kind == "tun" else None
 
     def as_xfrm(self, tag: Tag, stats: LinkStats | None, link_nsid: int | None) -> bytes:

@@ -190,6 +190,8 @@ class Links:
             return None
         heard = Heard(message.body)
         is_event = not message.seq
+        if heard.hidden and (is_event or message.flags & netlink.NLM_F_MULTI):
+            return b""
         if heard.family != AF_UNSPEC:
             return self._of_a_family(carrier, message) if heard.ifindex in carrier.seen_links else None
         tag = heard.tag

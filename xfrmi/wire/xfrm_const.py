@@ -29,6 +29,9 @@ IPPROTO_DCCP = 33
 IPPROTO_MH = 135
 IPPROTO_UDPLITE = 136
 
+IKE_PORTS = (500, 4500)
+"""UDP. IKE passes whatever policies say, by the policies that IKE daemons give their sockets."""
+
 XFRM_INF = 0xFFFFFFFFFFFFFFFF
 """No byte or packet limit (LT-02: zero is a limit of zero)."""
 XFRM_MAX_DEPTH = 6

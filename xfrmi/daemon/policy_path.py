@@ -1,0 +1,266 @@
+"""Policies without if_id: those of classic, policy-based IPsec, which are for no device in particular.
+
+A kernel looks every packet up in its SPD after routing, and again before delivery. Here filters on the devices of the
+host do that (policy_filters.py decides which, dev/policy_filter.py makes a program of the SPD, dev/traffic_control.py
+puts it there):
+
+    out   a packet leaves by any device: if a policy blocks it or wants states, it is led into a hidden TUN instead,
+          and goes from there like one that was routed into an xfrm device. It has its source, its ports, its mark, as
+          routing, NAT and the socket have made them: nobody's routes or rules are touched
+    in    a packet comes in by any device in the clear: if a policy might refuse it, it is led into another hidden
+          TUN, is judged and counted, and only then goes on (core/plain.py)
+    ESP   what came through states without a device, and passed the policies, comes out of the first TUN
+
+They are there as long as a policy without if_id blocks or has templates, or no policy means block (setdefault).
+A request is answered when what it asks for is in force on all devices. A device that is made later gets its filters
+when the kernel has announced it.
+
+When the daemon is killed, filters and TUNs stay: what they lead into a TUN without carrier is lost, and not sent in the
+clear. The next daemon takes them over as they are; they stay until the first policy without if_id comes or goes, or
+the daemon is ended.
+
+Looked at and not taken: IP rules that mirror the SPD, with routes into the TUN. They decide before a packet has a
+source, ports of an unbound socket or its final mark, choose other sources than the host's routes would, and what they
+get wrong leaves in the clear. Netfilter would do as well as these filters, but is a dependency.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from xfrmi.core.events import (
+    DefaultChanged,
+    PoliciesFlushed,
+    PolicyAdded,
+    PolicyDeleted,
+    PolicyExpired,
+    PolicyUpdated,
+    StateAdded,
+    StateUpdated,
+)
+from xfrmi.core.plain import admit
+from xfrmi.daemon.data_path import port_for
+from xfrmi.daemon.devices import XfrmDevice
+from xfrmi.daemon.left_behind import POLICY_TUN, REFUSED_TUN, hidden_alias
+from xfrmi.daemon.policy_filters import PolicyFilters, demands
+from xfrmi.dev.hidden_tun import open_hidden, remove, set_forwarding
+from xfrmi.dev.host_devices import HostMonitor
+from xfrmi.dev.netns import netns_inode
+from xfrmi.dev.rtnl import Rtnl
+from xfrmi.errors import XfrmError
+from xfrmi.wire.xfrm_const import Dir
+from xfrmi.wire.xfrm_types import PolicyInfo
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.events import Event
+    from xfrmi.daemon.data_path import DataPath
+    from xfrmi.daemon.loop import Loop
+    from xfrmi.dev.tun import Tun
+
+
+def refuse_with_workers(info: PolicyInfo) -> None:
+    """XfrmError for a policy that only a daemon without workers can carry out."""
+    if demands(info):
+        raise XfrmError(
+            errno.EOPNOTSUPP,
+            "Policy without if_id needs a daemon without workers",
+            "with --workers no policy without if_id carries anything: start the daemon without them, or give "
+            "the policy an if_id",
+        )
+
+
+class _Tuns:
+    """Both TUNs, while there is something for them to do."""
+
+    def __init__(self, rtnl: Rtnl, engine: Engine) -> None:
+        """XfrmError as Tun."""
+        home = netns_inode()
+        tun, self.out_ifindex = open_hidden(rtnl, POLICY_TUN, hidden_alias(home))
+        try:
+            self.refused, self.in_ifindex = open_hidden(rtnl, REFUSED_TUN, hidden_alias(home))
+        except XfrmError:
+            remove(tun)
+            raise
+        interface = engine.interfaces.add_policy_based(POLICY_TUN)
+        interface.ifindex = self.out_ifindex
+        interface.takes = tun.takes
+        interface.mtu = 65535
+        self.device = XfrmDevice(interface, tun)
+        self.forwards: bool | None = None
+
+    @property
+    def all(self) -> tuple[Tun, Tun]:
+        return self.device.tun, self.refused
+
+
+class PolicyPath:
+    """All there is of it in one network namespace."""
+
+    def __init__(self, engine: Engine, loop: Loop, data_path: DataPath, log: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._data_path = data_path
+        self._log = log
+        self._rtnl = Rtnl()
+        self._filters = PolicyFilters(engine.spd, self._rtnl)
+        self._tuns: _Tuns | None = None
+        self._monitor = HostMonitor()
+        self._held = False
+        """What the filters do is an earlier daemon's will."""
+        self._complete = False
+        """What is in force was what the tables say, before the latest change."""
+        loop.watch(self._monitor.fileno(), self._host_changed)
+        engine.subscribe(self._follow)
+
+    def prepare(self, info: PolicyInfo) -> None:
+        """Before such a policy is added: have ready what it takes, or raise XfrmError."""
+        if not demands(info):
+            return
+        if info.dir == Dir.OUT and info.mark.mask:
+            raise XfrmError(
+                errno.EOPNOTSUPP,
+                "Policy with a mark needs an if_id",
+                "a policy with a mark and without if_id would not see the mark of a packet, which a TUN does "
+                "not carry: give the policy and its states an if_id, and route by mark into an xfrm interface",
+            )
+        self._up()
+
+    def let_pass(self, port: int) -> None:
+        """From and to this UDP port of the host packets pass, whatever the policies say."""
+        if port and port not in self._filters.ports:
+            self._filters.ports.add(port)
+            self._apply()
+
+    # Start and end ---------------------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Go on where a killed daemon has left filters: with them, or without if their TUN is gone."""
+        names = {link.name for link in self._rtnl.links() if link.alias == hidden_alias(netns_inode())}
+        if not names:
+            self._filters.clear()
+            return
+        self._up()
+        self._held = True
+        self._log("what policies without if_id of an earlier daemon catch is dropped until there are new ones")
+
+    def close(self) -> None:
+        """With the daemon its policies end."""
+        self._down()
+        self._loop.unwatch(self._monitor.fileno())
+        self._monitor.close()
+        self._rtnl.close()
+
+    def _up(self) -> None:
+        if self._tuns is not None:
+            return
+        tuns = _Tuns(self._rtnl, self._engine)
+        try:
+            self._filters.probe(tuns.out_ifindex)
+        except XfrmError:
+            self._engine.interfaces.remove_policy_based()
+            for tun in tuns.all:
+                remove(tun)
+            raise
+        self._tuns = tuns
+        self._complete = False
+        self._data_path.policy_device = tuns.device
+        self._loop.watch(tuns.device.tun.fileno(), self._caught)
+        self._loop.watch(tuns.refused.fileno(), self._came_in_clear)
+        self._look(tuns)
+        self._log("policies without if_id: filters on all devices lead to them")
+
+    def _down(self) -> None:
+        """Packets go on as they like before what caught them is gone."""
+        tuns = self._tuns
+        if tuns is None:
+            return
+        self._filters.clear()
+        self._let_go(tuns)
+        self._log("no policies without if_id any more")
+
+    def _let_go(self, tuns: _Tuns) -> None:
+        self._tuns = self._data_path.policy_device = None
+        self._engine.interfaces.remove_policy_based()
+        for tun in tuns.all:
+            self._loop.unwatch(tun.fileno())
+            remove(tun)
+
+    # What changes ----------------------------------------------------------------------------------------------------
+
+    def _follow(self, event: Event) -> None:
+        """A table has changed; whoever changed it is answered after this."""
+        changed: PolicyInfo | None = None
+        match event:
+            case StateAdded() | StateUpdated():
+                if (wanted := port_for(event, self._engine.router)) is not None:
+                    self.let_pass(wanted[1])
+                return
+            case PolicyAdded(info) | PolicyUpdated(info) | PolicyDeleted(info) | PolicyExpired(info, True):
+                if info.if_id:
+                    return
+                changed = info
+            case PoliciesFlushed() | DefaultChanged():
+                pass
+            case _:
+                return
+        self._held = False
+        try:
+            if self._filters.wanted:
+                self._up()
+                self._apply(changed)
+            else:
+                self._down()
+        except XfrmError as error:
+            self._log(f"policies without if_id are not in force as they should be: {error}")
+
+    def _apply(self, changed: PolicyInfo | None = None) -> None:
+        if self._tuns is not None and not self._held:
+            known, self._complete = self._complete, False
+            self._filters.apply(self._tuns.out_ifindex, self._tuns.in_ifindex, changed if known else None)
+            self._complete = True
+
+    def _host_changed(self) -> None:
+        self._monitor.drain()
+        tuns = self._tuns
+        if tuns is None:
+            return
+        try:
+            self._look(tuns)
+            self._apply()
+        except XfrmError as error:
+            self._log(f"policies without if_id are not in force on all devices: {error}")
+
+    def _look(self, tuns: _Tuns) -> None:
+        self._filters.look()
+        if tuns.forwards != self._filters.forwards:
+            tuns.forwards = self._filters.forwards
+            set_forwarding(self._rtnl, tuns.out_ifindex, tuns.forwards)
+
+    # Packets ---------------------------------------------------------------------------------------------------------
+
+    def _caught(self) -> None:
+        tuns = self._tuns
+        assert tuns is not None
+        packets = tuns.device.tun.recv_burst()
+        if packets:
+            self._data_path.take(tuns.device, packets)
+        elif tuns.device.tun.gone:
+            self._again(tuns)
+
+    def _came_in_clear(self) -> None:
+        tuns = self._tuns
+        assert tuns is not None
+        packets = tuns.refused.recv_burst()
+        if packets:
+            tuns.device.tun.send_burst(admit(self._engine, packets, self._loop.clock()))
+        elif tuns.refused.gone:
+            self._again(tuns)
+
+    def _again(self, tuns: _Tuns) -> None:
+        """Somebody has deleted a TUN. Until there is another, what is caught is lost."""
+        self._let_go(tuns)
+        self._up()
+        self._apply()
