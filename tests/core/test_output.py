@@ -231,6 +231,25 @@ def test_dev_binds_unless_it_is_lo_or_gone(link: int, routes: tuple[int, ...], w
     assert outgoing.path.ifindex == way_out
 
 
+@pytest.mark.parametrize(("marked_routes_to", "way_out"), [(3, (7, 0)), (9, (7, 2)), (None, (7, 2))])
+def test_an_output_mark_chooses_the_way_rather_than_dev(marked_routes_to: int | None, way_out: tuple[int, int]) -> None:
+    """Where the rules for the mark lead out. A tunnel is moved to another network by another mark."""
+
+    class Ruled(StaticRouter):
+        def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
+            assert mark == 7
+            to = ifindex or marked_routes_to
+            return Route(1500, to, src) if to else None
+
+    pair = Pair(mode=Mode.TRANSPORT, flags=0, set_mark=Mark(7, 0xFFFFFFFF))
+    template = Template(*OUTER[4], mode=Mode.TRANSPORT, reqid=1)
+    pair.left.engine.update_policy(PolicyInfo(ANY, Dir.OUT, 42, (template,)), NOW)
+    pair.left.engine.router = Ruled()
+    pair.xfrm_left.ifindex, pair.xfrm_left.link = 9, 2
+    (outgoing,), _ = pair.left.engine.output(pair.xfrm_left, [udp(*OUTER[4])], NOW)
+    assert (outgoing.path.mark, outgoing.path.ifindex) == way_out
+
+
 @pytest.mark.parametrize("quirks", [False, True])
 def test_TX_03_a_kernel_asks_the_routing_tables_only(quirks: bool) -> None:
     pair = Pair()

@@ -158,8 +158,9 @@ def _limits(engine: Engine, interface: Interface, states: Sequence[State]) -> li
 
 
 def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Path, Route] | None:
-    """Path and route of the outer packet: by the `dev` of the interface where it has one, else by the routing tables.
-    None where that leads back into the interface (TX-10). Raises Refused.
+    """Path and route of the outer packet: by the state's set-mark where that leads out, else by the `dev` of the
+    interface where it has one, else by the routing tables. None where that leads back into the interface (TX-10).
+    Raises Refused.
 
     A peer that is reached through this very interface is a loop even so, as in the kernel; except in transport mode,
     where the peer always is, and `dev` is what leads out (docs/deviations.md). `dev lo` leads nowhere and a `dev` that
@@ -168,7 +169,8 @@ def _way_out(engine: Engine, interface: Interface, outermost: State) -> tuple[Pa
     path = outermost.path
     route = engine.router.route(path.dst, path.src, 0, path.mark)
     loops = route is not None and route.ifindex != 0 and route.ifindex == interface.ifindex and not interface.away
-    bound_to_link = interface.link not in (0, LOOPBACK_IFINDEX) and not engine.kernel_quirks
+    by_mark = path.mark != 0 and route is not None and not loops
+    bound_to_link = interface.link not in (0, LOOPBACK_IFINDEX) and not by_mark and not engine.kernel_quirks
     if bound_to_link and not (loops and outermost.mode != Mode.TRANSPORT):
         bound = outermost.path_to(interface.link)
         by_link = engine.router.route(bound.dst, bound.src, bound.ifindex, bound.mark)
