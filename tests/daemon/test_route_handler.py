@@ -13,6 +13,7 @@ from tests.daemon.messages import ROOT, STRANGER, answers, ask, refusal, request
 from tests.daemon.server import PretendedDevices
 from xfrmi.core.engine import Engine
 from xfrmi.daemon.route_handler import RouteHandler
+from xfrmi.dev.rtnl import RTM_GETROUTE
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink
 from xfrmi.wire.link_msg import (
@@ -59,6 +60,13 @@ def test_a_device_comes_back_as_it_went_in(links: Links) -> None:
     assert (shown.name, shown.if_id, shown.link, shown.mtu, shown.kind) == ("xfrm0", 42, 2, 1400, "xfrm")
     assert (shown.flags, shown.operstate) == (IFF_NOARP, OPER_DOWN)
     assert shown.stats is not None
+
+
+def test_before_a_route_is_asked_for_the_routers_are_heard() -> None:
+    heard: list[bool] = []
+    handle = RouteHandler(PretendedDevices(Engine()), lambda: heard.append(True)).handle  # type: ignore[arg-type]
+    assert ask(handle, RTM_GETROUTE) == []
+    assert heard == [True]
 
 
 def test_a_dump_is_multi_and_ends_with_done(links: Links) -> None:

@@ -26,6 +26,7 @@ from xfrmi.core.interface import Interface, Interfaces
 from xfrmi.core.keepalive import Keepalives
 from xfrmi.core.migrate import migrate
 from xfrmi.core.outgoing import Outgoing
+from xfrmi.core.path import Path
 from xfrmi.core.path_mtu import PathMtus, icmp_error
 from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.sad import Sad
@@ -197,10 +198,11 @@ class Engine:
         """(outer header, ESP) pairs off the wire, or trains of them -> inner packets by interface. See input.py."""
         return inbound.input(self, burst, now)
 
-    def icmp_error(self, family: int, message: Buffer, now: float) -> None:
+    def icmp_error(self, family: int, message: Buffer, now: float) -> tuple[Sequence[Path], int]:
         """An ICMP or (`family` AF_INET6) ICMPv6 message of the underlay, from its ICMP header on. One that quotes a
-        packet of a state of ours as too big lowers the path MTU; all others are ignored (1.7). See path_mtu.py."""
-        icmp_error(self.router, self.sad, family, message, now)
+        packet of a state of ours as too big lowers the path MTU, and those paths are returned with it; all others are
+        ignored (1.7). See path_mtu.py."""
+        return icmp_error(self.router, self.sad, family, message, now)
 
     def send_failed(self, outgoing: Outgoing, positions: Iterable[int]) -> None:
         """Those packets of `outgoing` did not leave the machine. See Outgoing.fail."""

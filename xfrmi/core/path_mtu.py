@@ -8,6 +8,7 @@ Nothing is sent to anybody then. The next inner packet that is too big for what 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from xfrmi.core.router import Route, Router
@@ -101,17 +102,22 @@ class PathMtus:
         return None
 
 
-def icmp_error(path_mtus: PathMtus, sad: Sad, family: int, message: Buffer, now: float) -> None:
+def icmp_error(path_mtus: PathMtus, sad: Sad, family: int, message: Buffer, now: float) -> tuple[Sequence[Path], int]:
     """Take in an ICMP message of the underlay. Everything that is not about a packet of ours, and too big, is ignored:
-    redirects, unreachable hosts, and what is forged by somebody who does not know a valid SPI."""
+    redirects, unreachable hosts, and what is forged by somebody who does not know a valid SPI.
+
+    Returns the paths that are that narrow, and the MTU.
+    """
     too_big = read_too_big(family, message)
     if too_big is None:
-        return
+        return (), 0
     state = _quoted_state(sad, too_big)
     if state is None:
-        return
-    for path in state.paths or (state.path,):
+        return (), 0
+    paths = state.paths or (state.path,)
+    for path in paths:
         path_mtus.learn(path, too_big.mtu, now)
+    return paths, too_big.mtu
 
 
 def _quoted_state(sad: Sad, quoted: TooBig) -> State | None:

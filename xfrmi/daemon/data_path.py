@@ -2,7 +2,7 @@
 
     TUN readable      -> recv_burst -> engine.output -> underlay.send    (and ICMP errors back into the TUN)
     socket readable   -> recv_burst -> engine.input  -> each TUN's send_burst
-    ICMP readable     -> recv_burst -> engine.icmp_error                 (a path carries less than it did)
+    ICMP readable     -> recv_burst -> engine.icmp_error -> tell_kernel  (a path carries less than it did)
     deadline passed   -> engine.tick                 -> underlay.send    (keepalives)
 
 One burst a turn. It decides nothing and counts nothing but what the kernel refused to take.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
 from xfrmi.daemon.devices import XfrmDevice
+from xfrmi.dev.kernel_pmtu import tell_kernel
 from xfrmi.errors import XfrmError
 from xfrmi.wire.vnet import SuperPacket
 from xfrmi.wire.xfrm_const import UDP_ENCAP_ESPINUDP, SaDir
@@ -96,6 +97,11 @@ class DataPath:
             self.watch(device)
         self._log(f"UDP port {port} shared with an IKE daemon")
 
+    def hear(self) -> None:
+        """Take in what routers have said by now, out of turn: somebody is about to ask the kernel for a route."""
+        for errors in self._underlay.icmp_errors:
+            self._icmp_readable(errors)
+
     def tick(self, now: float) -> None:
         self._send(self._engine.tick(now))
 
@@ -117,7 +123,9 @@ class DataPath:
     def _icmp_readable(self, errors: IcmpErrors) -> None:
         now = self._loop.clock()
         for message in errors.recv_burst():
-            self._engine.icmp_error(errors.family, message, now)
+            paths, mtu = self._engine.icmp_error(errors.family, message, now)
+            for path in paths:
+                tell_kernel(path, mtu)
 
     def _send(self, outgoing: list[Outgoing]) -> None:
         if outgoing:

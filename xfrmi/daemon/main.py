@@ -74,6 +74,7 @@ class Daemon:
         self._policy_path: PolicyPath | None = None
         prepare: Callable[[PolicyInfo], None] = refuse_with_workers
         self.tick: Callable[[float], None]
+        hear: Callable[[], None] = _nothing  # workers hear by themselves, when their turn comes
         if workers > 1:
             devices = self._with_workers(resources, router, kernel_quirks, workers)
         else:
@@ -82,7 +83,7 @@ class Daemon:
             resources.callback(underlay.close)
             data_path = self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
             devices = data_path.devices = Devices(self._engine, self._loop, data_path.tun_readable, log)
-            self.tick = data_path.tick
+            self.tick, hear = data_path.tick, data_path.hear
             policy_path = self._policy_path = PolicyPath(self._engine, self._loop, data_path, log)
             resources.callback(policy_path.close)
             prepare = policy_path.prepare
@@ -91,11 +92,12 @@ class Daemon:
         if self._policy_path is not None:
             self._policy_path.take_over()
         events = Events(self._engine)
-        xfrm, route = XfrmHandler(self._engine, events, prepare=prepare).handle, RouteHandler(devices).handle
+        xfrm = XfrmHandler(self._engine, events, prepare=prepare).handle
+        route = RouteHandler(devices, hear).handle
         if self._workers is not None:
             events.on_listeners = self._workers.tell_listeners
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
-        hub = Hub(events, self._loop.stop if while_used else lambda: None)
+        hub = Hub(events, self._loop.stop if while_used else _nothing)
         resources.callback(hub.close)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
@@ -170,6 +172,10 @@ class Daemon:
             "shed": self._data_path.shed if self._data_path is not None else None,
             "workers": self._workers.pids if self._workers is not None else [],
         }
+
+
+def _nothing() -> None:
+    pass
 
 
 def log(line: str) -> None:

@@ -7,13 +7,13 @@ TUN; a refusal of either comes back with its errno and phrase.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.daemon.credentials import Credentials, may_configure
 from xfrmi.daemon.handler import Handler
-from xfrmi.dev.rtnl import IFF_MULTICAST
+from xfrmi.dev.rtnl import IFF_MULTICAST, RTM_GETROUTE
 from xfrmi.errors import XfrmError
 from xfrmi.wire import link_msg, netlink
 from xfrmi.wire.link_types import (
@@ -56,10 +56,15 @@ def link_info(device: XfrmDevice) -> LinkInfo:
 class RouteHandler(Handler):
     dumps = frozenset({link_msg.RTM_GETLINK})
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: Devices, hear: Callable[[], None] = lambda: None) -> None:
+        """`hear` takes in what routers have said by now."""
         self._devices = devices
+        self._hear = hear
 
     def carry_out(self, request: Message, credentials: Credentials) -> Iterable[bytes]:
+        if request.type == RTM_GETROUTE:  # for the kernel to answer, when it knows what we know
+            self._hear()
+            return ()
         self._devices.sync()  # what `ip link` of the kernel has done meanwhile counts
         if self.is_dump(request):
             return self.dump(request, link_msg.RTM_NEWLINK, map(_body, list(self._devices)))

@@ -2,7 +2,8 @@
 
 The kernel believes such errors by itself, of every packet that looks like one of a socket's, forged or not. Therefore
 the sockets that send ESP do not let it (raw.py, udp.py), and the errors are read here, for the core to judge. Only they
-are: a filter in the kernel drops all other ICMP, and a flood is lost at the receive buffer.
+are: a filter in the kernel drops all other ICMP, also what we ourselves tell the kernel over the loopback device
+(kernel_pmtu.py), and a flood is lost at the receive buffer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ import struct
 
 from xfrmi.dev.mmsg import ReceiveRows
 from xfrmi.dev.raw import explain
-from xfrmi.dev.socket_filter import JEQ, LDB_IND, LDH_IND, LDX_MSH, RET, SO_ATTACH_FILTER, attach
+from xfrmi.dev.socket_filter import (
+    JEQ,
+    LD_ABS,
+    LDB_ABS,
+    LDB_IND,
+    LDH_IND,
+    LDX_MSH,
+    RET,
+    SKF_NET_OFF,
+    SO_ATTACH_FILTER,
+    attach,
+)
 from xfrmi.wire.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, ICMPV6_PKT_TOOBIG
 from xfrmi.wire.ip import Buffer
 from xfrmi.wire.xfrm_const import AF_INET, IPPROTO_ESP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
@@ -23,12 +35,22 @@ BURST = 16
 _ICMP6_FILTER = 1
 _QUOTED_PROTOCOL = 8 + 9
 _FRAG_NEEDED_FOR_ESP = (
+    (LDB_ABS, 0, 0, 12),
+    (JEQ, 7, 0, 127),  # from 127.0.0.0/8
     (LDX_MSH, 0, 0, 0),  # X: where the IP header ends
     (LDH_IND, 0, 0, 0),
     (JEQ, 0, 4, ICMP_DEST_UNREACH << 8 | ICMP_FRAG_NEEDED),
     (LDB_IND, 0, 0, _QUOTED_PROTOCOL),
     (JEQ, 1, 0, IPPROTO_ESP),
     (JEQ, 0, 1, IPPROTO_UDP),
+    (RET, 0, 0, 0xFFFF),
+    (RET, 0, 0, 0),
+)
+_NOT_FROM_LOOPBACK = (  # ::1. The program sees the payload; the header is before it
+    (LD_ABS, 0, 0, SKF_NET_OFF + 20),
+    (JEQ, 0, 2, 1),
+    (LD_ABS, 0, 0, SKF_NET_OFF + 8),
+    (JEQ, 1, 0, 0),
     (RET, 0, 0, 0xFFFF),
     (RET, 0, 0, 0),
 )
@@ -52,6 +74,7 @@ class IcmpErrors:
             word, bit = divmod(ICMPV6_PKT_TOOBIG, 32)
             struct.pack_into("=I", blocked, word * 4, 0xFFFFFFFF ^ 1 << bit)
             self._socket.setsockopt(IPPROTO_ICMPV6, _ICMP6_FILTER, blocked)
+            attach(self._socket, SO_ATTACH_FILTER, _NOT_FROM_LOOPBACK)
         self._rows = ReceiveRows(BURST)
 
     def fileno(self) -> int:

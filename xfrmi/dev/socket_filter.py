@@ -8,7 +8,9 @@ import struct
 from collections.abc import Sequence
 
 SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 51
-LDX_MSH, LD_ABS, LD_IND, LDH_IND, LDB_IND, JEQ, RET = 0xB1, 0x20, 0x40, 0x48, 0x50, 0x15, 0x06
+LDX_MSH, LD_ABS, LDB_ABS, LD_IND, LDH_IND, LDB_IND, JEQ, RET = 0xB1, 0x20, 0x30, 0x40, 0x48, 0x50, 0x15, 0x06
+SKF_NET_OFF = 0xFFF00000
+"""Added to an offset, it counts from the IP header."""
 
 Line = tuple[int, int, int, int]
 """An instruction: its code, how far to jump if true, if false, and its operand."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from xfrmi.daemon.left_behind import Tag
 from xfrmi.daemon.runtime import ROUTE_SOCKET
 from xfrmi.dev.netns import inside, open_netns
-from xfrmi.dev.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK, Rtnl
+from xfrmi.dev.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_SETLINK, Rtnl
 from xfrmi.errors import XfrmError
 from xfrmi.interpose.carrier import Carrier, Show
 from xfrmi.interpose.link_view import (
@@ -64,6 +64,8 @@ class Links:
         messages = []
         with contextlib.suppress(XfrmError):  # what cannot be taken apart is the kernel's
             messages = list(netlink.split(request))
+        if any(message.type == RTM_GETROUTE and not message.is_dump for message in messages):
+            self._let_hear(carrier.world)
         kinds = [_concern(message) for message in messages]
         if not any(kinds) or (len(kinds) > 1 and not task.may_configure(carrier.world.owners)):
             return False
@@ -139,6 +141,12 @@ class Links:
                 self._carry_out(world, undo)
                 return failure
         return None
+
+    def _let_hear(self, world: World) -> None:
+        """A kernel has dealt with an ICMP error when it is asked for the route; of ESP the daemon has to tell it."""
+        with contextlib.suppress(OSError, XfrmError):
+            if world.attach(start=False):
+                self._carry_out(world, netlink.message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, 0, 0))
 
     @staticmethod
     def _rtnl(world: World) -> contextlib.closing[Rtnl]:
