@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
+import pytest
+
 from tests.interpose.supervised import EXEC, daemon
 from tests.netns import in_netns
+from xfrmi.errors import XfrmError
+from xfrmi.interpose.launch import carrier_numbers
 
 
 def python(program: str) -> None:
@@ -78,6 +83,47 @@ print("done")
 def test_sockets_that_are_connected_to_the_kernel() -> None:
     with daemon():
         python(CONNECTED)
+
+
+MANY = """
+import socket, struct
+sockets = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6 * (number % 2)) for number in range(200)]
+xfrm = sockets[1::2]
+for number, sock in enumerate(xfrm):
+    sock.send(struct.pack("=IHHII", 20, 35, 1, number, 0) + bytes(4))  # GETSADINFO
+for number, sock in enumerate(xfrm):
+    length, kind, _, seq = struct.unpack_from("=IHHI", sock.recv(4096))
+    assert (kind, seq) == (34, number), (kind, seq)
+print("done")
+"""
+
+
+@in_netns
+def test_a_program_with_many_netlink_sockets() -> None:
+    """A test suite keeps those of each test until the end."""
+    with daemon():
+        python(MANY)
+
+
+@pytest.mark.parametrize(("limit", "count"), [(128, 64), (256, 128), (1024, 256), (1 << 20, 256)])
+def test_numbers_for_such_sockets_fit_the_limit_of_open_files(limit: int, count: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, before[1]), before[1]))
+        numbers = carrier_numbers()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (len(numbers), numbers.stop) == (count, min(limit, 1024))
+
+
+def test_with_too_few_open_files_it_says_so() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (127, before[1]))
+        with pytest.raises(XfrmError, match="ulimit -n 1024"):
+            carrier_numbers()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 SOCKET_POLICY = """

@@ -27,8 +27,9 @@ from xfrmi.interpose.starter import Starter, log_directory
 from xfrmi.interpose.task import Task
 
 PR_SET_PTRACER = 0x59616D61
-CARRIERS = 64
-"""Numbers for descriptors of carriers, for each process."""
+MOST_CARRIERS, LEAST_CARRIERS = 256, 64
+"""Numbers for descriptors of carriers, for each process: test suites, for instance, hold on to many sockets. A file of
+the program's own among them costs a stop for each call that uses it, so no more than half of all numbers."""
 FD_SETSIZE = 1024
 """Above that select() cannot wait for them."""
 MOST_RESTARTS = 20
@@ -73,9 +74,11 @@ def carrier_numbers() -> range:
     """Descriptors for carriers: as high as select() and the limit of open files let them be."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     end = FD_SETSIZE if soft == resource.RLIM_INFINITY else min(FD_SETSIZE, soft)
-    if end < 2 * CARRIERS:
-        raise XfrmError(errno.EMFILE, detail=f"exec needs a limit of {2 * CARRIERS} open files or more: ulimit -n 1024")
-    return range(end - CARRIERS, end)
+    count = min(MOST_CARRIERS, end // 2)
+    if count < LEAST_CARRIERS:
+        detail = f"exec needs a limit of {2 * LEAST_CARRIERS} open files or more: ulimit -n 1024"
+        raise XfrmError(errno.EMFILE, detail=detail)
+    return range(end - count, end)
 
 
 def _let_look(supervisor: int) -> None:
