@@ -165,7 +165,9 @@ class Tunnel:
 
     def counters(self) -> tuple[int, int]:
         body = route.request(GETLINK, bytes(16) + attr(3, self.name.encode() + b"\0"), reply=True)
-        rx, tx = struct.unpack_from("=QQ", attrs(body[16:])[23])
+        shown = attrs(body[16:])
+        assert attrs(shown[18])[1] == b"xfrm\0"
+        rx, tx = struct.unpack_from("=QQ", shown[23])
         return rx, tx
 
     def socket(self, version: int) -> socket.socket:

@@ -27,10 +27,11 @@ def attr(kind: int, data: bytes) -> bytes:
 
 
 def attrs(data: bytes) -> dict[int, bytes]:
+    """By their types as they are: a kernel flags none of those that are looked at here as nested."""
     found = {}
     while len(data) >= 4:
         length, kind = struct.unpack_from("=HH", data)
-        found[kind & 0x3FFF] = data[4:length]
+        found[kind] = data[4:length]
         data = data[length + 3 & ~3 :]
     return found
 

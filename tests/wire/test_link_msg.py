@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from dataclasses import astuple, replace
 from typing import Any
 
@@ -101,6 +102,22 @@ def test_another_library_reads_our_reply() -> None:
     assert (data.get_attr("IFLA_XFRM_IF_ID"), data.get_attr("IFLA_XFRM_LINK")) == (0x2A, 2)
     stats = message.get_attr("IFLA_STATS64")
     assert (stats["rx_packets"], stats["collisions"], stats["tx_carrier_errors"]) == (0, 9, 17)
+
+
+@pytest.mark.parametrize("reply", [False, True])
+def test_nothing_is_flagged_as_nested(reply: bool) -> None:
+    """As from a kernel, and from iproute2. There are programs that take a flagged type for another one."""
+
+    def types(data: bytes) -> list[int]:
+        found = []
+        while len(data) >= 4:
+            length, kind = struct.unpack_from("=HH", data)
+            found += [kind, *(types(data[4:length]) if kind & 0x3FFF in (18, 26) else [])]
+            data = data[length + 3 & ~3 :]
+        return found
+
+    body = encode_link(SHOWN, reply=reply)
+    assert 18 in types(body[16:]) and max(types(body[16:])) < 0x4000
 
 
 def test_link_and_if_id_are_shown_even_when_zero() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from xfrmi.daemon.left_behind import HIDDEN, Tag, read_alias
 from xfrmi.wire.link_msg import STATS64, encode_linkinfo, encode_stats
 from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
-from xfrmi.wire.netlink import NLA_F_NESTED, attr, attr_string, attr_u32, get_string, parse_attrs
+from xfrmi.wire.netlink import attr, attr_string, attr_u32, get_string, parse_attrs
 
 IFLA_IFNAME, IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 3, 7, 5, 6, 18, 20
 IFLA_LINK_NETNSID, IFLA_GSO_MAX_SIZE, IFLA_MAX_MTU = 37, 41, 51
@@ -102,7 +102,7 @@ def _linkinfo(value: memoryview, tag: Tag) -> bytes:
         if number not in (INFO_KIND, INFO_DATA, INFO_XSTATS)
     )
     own = encode_linkinfo(info)
-    return attr(IFLA_LINKINFO | NLA_F_NESTED, own[_ATTR.size :] + others)
+    return attr(IFLA_LINKINFO, own[_ATTR.size :] + others)
 
 
 def _stats32(stats: LinkStats) -> bytes:

@@ -16,7 +16,6 @@ from typing import Final
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, XFRM_LINK_MIN_MTU, LinkInfo, LinkStats
 from xfrmi.wire.netlink import (
-    NLA_F_NESTED,
     AttrRule,
     Attrs,
     Message,
@@ -138,18 +137,15 @@ def encode_stats(stats: LinkStats, size: int = _STATS.size) -> bytes:
 
 
 def encode_linkinfo(info: LinkInfo) -> bytes:
-    """IFLA_LINKINFO alone, with the kind and what is said of it."""
+    """IFLA_LINKINFO alone, with the kind and what is said of it. Attributes of link messages that hold others are not
+    flagged as nested, by no kernel, and there are programs that would not know them."""
     data = b"" if info.link is None else attr_u32(_XFRM_LINK, info.link)
     if info.if_id is not None:
         data += attr_u32(_XFRM_IF_ID, info.if_id)
     if info.external:
         data += attr(_XFRM_COLLECT_METADATA, b"")
     kind = attr_string(_INFO_KIND, info.kind)
-    return _nest(_LINKINFO, kind + _nest(_INFO_DATA, data) if data else kind)
-
-
-def _nest(kind: int, attrs: bytes) -> bytes:
-    return attr(kind | NLA_F_NESTED, attrs)
+    return attr(_LINKINFO, kind + attr(_INFO_DATA, data) if data else kind)
 
 
 _CONSTANT: Final = (
@@ -158,7 +154,7 @@ _CONSTANT: Final = (
     + attr_u32(_GSO_MAX_SEGS, 65535) + attr_u32(_GSO_MAX_SIZE, 65536) + attr_u32(_NUM_RX_QUEUES, 1)
     + attr_u8(_CARRIER, 1)
 )  # fmt: skip
-_INET6_SPEC: Final = _nest(_AF_SPEC, _nest(AF_INET6, attr_u8(_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_RANDOM)))
+_INET6_SPEC: Final = attr(_AF_SPEC, attr(AF_INET6, attr_u8(_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_RANDOM)))
 
 
 def decode_link(message: Message) -> LinkInfo:
