@@ -85,6 +85,33 @@ def test_sockets_that_are_connected_to_the_kernel() -> None:
         python(CONNECTED)
 
 
+EXACT = """
+import socket, struct, subprocess
+for number in (1, 2, 3):
+    subprocess.run(["ip", "link", "add", f"ipsec{number}", "type", "xfrm", "if_id", str(number)], check=True)
+sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+sock.send(struct.pack("=IHHII", 32, 18, 0x301, 1, 0) + bytes(16))
+names, kind = [], 0
+while kind != 3:
+    length = sock.recvmsg_into([bytearray()], 0, socket.MSG_PEEK | socket.MSG_TRUNC)[0]
+    data = bytearray(length)
+    assert sock.recv_into(data, length, socket.MSG_TRUNC) == length
+    while data and kind != 3:
+        size, kind = struct.unpack_from("=IH", data)
+        names += [b"ipsec" in data[:size]] if kind == 16 else []
+        data = data[size + 3 & ~3:]
+assert names == [False, True, True, True], names
+print("done")
+"""
+
+
+@in_netns
+def test_a_program_that_has_room_for_exactly_what_was_announced() -> None:
+    """systemd-networkd asks how long a message is and makes room for that. What the kernel says is longer."""
+    with daemon():
+        python(EXACT)
+
+
 MANY = """
 import socket, struct
 sockets = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6 * (number % 2)) for number in range(200)]

@@ -225,27 +225,31 @@ def receive(
 ) -> Received:
     """Take (or look at) the next datagram that is for the program's eyes. OSError EAGAIN, ENOBUFS...
 
-    `room` bytes are what the program has room for; of NETLINK_ROUTE no more is asked, since the kernel makes the parts
-    of a dump as large as the largest buffer it has seen on the socket.
+    `room` bytes are what the program has room for. Of NETLINK_ROUTE no more is asked, since the kernel makes the parts
+    of a dump as large as the largest buffer it has seen on the socket; except that what is there is read as a whole:
+    the program may have room for just what it will be shown of it.
     """
     route = carrier.protocol == NETLINK_ROUTE
     flags = socket.MSG_DONTWAIT | socket.MSG_TRUNC | (socket.MSG_PEEK if peek else 0)
-    asked = min(room, len(buffer)) if route and room else len(buffer)
-    window = memoryview(buffer)[:asked]
+    whole = memoryview(buffer)
+    asked = len(buffer)
     own = sock.getsockname()[0]
     while True:
-        size, ancillary, _, sender = sock.recvmsg_into((window,), _CONTROL, flags)
+        if route:
+            queued = sock.recvmsg_into((whole[:0],), 0, socket.MSG_DONTWAIT | socket.MSG_PEEK | socket.MSG_TRUNC)[0]
+            asked = min(max(room, queued), len(buffer))
+        size, ancillary, _, sender = sock.recvmsg_into((whole[:asked],), _CONTROL, flags)
         port, groups = sender
         length = min(size, asked)
         if not route and not _is_ours(port, own, carrier.world.hub_port, ancillary):
             if peek:
-                sock.recvmsg_into((window[:0],), 0, socket.MSG_DONTWAIT)
+                sock.recvmsg_into((whole[:0],), 0, socket.MSG_DONTWAIT)
             continue
         if show is not None and length == size:
             length = size = show(buffer, length)
             if not size:
                 if peek:
-                    sock.recvmsg_into((window[:0],), 0, socket.MSG_DONTWAIT)
+                    sock.recvmsg_into((whole[:0],), 0, socket.MSG_DONTWAIT)
                 continue
         return Received(length, size, 0 if port == own or not route else port, groups, ancillary if route else [])
 
