@@ -46,7 +46,10 @@ class PretendedDevices:
     def __iter__(self) -> Iterator[PretendedDevice]:
         return iter(self._devices.values())
 
-    def find(self, which: str | int) -> Interface | None:
+    def alias(self, device: PretendedDevice) -> str:
+        return ""
+
+    def find(self, which: str | int, nsid: int | None = None) -> Interface | None:
         return next((i for i in self._devices if which in (i.name, i.ifindex)), None)
 
     def add(self, info: LinkInfo) -> Interface:

@@ -142,15 +142,17 @@ def test_what_the_kernel_says_of_sizes() -> None:
 
 
 @in_netns
-def test_the_alias_is_ours() -> None:
-    """Without it the next daemon would not know the device."""
+def test_the_alias_says_what_the_device_is() -> None:
+    """Without it the next daemon would not know the device. The user's own is behind it."""
     with daemon() as made:
         interface = made.devices.add(LinkInfo(name="ipsec0", if_id=42))
-        assert refused(made.devices.set, interface, LinkInfo(alias="mine")).errno == errno.EOPNOTSUPP
+        made.devices.set(interface, LinkInfo(alias="mine"))
+        assert refused(made.devices.set, interface, LinkInfo(alias="x" * 250)).errno == errno.EINVAL
         made.devices.change(interface, LinkInfo(if_id=43))
         link = kernel_link("ipsec0")
         assert link is not None
-        assert link.alias == f"xfrmi if_id 0x2b link 0 home {netns_inode()}"
+        assert link.alias == f"xfrmi if_id 0x2b link 0 home {netns_inode()} alias mine"
+        assert made.devices.alias(made.devices[interface]) == "mine"
 
 
 @in_netns

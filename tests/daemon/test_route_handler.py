@@ -172,20 +172,12 @@ def test_a_refused_size_leaves_the_key_alone(links: Links, monkeypatch: pytest.M
     assert links.get("xfrm0").if_id == 42
 
 
-def test_DEV_13_a_refused_size_leaves_an_external_device_alone(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The quirk that gives it an if_id does not make half a change."""
+def test_DEV_13_nothing_of_a_refused_change_of_an_external_device_is_done(links: Links) -> None:
     ask(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", external=True)), NEW)
-
-    def refuse(*_: object) -> None:
-        raise XfrmError(errno.EINVAL, "mtu greater than device maximum")
-
-    monkeypatch.setattr(links.devices, "set", refuse)
-    assert refusal(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", if_id=43, mtu=70000))).extack
-    assert links.get("ext").if_id == 0
-    monkeypatch.undo()
-    ask(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", if_id=43, mtu=1400)))
+    said = refusal(links.handle, RTM_NEWLINK, encode_link(LinkInfo(name="ext", if_id=43, mtu=1400)))
+    assert said.extack == "collect_md can't be changed"
     shown = links.get("ext")
-    assert (shown.if_id, shown.external, shown.mtu) == (43, True, 1400)
+    assert (shown.if_id, shown.external, shown.mtu) == (0, True, 1500)
 
 
 def test_a_device_that_cannot_be_moved_is_not_made(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,11 @@ def test_refusals() -> None:
         for line, said in (
             ("ip link add xfrm1 type xfrm if_id 42", EXISTS),
             ("ip link add xfrm0 type xfrm if_id 43", EXISTS),
-            ("ip link set xfrm0 alias mine", "RTNETLINK answers: Operation not supported\n"),
+            ("ip link set xfrm0 carrier off", "RTNETLINK answers: Operation not supported\n"),
+            ("ip link add xfrm1 index 1 type xfrm if_id 9", EXISTS),
+            ("ip link replace xfrm0 type xfrm if_id 9", "RTNETLINK answers: Operation not supported\n"),
+            ("ip link set lo type xfrm if_id 9", "RTNETLINK answers: Operation not supported\n"),
+            (f"ip link set xfrm0 alias {'x' * 250}", "RTNETLINK answers: Invalid argument\n"),
             ("ip link add xfrm1 master lo type xfrm if_id 9", None),
         ):
             refused = run(line)
@@ -93,6 +97,50 @@ def test_what_becomes_of_a_device() -> None:
         output(f"ip link add elsewhere netns {there} type xfrm if_id 9")
         with there:
             assert "elsewhere@" in run("ip link show type xfrm").stdout
+
+
+@in_netns
+def test_an_alias_and_an_index_are_the_users() -> None:
+    """Also after a change of the key, and for who comes without exec."""
+    with daemon():
+        output("ip link add xfrm0 index 77 type xfrm if_id 42 && ip link set xfrm0 alias 'to the branch'")
+        (link,) = links(which="type xfrm")
+        assert (link["ifindex"], link["ifalias"]) == (77, "to the branch")
+        output("ip link set xfrm0 type xfrm if_id 43")
+        (link,) = links(which="type xfrm")
+        assert (link["ifalias"], link["linkinfo"]["info_data"]) == ("to the branch", {"if_id": "0x2b"})
+        ip("link set xfrm0 alias mine")
+        with Client() as client:
+            assert [link.alias for link in client.links()] == ["mine"], "who writes over the mark loses nothing"
+        (link,) = links(which="type xfrm")
+        assert link["ifalias"] == "mine"
+        output("ip link set xfrm0 alias ''")
+        (link,) = links(which="type xfrm")
+        assert "ifalias" not in link
+
+
+@in_netns
+def test_a_device_far_away_is_changed_by_its_own_daemon() -> None:
+    with daemon():
+        there = Namespace()
+        output(f"ip link add xfrm0 type xfrm if_id 42 && ip link set xfrm0 netns {there}")
+        # One supervisor for both: another would not know the daemon of the namespace where the device was made.
+        entered = f"nsenter --net={there} ip"
+        output(f"{entered} link set xfrm0 type xfrm if_id 43 && {entered} link set xfrm0 alias far")
+        with Client() as client:
+            (link,) = client.links()
+            assert (link.if_id, link.alias) == (43, "far")
+
+
+@in_netns
+def test_counters_by_getstats() -> None:
+    with daemon():
+        output("ip link add xfrm0 type xfrm if_id 42 && ip link set xfrm0 up && ip addr add 10.0.0.1/24 dev xfrm0")
+        output("ping -c 1 -W 1 10.0.0.2 > /dev/null; sleep 0.2")
+        (by_link,) = links("-s", "xfrm0")
+        assert by_link["stats64"]["tx"]["errors"] > 0
+        (by_stats,) = json.loads(output("ip -j stats show dev xfrm0 group link"))
+        assert by_stats["stats64"]["tx"]["errors"] == by_link["stats64"]["tx"]["errors"]
 
 
 @in_netns

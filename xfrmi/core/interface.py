@@ -160,13 +160,9 @@ class Interfaces:
         """RTM_NEWLINK on an existing device: rules DEV-08..13, looked at in the kernel's order."""
         if not if_id:
             raise XfrmError(errno.EINVAL, "if_id must be non zero", f'say "if_id N" to change "{interface.name}"')
-        if external:
+        if external or interface.external:
             raise XfrmError(errno.EINVAL, "collect_md can't be changed", f'"{interface.name}" keeps the mode it has')
         self._check_free(if_id, interface)
-        if interface.external and if_id == interface.if_id:
-            raise XfrmError(
-                errno.EINVAL, "device can't be changed to collect_md", f'"{interface.name}" has this if_id already'
-            )
         if link != interface.link:
             raise XfrmError(
                 errno.EINVAL,
@@ -174,7 +170,7 @@ class Interfaces:
             )
 
     def change(self, interface: Interface, if_id: int, link: int = 0, external: bool = False) -> None:
-        """As check_change. DEV-13: an external device that is given an if_id is found by it, and external still."""
+        """As check_change."""
         self.check_change(interface, if_id, link, external)
         if if_id == interface.if_id:
             return

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
-from xfrmi.daemon.left_behind import alias_of, left_behind
+from xfrmi.daemon.left_behind import alias_of, left_behind, read_alias
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.standing_queue import StandingQueue
 from xfrmi.dev.link_monitor import LinkMonitor
@@ -24,10 +24,12 @@ from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
 from xfrmi.dev.tun import Tun, keep_routes, shape_like_xfrm, shown_qlen
 from xfrmi.errors import XfrmError
-from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
+from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MAX_MTU, XFRM_LINK_MIN_MTU, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
 
 TUNGETIFF = 0x800454D2
 IFNAMSIZ = 16
+LONGEST_RESTORED = 128
+"""Characters of an alias that somebody has written over ours."""
 
 
 class XfrmDevice:
@@ -71,8 +73,12 @@ class Devices:
 
     # Orders (route_handler) --------------------------------------------------------------------------------------
 
-    def find(self, which: str | int) -> Interface | None:
-        """By name or ifindex. Namespaces count on their own: of two devices with one number, the one at home."""
+    def find(self, which: str | int, nsid: int | None = None) -> Interface | None:
+        """By name or ifindex. Namespaces count on their own: of two devices with one number, the one at home, or in
+        the namespace with our number `nsid`."""
+        if nsid is not None:
+            away = (device.interface for device in self if device.nsid == nsid)
+            return next((interface for interface in away if interface.ifindex == which), None)
         if isinstance(which, str):
             with contextlib.suppress(XfrmError):
                 return self._engine.interfaces[which]
@@ -80,19 +86,34 @@ class Devices:
         numbered = (interface for interface in self._engine.interfaces if interface.ifindex == which)
         return min(numbered, key=lambda interface: interface.away, default=None)
 
+    def alias(self, device: XfrmDevice) -> str:
+        """What the user calls it besides. The kernel does not announce it, while a device is down."""
+        link = self._rtnl.link(device.interface.ifindex, device.nsid) if device.interface.ifindex else None
+        if link is None:
+            return ""
+        tag = read_alias(link.alias)
+        if tag is None:
+            self._restore(device, link.alias)
+            return link.alias
+        return tag.text
+
     def add(self, info: LinkInfo) -> Interface:
-        """RTM_NEWLINK: rules DEV-01..05, then the TUN. Leaves nothing behind if anything is refused."""
+        """RTM_NEWLINK: rules DEV-01..05, then the TUN. Leaves nothing behind if anything is refused. An alias is for
+        later, as in the kernel, which does not look at it here."""
+        check_mtu(XFRM_LINK_MTU if info.mtu is None else info.mtu)
         name = info.name or "xfrm%d"
         self._engine.interfaces.check_add(name, info.if_id or 0, info.link or 0, info.external)
         if self._rtnl.link(name) is not None:
             raise XfrmError(errno.EEXIST, detail=f'a device "{name}" exists already')
-        tun = self._open(name)
+        if info.ifindex and self._rtnl.link(info.ifindex) is not None:
+            raise XfrmError(errno.EEXIST, detail=f"a device with the index {info.ifindex} exists already")
+        tun = self._open(name, info.ifindex)
         try:
             shape_like_xfrm(self._rtnl, tun.name, XFRM_LINK_MTU if info.mtu is None else info.mtu)
             interface = self._engine.add_interface(tun.name, info.if_id or 0, info.link or 0, info.external)
             try:
                 self._attach(interface, tun)
-                self._remember(interface)
+                self._remember(self._devices[interface], "")
                 if info.change or info.txqlen is not None:
                     self.set(interface, LinkInfo(flags=info.flags, change=info.change, txqlen=info.txqlen))
             except XfrmError:
@@ -112,17 +133,15 @@ class Devices:
     def change(self, interface: Interface, info: LinkInfo) -> None:
         """RTM_NEWLINK with IFLA_INFO_DATA for an existing device: rules DEV-08..13."""
         self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
-        self._remember(interface)
+        device = self._devices[interface]
+        self._remember(device, self.alias(device))
 
     def set(self, interface: Interface, info: LinkInfo, netns_fd: int | None = None) -> None:
         """Name, mtu, queue length, up, multicast, and the move to another namespace: one order, one answer."""
         if info.change & ~(IFF_UP | IFF_MULTICAST):
             raise XfrmError(errno.EOPNOTSUPP, detail="of the flags only up, down and multicast can be switched")
-        if info.alias:
-            raise XfrmError(
-                errno.EOPNOTSUPP, detail=f'the alias of "{interface.name}" is how the next daemon knows the device'
-            )
         device = self._devices[interface]
+        alias = None if info.alias is None else alias_of(interface, netns_inode(), info.alias)
         with self._rtnl_at(device) as rtnl:
             rtnl.set_link(
                 interface.ifindex,
@@ -130,6 +149,7 @@ class Devices:
                 multicast=bool(info.flags & IFF_MULTICAST) if info.change & IFF_MULTICAST else None,
                 mtu=info.mtu,
                 name=info.name or None,
+                alias=alias,
                 txqlen=info.txqlen,
                 netns_fd=netns_fd,
                 netns_pid=info.netns_pid,
@@ -214,6 +234,8 @@ class Devices:
         link = self._rtnl.link(interface.ifindex, device.nsid) if interface.ifindex else None
         if link is not None and link.kind == "tun":
             self._mirror(device, link)
+            if read_alias(link.alias) is None:
+                self._restore(device, link.alias)
         elif not self.gone(device):
             self._relocate(device)
 
@@ -285,8 +307,8 @@ class Devices:
 
     # Who reads the TUN -------------------------------------------------------------------------------------------
 
-    def _open(self, name: str) -> Tun:
-        return Tun(name, persist=True)
+    def _open(self, name: str, ifindex: int = 0) -> Tun:
+        return Tun(name, persist=True, ifindex=ifindex)
 
     def _watch(self, device: XfrmDevice) -> None:
         self._loop.watch(device.tun.fileno(), lambda: self._readable(device))
@@ -319,9 +341,25 @@ class Devices:
             self._unwatch(device)
         self._engine.delete_interface(interface.name)
 
-    def _remember(self, interface: Interface) -> None:
-        with self._rtnl_at(self._devices[interface]) as rtnl:
-            rtnl.set_link(interface.ifindex, alias=alias_of(interface, netns_inode()))
+    def _restore(self, device: XfrmDevice, text: str) -> None:
+        """Somebody wrote over it who did not know."""
+        try:
+            self._remember(device, text[:LONGEST_RESTORED])
+        except XfrmError as error:
+            self._log(f"{_title(device.interface)}: the next daemon will not know it, for its alias is lost: {error}")
+
+    def _remember(self, device: XfrmDevice, text: str) -> None:
+        """Write into its alias what it is, and what the user calls it."""
+        with self._rtnl_at(device) as rtnl:
+            rtnl.set_link(device.interface.ifindex, alias=alias_of(device.interface, netns_inode(), text))
+
+
+def check_mtu(mtu: int) -> None:
+    """As the kernel says it of a device that there is already: no index is taken for one that cannot be."""
+    if mtu < XFRM_LINK_MIN_MTU:
+        raise XfrmError(errno.EINVAL, "mtu less than device minimum", f"an xfrm device has {XFRM_LINK_MIN_MTU} or more")
+    if mtu > XFRM_LINK_MAX_MTU:
+        raise XfrmError(errno.EINVAL, "mtu greater than device maximum", f"an xfrm device has {XFRM_LINK_MAX_MTU}")
 
 
 def _title(interface: Interface) -> str:

@@ -1,11 +1,13 @@
 """How a TUN remembers what it is when no daemon holds it, and how the next daemon finds it again.
 
 The memory is the device's alias: `xfrmi if_id 0x2a link 2 home 4026531840`. Home is the inode number of the network
-namespace whose daemon made it; a device goes where it is moved to, and a daemon over there must leave it alone.
+namespace whose daemon made it; a device goes where it is moved to, and a daemon over there must leave it alone. The
+alias that a user gives the device stands behind it: `... home 4026531840 alias to the branch`.
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
 
 _ALIAS = re.compile(
     r"xfrmi (?:if_id (?P<if_id>0x[0-9a-f]{1,8})|external) link (?P<link>\d{1,10}) home (?P<home>\d{1,20})"
+    r"(?: alias (?P<text>.+))?",
+    re.DOTALL,
 )
 POLICY_TUN, REFUSED_TUN = "xfrmi-policy", "xfrmi-refused"
 HIDDEN = frozenset((POLICY_TUN, REFUSED_TUN))
 """Names of the TUNs behind policies without if_id (policy_path.py). A kernel has nothing of the kind."""
+LONGEST_ALIAS = 255
+"""Bytes, of all of it."""
 _NAMESPACES = ("/run/netns/*", "/proc/[0-9]*/ns/net")
 """Where others' namespaces are found: those with a name, and those of processes we may look at."""
 
@@ -39,9 +45,9 @@ class Left(NamedTuple):
     alias: str
 
 
-def alias_of(interface: Interface, home: int) -> str:
-    key = "external" if interface.external else f"if_id {interface.if_id:#x}"
-    return f"xfrmi {key} link {interface.link} home {home}"
+def alias_of(interface: Interface, home: int, text: str = "") -> str:
+    """With the user's own alias. XfrmError EINVAL if that is too long beside the rest."""
+    return write_alias(Tag(interface.if_id, interface.link, interface.external, home, text))
 
 
 def hidden_alias(home: int) -> str:
@@ -57,6 +63,19 @@ class Tag(NamedTuple):
     external: bool
     home: int
     """Inode of the network namespace whose daemon made the device."""
+    text: str = ""
+    """The user's own alias."""
+
+
+def write_alias(tag: Tag) -> str:
+    """The inverse of `read_alias`. XfrmError EINVAL if the user's own is too long beside the rest."""
+    key = "external" if tag.external else f"if_id {tag.if_id:#x}"
+    alias = f"xfrmi {key} link {tag.link} home {tag.home}"
+    if tag.text:
+        alias += f" alias {tag.text}"
+        if over := max(0, len(alias.encode("utf-8", "surrogateescape")) - LONGEST_ALIAS):
+            raise XfrmError(errno.EINVAL, detail=f"this alias is {over} bytes too long for a device of xfrmi")
+    return alias
 
 
 def read_alias(alias: str) -> Tag | None:
@@ -64,7 +83,8 @@ def read_alias(alias: str) -> Tag | None:
     match = _ALIAS.fullmatch(alias)
     if match is None:
         return None
-    return Tag(int(match["if_id"] or "0", 16), int(match["link"]), match["if_id"] is None, int(match["home"]))
+    if_id, is_external = int(match["if_id"] or "0", 16), match["if_id"] is None
+    return Tag(if_id, int(match["link"]), is_external, int(match["home"]), match["text"] or "")
 
 
 def left_behind() -> Iterator[tuple[str | None, Left]]:

@@ -25,7 +25,7 @@ from xfrmi.wire.link_types import (
     OPER_UNKNOWN,
     LinkInfo,
 )
-from xfrmi.wire.netlink import NLM_F_CREATE, NLM_F_EXCL, Message
+from xfrmi.wire.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 KIND = "xfrm"
 
 
-def link_info(device: XfrmDevice) -> LinkInfo:
+def link_info(device: XfrmDevice, alias: str = "") -> LinkInfo:
     """A device as `ip -d -s link` of a kernel with xfrm interfaces shows it (1.3): no carrier to lose (1.2)."""
     interface = device.interface
     up = IFF_UP | IFF_RUNNING | IFF_LOWER_UP if interface.up else 0
@@ -47,6 +47,7 @@ def link_info(device: XfrmDevice) -> LinkInfo:
         kind=KIND,
         mtu=interface.mtu,
         txqlen=device.txqlen,
+        alias=alias or None,
         flags=IFF_NOARP | up | (IFF_MULTICAST if device.multicast else 0),
         operstate=OPER_UNKNOWN if interface.up else OPER_DOWN,
         stats=interface.stats(),
@@ -67,9 +68,9 @@ class RouteHandler(Handler):
             return ()
         self._devices.sync()  # what `ip link` of the kernel has done meanwhile counts
         if self.is_dump(request):
-            return self.dump(request, link_msg.RTM_NEWLINK, map(_body, list(self._devices)))
+            return self.dump(request, link_msg.RTM_NEWLINK, map(self._body, list(self._devices)))
         if request.type == link_msg.RTM_GETLINK:
-            body = _body(self._devices[self._existing(link_msg.decode_link(request))])
+            body = self._body(self._devices[self._existing(link_msg.decode_link(request))])
             return (netlink.message(link_msg.RTM_NEWLINK, 0, request.seq, request.pid, body),)
         if not may_configure(credentials):
             raise XfrmError(errno.EPERM, detail=f"uid {credentials.uid} may not configure this daemon")
@@ -83,7 +84,7 @@ class RouteHandler(Handler):
 
     def _new_or_set(self, request: Message, info: LinkInfo, credentials: Credentials) -> None:
         # With an ifindex the name is the new one; without it names the device (rtnl_newlink, do_setlink).
-        found = self._devices.find(info.ifindex or info.name) if info.ifindex or info.name else None
+        found = self._find(info)
         if found is None:
             if request.type == link_msg.RTM_NEWLINK and request.flags & NLM_F_CREATE:
                 self._add(info, _netns_fd(info, credentials))
@@ -91,6 +92,8 @@ class RouteHandler(Handler):
             raise self._no_device(info)
         if request.flags & NLM_F_EXCL:
             raise XfrmError(errno.EEXIST, detail=f'an interface "{found.name}" exists already')
+        if request.flags & NLM_F_REPLACE:
+            raise XfrmError(errno.EOPNOTSUPP, detail="a device is changed or deleted, not replaced")
         self._set(found, info, _netns_fd(info, credentials))
 
     def _add(self, info: LinkInfo, netns_fd: int | None) -> None:
@@ -112,25 +115,27 @@ class RouteHandler(Handler):
             self._devices.check_change(interface, info)
         name = "" if info.name == interface.name else info.name
         moves = netns_fd is not None or info.netns_pid is not None
-        if name or info.change or info.alias or moves or info.mtu is not None or info.txqlen is not None:
+        if name or info.change or info.alias is not None or moves or info.mtu is not None or info.txqlen is not None:
             self._devices.set(interface, replace(info, name=name), netns_fd)
         if info.kind:
             self._devices.change(interface, info)
 
     def _existing(self, info: LinkInfo) -> Interface:
-        found = self._devices.find(info.ifindex or info.name) if info.ifindex or info.name else None
+        found = self._find(info)
         if found is None:
             raise self._no_device(info)
         return found
+
+    def _find(self, info: LinkInfo) -> Interface | None:
+        return self._devices.find(info.ifindex or info.name, info.target_nsid) if info.ifindex or info.name else None
+
+    def _body(self, device: XfrmDevice) -> bytes:
+        return link_msg.encode_link(link_info(device, self._devices.alias(device)), reply=True)
 
     @staticmethod
     def _no_device(info: LinkInfo) -> XfrmError:
         which = f'"{info.name}"' if info.name else f"with index {info.ifindex}"
         return XfrmError(errno.ENODEV, detail=f"there is no xfrm interface {which} here")
-
-
-def _body(device: XfrmDevice) -> bytes:
-    return link_msg.encode_link(link_info(device), reply=True)
 
 
 def _netns_fd(info: LinkInfo, credentials: Credentials) -> int | None:

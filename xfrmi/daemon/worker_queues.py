@@ -132,8 +132,8 @@ class QueuedDevices(Devices):
         super().change(interface, info)
         self._queues.change(self[interface])
 
-    def _open(self, name: str) -> Tun:
-        return Tun(name, persist=True, multi_queue=True)
+    def _open(self, name: str, ifindex: int = 0) -> Tun:
+        return Tun(name, persist=True, multi_queue=True, ifindex=ifindex)
 
     def _watch(self, device: XfrmDevice) -> None:
         if not device.tun.multi_queue:

@@ -129,10 +129,11 @@ class Rtnl:
             raise
         return _link(answers[0])
 
-    def link_body(self, ifindex: int) -> memoryview | None:
-        """What the kernel says of a device, as it says it; None if there is none."""
+    def link_body(self, which: str | int) -> memoryview | None:
+        """What the kernel says of a device, as it says it, by name or ifindex; None if there is none."""
+        index, attributes = (which, b"") if isinstance(which, int) else (0, attr_string(_IFLA_IFNAME, which))
         try:
-            return self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, ifindex, 0, 0))[0]
+            return self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)[0]
         except XfrmError as error:
             if error.errno == errno.ENODEV:
                 return None

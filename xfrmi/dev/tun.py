@@ -39,10 +39,13 @@ from xfrmi.wire.vnet import (
 
 DEVICE_NODE = "/dev/net/tun"
 
+IFNAMSIZ = 16
+TUNSETIFF = 0x400454CA
 TUNSETPERSIST = 0x400454CB
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
 TUNSETQUEUE = 0x400454D9
+TUNSETIFINDEX = 0x400454DA
 TUNSETCARRIER = 0x400454E2
 IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
 
@@ -72,19 +75,22 @@ class Tun:
     """A Device[Packet, Packet]: a TUN, or one queue of it."""
 
     def __init__(
-        self, name: str = "", *, persist: bool = False, offload: bool = True, multi_queue: bool = False, fd: int = -1
+        self, name: str = "", *, persist: bool = False, offload: bool = True, multi_queue: bool = False, fd: int = -1,
+        ifindex: int = 0,
     ) -> None:
         """Create the TUN `name` ('' or 'xfrm%d': the kernel picks one), or attach to a persistent one left behind.
 
         `multi_queue`: a new one may have several queues. One left behind is as it was made, see the attribute. `fd`: a
-        queue that another process has opened.
+        queue that another process has opened. `ifindex`: the number of a new one, 0 for any.
 
         Raises XfrmError ENOENT, ENODEV, EACCES, EPERM, EBUSY, EINVAL, each saying what is missing and how to mend it.
         """
         self._device: pytun.TunTapDevice | _Queue = _Queue(fd, name)
         self.multi_queue = multi_queue
         if fd < 0:
-            self._device, self.multi_queue = _attach(name, multi_queue)
+            self._device, self.multi_queue = (
+                (_numbered(name, multi_queue, ifindex), multi_queue) if ifindex else _attach(name, multi_queue)
+            )
         self._first = fd < 0
         self.name: str = self._device.name
         self.persist = persist
@@ -222,6 +228,22 @@ def _attach(name: str, multi_queue: bool) -> tuple[pytun.TunTapDevice, bool]:
 def _open(name: str, multi_queue: bool) -> pytun.TunTapDevice:
     flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | (pytun.IFF_MULTI_QUEUE if multi_queue else 0)
     return pytun.TunTapDevice(name=name, flags=flags)
+
+
+def _numbered(name: str, multi_queue: bool, ifindex: int) -> _Queue:
+    """A new device with this number; python-pytun knows nothing of numbers."""
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | (pytun.IFF_MULTI_QUEUE if multi_queue else 0)
+    try:
+        fd = os.open(DEVICE_NODE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, TUNSETIFINDEX, struct.pack("=I", ifindex))
+            answer = fcntl.ioctl(fd, TUNSETIFF, struct.pack("=16sH22x", name.encode(), flags & 0xFFFF))
+        except OSError:
+            os.close(fd)
+            raise
+    except OSError as error:
+        raise _explain(error, name) from None
+    return _Queue(fd, answer[:IFNAMSIZ].rstrip(b"\0").decode())
 
 
 class _Queue:

@@ -149,7 +149,9 @@ def _supervise(link: socket.socket, program: int, machine: Machine, fds: range, 
 
     def supervise(after: bool) -> None:
         loop = Loop()
-        supervisor = Supervisor(listener, machine, fds, loop, Worlds(starter, loop), report_fault, trace)
+        worlds = Worlds(starter, loop)
+        worlds.at(open_netns())  # devices of this one may be met elsewhere before anybody asks here
+        supervisor = Supervisor(listener, machine, fds, loop, worlds, report_fault, trace)
         if after:
             supervisor.adopt()
         supervisor.run()

@@ -11,9 +11,10 @@ import struct
 from collections.abc import Iterator
 
 from xfrmi.daemon.left_behind import HIDDEN, Tag, read_alias
+from xfrmi.dev.tun import GSO_MAX_SIZE, shown_qlen
 from xfrmi.wire.link_msg import STATS64, encode_linkinfo, encode_stats
 from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
-from xfrmi.wire.netlink import attr, attr_string, attr_u32, get_string, parse_attrs
+from xfrmi.wire.netlink import attr, attr_string, attr_u32, get_string, get_u32, parse_attrs
 
 IFLA_IFNAME, IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 3, 7, 5, 6, 18, 20
 IFLA_LINK_NETNSID, IFLA_GSO_MAX_SIZE, IFLA_MAX_MTU = 37, 41, 51
@@ -23,6 +24,10 @@ XFRM_GSO_MAX_SIZE = 65536
 AF_UNSPEC = 0
 
 IFINFOMSG = struct.Struct("=BxHiII")
+RTM_NEWSTATS = 92
+STATS_MSG = struct.Struct("=BxxxiI")
+"""if_stats_msg: family, ifindex, filter."""
+IFLA_STATS_LINK_64 = 1
 _ATTR = struct.Struct("=HH")
 _STATS32 = struct.Struct("=24I")
 _TYPE_MASK = 0x3FFF
@@ -50,22 +55,26 @@ class Heard:
         if that is here."""
         family, kind, ifindex, flags, change = IFINFOMSG.unpack_from(self.body)
         parts = [IFINFOMSG.pack(family, kind, ifindex, flags & ~IFF_POINTOPOINT, change)]
-        parts += (self._attribute(number, value, raw, tag, stats) for number, value, raw in _attributes(self.body))
+        parts += (self._attribute(number, value, raw, tag, stats) for number, value, raw in attributes(self.body))
         parts.append(attr_u32(IFLA_LINK, tag.link))
-        if link_nsid is not None and tag.link:
+        if link_nsid is not None:
             parts.append(attr_u32(IFLA_LINK_NETNSID, link_nsid))
         return b"".join(parts)
 
     @staticmethod
     def _attribute(number: int, value: memoryview, raw: memoryview, tag: Tag, stats: LinkStats | None) -> bytes:
         match number:
-            case 5 | 20 | 37:  # LINK, IFALIAS, LINK_NETNSID
+            case 5 | 37:  # LINK, LINK_NETNSID
                 return b""
+            case 20:  # IFALIAS: what is behind ours
+                return attr_string(IFLA_IFALIAS, tag.text) if tag.text else b""
             case 6:  # QDISC
                 return bytes(raw) if get_string(value) == "noop" else attr_string(IFLA_QDISC, "noqueue")
+            case 13:  # TXQLEN
+                return attr_u32(number, shown_qlen(get_u32(value)))
             case 18:  # LINKINFO
                 return _linkinfo(value, tag)
-            case 41:  # GSO_MAX_SIZE: what a TUN can take is nobody's business
+            case 41 if get_u32(value) == GSO_MAX_SIZE:  # what a TUN can take is nobody's business
                 return attr_u32(IFLA_GSO_MAX_SIZE, XFRM_GSO_MAX_SIZE)
             case 51:  # MAX_MTU
                 return attr_u32(IFLA_MAX_MTU, XFRM_LINK_MAX_MTU)
@@ -79,13 +88,13 @@ class Heard:
 def without_counters(body: bytes) -> bytes:
     """What has to differ for an announcement to be one."""
     return IFINFOMSG.pack(*IFINFOMSG.unpack_from(body)[:4], 0) + b"".join(
-        raw for number, _, raw in _attributes(memoryview(body)) if number not in (IFLA_STATS, STATS64)
+        raw for number, _, raw in attributes(memoryview(body)) if number not in (IFLA_STATS, STATS64)
     )
 
 
-def _attributes(body: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+def attributes(body: memoryview, offset: int = IFINFOMSG.size) -> Iterator[tuple[int, memoryview, memoryview]]:
     """(type, value, the whole with its padding) of each attribute."""
-    offset, end = IFINFOMSG.size, len(body)
+    end = len(body)
     while end - offset >= _ATTR.size:
         length, kind = _ATTR.unpack_from(body, offset)
         if not _ATTR.size <= length <= end - offset:
@@ -103,6 +112,18 @@ def _linkinfo(value: memoryview, tag: Tag) -> bytes:
     )
     own = encode_linkinfo(info)
     return attr(IFLA_LINKINFO, own[_ATTR.size :] + others)
+
+
+def link_stats(body: memoryview, stats: LinkStats) -> bytes:
+    """The body of RTM_NEWSTATS with other counters of the device."""
+    parts = [bytes(body[: STATS_MSG.size])]
+    for number, value, raw in attributes(body, STATS_MSG.size):
+        if number == IFLA_STATS_LINK_64:
+            (length,) = struct.unpack_from("=H", raw)
+            parts.append(_ATTR.pack(length, number) + encode_stats(stats, len(value))[_ATTR.size :])
+        else:
+            parts.append(bytes(raw))
+    return b"".join(parts)
 
 
 def _stats32(stats: LinkStats) -> bytes:

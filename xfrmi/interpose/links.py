@@ -1,8 +1,10 @@
-"""xfrm links through NETLINK_ROUTE: which requests go to the daemon, and how its TUNs look like what they stand for.
+"""xfrm links through NETLINK_ROUTE: which requests go to a daemon, and which do not stay as they are.
 
-To the daemon go requests that name the kind "xfrm" (make one, change its if_id), and those that would overwrite the
-alias by which it knows its devices. All other requests, also those about xfrm devices (up, name, MTU, addresses,
-delete, move elsewhere), are carried out by the kernel on the TUN, and the daemon follows.
+To a daemon go requests that name the kind "xfrm" and say something about it: to that of the namespace where the device
+is to be, or of the one from which it has been moved away. Requests that give an xfrm device an alias are carried out
+with an alias that also says what the device is (daemon/left_behind.py). What a TUN can do and an xfrm device cannot
+(lose its carrier) is refused. All other requests, also those about xfrm devices (up, name, MTU, addresses, delete, move
+elsewhere), are the kernel's, on the TUN, and the daemon follows.
 """
 
 from __future__ import annotations
@@ -11,50 +13,58 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterator
 
-from xfrmi.daemon.left_behind import Tag
-from xfrmi.daemon.runtime import ROUTE_SOCKET
-from xfrmi.dev.netns import inside, open_netns
-from xfrmi.dev.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_SETLINK, Rtnl
+from xfrmi.daemon.left_behind import Tag, write_alias
+from xfrmi.dev.netns import open_netns
+from xfrmi.dev.rtnl import IFF_MULTICAST, RTM_DELLINK, RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, RTM_SETLINK
 from xfrmi.errors import XfrmError
-from xfrmi.interpose.carrier import Carrier, Show
+from xfrmi.interpose.carrier import Carrier
+from xfrmi.interpose.link_questions import Questions, heard_at, kernel
 from xfrmi.interpose.link_view import (
     AF_UNSPEC,
-    IFF_POINTOPOINT,
     IFINFOMSG,
     IFLA_IFALIAS,
     IFLA_LINKINFO,
+    INFO_DATA,
     INFO_KIND,
     Heard,
-    without_counters,
+    attributes,
 )
 from xfrmi.interpose.requests import answer
 from xfrmi.interpose.task import Task
 from xfrmi.interpose.world import World
 from xfrmi.interpose.worlds import Worlds
 from xfrmi.wire import link_msg, netlink
-from xfrmi.wire.link_types import LinkInfo, LinkStats
-from xfrmi.wire.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Message, attr, attr_u32, get_string, get_u32
+from xfrmi.wire.link_types import IFF_UP
+from xfrmi.wire.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+    Message,
+    attr,
+    attr_string,
+    attr_u32,
+    get_string,
+    get_u32,
+)
 
 KIND = "xfrm"
-IFLA_IFNAME, IFLA_NET_NS_PID, IFLA_NET_NS_FD = 3, 19, 28
+IFLA_IFNAME, IFLA_NET_NS_PID, IFLA_NET_NS_FD, IFLA_CARRIER, IFLA_TARGET_NETNSID = 3, 19, 28, 33, 46
 DAEMON_KNOWS = frozenset({IFLA_IFNAME, 4, 5, 13, IFLA_LINKINFO, IFLA_NET_NS_PID, IFLA_IFALIAS, IFLA_NET_NS_FD})
 """IFLA_*: also MTU, LINK (which an xfrm device takes from its own data) and TXQLEN."""
-WITHOUT_EFFECT = frozenset({29, 31, 32, 37})
-"""EXT_MASK, NUM_TX_QUEUES, NUM_RX_QUEUES, LINK_NETNSID."""
-MOST_ANSWERS = 1 << 16
-
-_LENGTH = struct.Struct("=I")
+NETNS = frozenset({IFLA_NET_NS_PID, IFLA_NET_NS_FD})
+DAEMON_SWITCHES = IFF_UP | IFF_MULTICAST
+WITHOUT_EFFECT = frozenset({1, 29, 31, 32, 37})
+"""ADDRESS (it has none), EXT_MASK, NUM_TX_QUEUES, NUM_RX_QUEUES, LINK_NETNSID."""
 
 
 class Links:
-    def __init__(self, worlds: Worlds) -> None:
+    def __init__(self, worlds: Worlds, questions: Questions) -> None:
         self._worlds = worlds
-        self._answers = bytearray(MOST_ANSWERS)
-
-    # Requests ----------------------------------------------------------------------------------------------------
+        self._questions = questions
 
     def send(self, carrier: Carrier, sock: socket.socket, task: Task, request: memoryview) -> bool:
         """Carry out what a program sends. False: nothing of it concerns xfrm links, the kernel is to do it.
@@ -72,86 +82,20 @@ class Links:
         for message, kind in zip(messages, kinds, strict=True):
             if kind == "dump":
                 self._dump(carrier, sock, message)
-            elif not kind or not self._ask(carrier, sock, task, message):
-                if len(messages) == 1:
-                    return False
-                sock.send(netlink.message(*message[:4], bytes(message.body)))
+                continue
+            native = message.body if not kind else self._ask(carrier, sock, task, message)
+            if native is None:
+                continue
+            if len(messages) == 1 and native is message.body:
+                return False
+            sock.send(netlink.message(*message[:4], bytes(native)))
         return True
-
-    def _ask(self, carrier: Carrier, sock: socket.socket, task: Task, message: Message) -> bool:
-        """By the daemon. False if it is the kernel's business after all."""
-        world = carrier.world
-        if not task.may_configure(world.owners):
-            return False
-        attrs = netlink.parse_attrs(message.body, IFINFOMSG.size)
-        makes_one = _kind(attrs) == KIND
-        if not world.attach(start=makes_one):
-            if makes_one:
-                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-            return False
-        place = _netns_fd(task, attrs)
-        fds = () if place is None else (place,)
-        try:
-            failure = self._carry_out(world, _for_daemon(message, attrs), fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        if failure is not None and failure.errno == errno.ENODEV and not makes_one:
-            return False
-        if failure is None and makes_one:
-            failure = self._set_the_rest(world, message, attrs)
-        if failure is not None or message.flags & NLM_F_ACK:
-            said = netlink.ack(message) if failure is None else netlink.refusal(message, failure)
-            answer(carrier, sock, said, sock.getsockname()[0])
-        return True
-
-    def _carry_out(self, world: World, request: bytes, fds: tuple[int, ...] = ()) -> XfrmError | None:
-        """One request that asks for an acknowledgement. None if it was done."""
-        for reply in self._replies(world, request, fds):
-            try:
-                netlink.raise_error(reply)
-            except XfrmError as failure:
-                return failure
-        return None
-
-    def _replies(self, world: World, request: bytes, fds: tuple[int, ...] = ()) -> Iterator[Message]:
-        exchange = world.request(ROUTE_SOCKET, memoryview(request), fds)
-        try:
-            while length := exchange.receive_into(self._answers):
-                yield from netlink.split(bytes(memoryview(self._answers)[:length]))
-        finally:
-            exchange.close()
-
-    def _set_the_rest(self, world: World, message: Message, attrs: netlink.Attrs) -> XfrmError | None:
-        """What a new device is to be besides (its group, the VRF it belongs to) the kernel sets, or it is no device."""
-        rest = [
-            attr(kind, bytes(value)) for kind, value in attrs.items() if kind not in DAEMON_KNOWS | WITHOUT_EFFECT
-        ]
-        if not rest or not message.flags & NLM_F_CREATE:
-            return None
-        if IFLA_IFNAME not in attrs or IFLA_NET_NS_FD in attrs or IFLA_NET_NS_PID in attrs:
-            return XfrmError(errno.EOPNOTSUPP, detail="a device with such attributes needs a name, and is made here")
-        name = attr(IFLA_IFNAME, bytes(attrs[IFLA_IFNAME]))
-        any_device = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0)
-        with self._rtnl(world) as rtnl:
-            try:
-                rtnl.order(RTM_SETLINK, any_device + name + b"".join(rest))
-            except XfrmError as failure:
-                undo = netlink.message(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, 0, 0, any_device + name)
-                self._carry_out(world, undo)
-                return failure
-        return None
 
     def _let_hear(self, world: World) -> None:
         """A kernel has dealt with an ICMP error when it is asked for the route; of ESP the daemon has to tell it."""
         with contextlib.suppress(OSError, XfrmError):
             if world.attach(start=False):
-                self._carry_out(world, netlink.message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, 0, 0))
-
-    @staticmethod
-    def _rtnl(world: World) -> contextlib.closing[Rtnl]:
-        with inside(world.netns_fd):
-            return contextlib.closing(Rtnl())
+                self._questions.carry_out(world, netlink.message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, 0, 0))
 
     @staticmethod
     def _dump(carrier: Carrier, sock: socket.socket, message: Message) -> None:
@@ -160,123 +104,108 @@ class Links:
         carrier.link_kind = message.seq
         sock.send(netlink.message(*message[:4], body))
 
-    # What the kernel says ----------------------------------------------------------------------------------------
+    def _ask(
+        self, carrier: Carrier, sock: socket.socket, task: Task, message: Message
+    ) -> bytes | memoryview | None:
+        """What of it is for the kernel; None if it has been answered."""
+        here = carrier.world
+        if not task.may_configure(here.owners):
+            return message.body
+        attrs = netlink.parse_attrs(message.body, IFINFOMSG.size)
+        try:
+            with _target(task, attrs) as place:
+                native = self._decide(here, task, message, attrs, place)
+        except XfrmError as failure:
+            said = netlink.refusal(message, failure)
+        else:
+            if native is not None:
+                return native
+            said = netlink.ack(message) if message.flags & NLM_F_ACK else b""
+        if said:
+            answer(carrier, sock, said, sock.getsockname()[0])
+        return None
 
-    def show(self, carrier: Carrier, peek: bool) -> Show:
-        """How datagrams on this socket are to be shown."""
-        return lambda buffer, length: self._show(carrier, buffer, length, peek)
-
-    def _show(self, carrier: Carrier, buffer: bytearray, length: int, peek: bool) -> int:
-        parts: list[bytes] | None = None
-        start = 0
-        view = memoryview(buffer)
-        while length - start >= netlink.NLMSG_HDRLEN:
-            (size,) = _LENGTH.unpack_from(buffer, start)
-            end = min(start + (size + 3 & ~3), length)
-            if size < netlink.NLMSG_HDRLEN:
-                break
-            message = next(netlink.split(view[start:end]), None)
-            if message is not None:
-                seen = self._message(carrier, message, peek)
-                if seen is not None and parts is None:
-                    parts = [bytes(view[:start])]
-                if parts is not None:
-                    parts.append(bytes(view[start:end]) if seen is None else seen)
-            start = end
-        if parts is None:
-            return length
-        shown = b"".join(parts)
-        assert len(shown) <= len(buffer)
-        buffer[: len(shown)] = shown
-        return len(shown)
-
-    def _message(self, carrier: Carrier, message: Message, peek: bool) -> bytes | None:
-        """What is to be seen instead of this message: nothing, or another. None: this message."""
-        if message.type == netlink.NLMSG_DONE and message.seq == carrier.link_kind and not peek:
-            carrier.link_kind = None
-        if message.type not in (RTM_NEWLINK, RTM_DELLINK) or len(message.body) < IFINFOMSG.size:
-            return None
-        heard = Heard(message.body)
-        is_event = not message.seq
-        if heard.hidden and (is_event or message.flags & netlink.NLM_F_MULTI):
-            return b""
-        if heard.family != AF_UNSPEC:
-            return self._of_a_family(carrier, message) if heard.ifindex in carrier.seen_links else None
-        tag = heard.tag
-        if tag is None:
-            if carrier.link_kind is not None and message.seq == carrier.link_kind:
-                return b""
-            if not is_event or heard.kind != "tun" or heard.alias:
+    def _decide(
+        self, here: World, task: Task, message: Message, attrs: netlink.Attrs, place: int | None
+    ) -> bytes | memoryview | None:
+        """As rtnl_newlink of a kernel goes about it; None if it is done. XfrmError if it is refused."""
+        _, _, ifindex, _, _ = IFINFOMSG.unpack_from(message.body)
+        name = get_string(attrs[IFLA_IFNAME]) if IFLA_IFNAME in attrs else ""
+        found = heard_at(here, ifindex if ifindex > 0 else name) if ifindex > 0 or name else None
+        info = netlink.parse_attrs(attrs[IFLA_LINKINFO]) if IFLA_LINKINFO in attrs else {}
+        is_xfrm = _kind(attrs) == KIND
+        if found is None:
+            if is_xfrm and message.type == RTM_NEWLINK and message.flags & NLM_F_CREATE:
+                self._make(here, task, message, attrs, place)
                 return None
-            finished = self._finished(carrier.world, heard)
-            if finished is None or finished.tag is None:
-                return None
-            heard, tag = finished, finished.tag
-        home = self._worlds.find(tag.home)
-        stats = None if is_event or home is None else self._stats(home, carrier.world, heard, tag)
-        away = tag.home != carrier.world.inode
-        body = heard.as_xfrm(tag, stats, self._nsid(carrier.world, home) if away else None)
-        if is_event:
-            told = without_counters(body)
-            if message.type == RTM_NEWLINK and carrier.seen_links.get(heard.ifindex) == told:
-                return b""
-            if not peek:
-                if message.type == RTM_NEWLINK:
-                    carrier.seen_links[heard.ifindex] = told
-                else:
-                    carrier.seen_links.pop(heard.ifindex, None)
-        return netlink.message(message.type, message.flags, message.seq, message.pid, body)
-
-    @staticmethod
-    def _of_a_family(carrier: Carrier, message: Message) -> bytes:
-        """IPv6 announces its settings of a device in messages of its own, with the device's flags."""
-        family, kind, ifindex, flags, change = IFINFOMSG.unpack_from(message.body)
-        body = IFINFOMSG.pack(family, kind, ifindex, flags & ~IFF_POINTOPOINT, change)
-        rest = bytes(message.body[IFINFOMSG.size :])
-        return netlink.message(message.type, message.flags, message.seq, message.pid, body + rest)
-
-    def _finished(self, world: World, heard: Heard) -> Heard | None:
-        """A TUN is announced before the daemon has made an xfrm device of it. When the daemon answers, it has: then
-        what it has become is announced instead. None if the TUN is somebody else's."""
-        if not world.hub_port or self._daemons(world, heard.ifindex) is None:
+            return message.body
+        if is_xfrm and message.flags & NLM_F_EXCL:
+            raise XfrmError(errno.EEXIST)
+        if is_xfrm and message.flags & NLM_F_REPLACE:
+            raise XfrmError(errno.EOPNOTSUPP)
+        if found.tag is None:
+            if is_xfrm and INFO_DATA in info:
+                raise XfrmError(errno.EOPNOTSUPP)
+            return message.body
+        if IFLA_CARRIER in attrs:
+            raise XfrmError(errno.EOPNOTSUPP, detail="an xfrm device has no carrier to lose")
+        if is_xfrm and INFO_DATA in info:
+            self._change(here, task, found, message, attrs, place)
             return None
-        with contextlib.suppress(XfrmError, OSError), self._rtnl(world) as rtnl:
-            body = rtnl.link_body(heard.ifindex)
-            return None if body is None else Heard(body)
-        return None
+        return _with_alias(message.body, found.tag)
 
-    def _daemons(self, world: World, ifindex: int) -> LinkInfo | None:
-        request = netlink.message(RTM_GETLINK, NLM_F_REQUEST, 0, 0, IFINFOMSG.pack(0, 0, ifindex, 0, 0))
-        with contextlib.suppress(OSError, XfrmError):
-            for reply in self._replies(world, request):
-                if reply.type == RTM_NEWLINK:
-                    return link_msg.decode_link(reply)
-        return None
+    def _make(self, here: World, task: Task, message: Message, attrs: netlink.Attrs, place: int | None) -> None:
+        """By the daemon of the namespace where it is to be, which it belongs to from then on."""
+        world = here if place is None else self._worlds.at(os.dup(place))
+        if not task.may_configure(world.owners):
+            raise XfrmError(errno.EPERM)
+        if not world.attach(start=True):
+            raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        self._order(world, _for_daemon(message, attrs, leave_out=NETNS))
+        self._set_the_rest(world, message, attrs)
 
-    def _stats(self, home: World, here: World, heard: Heard, tag: Tag) -> LinkStats | None:
-        if not home.hub_port:
-            return None
-        if home is here:
-            found = self._daemons(home, heard.ifindex)
-            return found.stats if found is not None else None
-        dump = netlink.message(RTM_GETLINK, NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, 0, IFINFOMSG.pack(0, 0, 0, 0, 0))
-        stats = None
-        with contextlib.suppress(OSError, XfrmError):
-            for reply in self._replies(home, dump):
-                if reply.type == RTM_NEWLINK:
-                    link = link_msg.decode_link(reply)
-                    if (link.external, link.if_id) == (tag.external, tag.if_id):
-                        stats = link.stats
-        return stats
+    def _set_the_rest(self, world: World, message: Message, attrs: netlink.Attrs) -> None:
+        """What a new device is to be besides (its group, the bridge it belongs to) the kernel sets, or it is none."""
+        rest = b"".join(
+            attr(kind, bytes(value)) for kind, value in attrs.items() if kind not in DAEMON_KNOWS | WITHOUT_EFFECT
+        )
+        _, _, _, flags, change = IFINFOMSG.unpack_from(message.body)
+        flags, change = flags & ~DAEMON_SWITCHES, change & ~DAEMON_SWITCHES
+        if not rest and not change:
+            return
+        name = get_string(attrs[IFLA_IFNAME]) if IFLA_IFNAME in attrs else ""
+        if not name or "%" in name:
+            about = link_msg.decode_link(message)
+            made = self._questions.keyed(world, Tag(about.if_id or 0, 0, about.external, 0))
+            name = made.name if made is not None else name
+        device = attr_string(IFLA_IFNAME, name)
+        try:
+            with kernel(world) as rtnl:
+                rtnl.order(RTM_SETLINK, IFINFOMSG.pack(AF_UNSPEC, 0, 0, flags, change) + device + rest)
+        except XfrmError:
+            body = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + device
+            self._order(world, netlink.message(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, 0, 0, body))
+            raise
 
-    @staticmethod
-    def _nsid(here: World, home: World | None) -> int | None:
-        """The number under which a namespace knows another."""
-        if home is None:
-            return None
-        with contextlib.suppress(XfrmError, OSError), Links._rtnl(here) as rtnl:
-            return rtnl.netns_id(home.netns_fd)
-        return None
+    def _change(
+        self, here: World, task: Task, found: Heard, message: Message, attrs: netlink.Attrs, place: int | None
+    ) -> None:
+        """By the daemon of the namespace that it belongs to, wherever it is now."""
+        assert found.tag is not None
+        home = here if found.tag.home == here.inode else self._worlds.find(found.tag.home)
+        if home is None or not home.attach(start=home is here):
+            raise XfrmError(errno.ENODEV, detail="the daemon of this device has ended, or is none that exec knows")
+        if not task.may_configure(home.owners):
+            raise XfrmError(errno.EPERM)
+        where = b""
+        if home is not here:
+            with kernel(home) as rtnl:
+                where = attr_u32(IFLA_TARGET_NETNSID, rtnl.netns_id(here.netns_fd))
+        self._order(home, _for_daemon(message, attrs, found.ifindex, where), () if place is None else (place,))
+
+    def _order(self, world: World, request: bytes, fds: tuple[int, ...] = ()) -> None:
+        if failure := self._questions.carry_out(world, request, fds):
+            raise failure
 
 
 def _kind(attrs: netlink.Attrs) -> str:
@@ -285,7 +214,7 @@ def _kind(attrs: netlink.Attrs) -> str:
 
 
 def _concern(message: Message) -> str:
-    """'ask': perhaps the daemon's business; 'dump': of xfrm devices; '': the kernel's."""
+    """'ask': perhaps not the kernel's business; 'dump': of xfrm devices; '': the kernel's."""
     if not message.flags & NLM_F_REQUEST or message.type not in (RTM_NEWLINK, RTM_SETLINK, RTM_GETLINK):
         return ""
     if len(message.body) < IFINFOMSG.size:
@@ -294,26 +223,57 @@ def _concern(message: Message) -> str:
     is_xfrm = _kind(attrs) == KIND
     if message.type == RTM_GETLINK:
         return "dump" if is_xfrm and message.is_dump else ""
-    return "ask" if is_xfrm or IFLA_IFALIAS in attrs else ""
+    return "ask" if is_xfrm or IFLA_IFALIAS in attrs or IFLA_CARRIER in attrs else ""
 
 
-def _for_daemon(message: Message, attrs: netlink.Attrs) -> bytes:
+def _for_daemon(
+    message: Message,
+    attrs: netlink.Attrs,
+    ifindex: int | None = None,
+    more: bytes = b"",
+    leave_out: frozenset[int] = frozenset(),
+) -> bytes:
     """The request as the daemon takes it: acknowledged, and a namespace named by the descriptor that comes along."""
-    body = bytes(message.body[: IFINFOMSG.size])
-    for kind, value in attrs.items():
-        if kind in (IFLA_NET_NS_PID, IFLA_NET_NS_FD):
+    family, kind, index, flags, change = IFINFOMSG.unpack_from(message.body)
+    body = IFINFOMSG.pack(
+        family, kind, index if ifindex is None else ifindex, flags & DAEMON_SWITCHES, change & DAEMON_SWITCHES
+    )
+    for number, value in attrs.items():
+        if number in leave_out:
+            continue
+        if number in NETNS:
             body += attr_u32(IFLA_NET_NS_FD, 0)
-        elif kind in DAEMON_KNOWS:
-            body += attr(kind, bytes(value))
-    return netlink.message(message.type, message.flags | NLM_F_ACK, message.seq, message.pid, body)
+        elif number in DAEMON_KNOWS:
+            body += attr(number, bytes(value))
+    return netlink.message(message.type, message.flags | NLM_F_ACK, message.seq, message.pid, body + more)
 
 
-def _netns_fd(task: Task, attrs: netlink.Attrs) -> int | None:
-    """A descriptor of the namespace that a program means. OSError EBADF, XfrmError ENOENT."""
+def _with_alias(body: memoryview, tag: Tag) -> bytes | memoryview:
+    """The request; one that gives an alias with one that also says what the device is. XfrmError if it is too long."""
+    parts = [bytes(body[: IFINFOMSG.size])]
+    changed = False
+    for number, value, raw in attributes(body):
+        if number == IFLA_IFALIAS:
+            changed = True
+            parts.append(attr_string(IFLA_IFALIAS, write_alias(tag._replace(text=get_string(value)))))
+        else:
+            parts.append(bytes(raw))
+    return b"".join(parts) if changed else body
+
+
+@contextlib.contextmanager
+def _target(task: Task, attrs: netlink.Attrs) -> Iterator[int | None]:
+    """A descriptor of the namespace that a program means. XfrmError EBADF, ENOENT."""
+    place = None
     if IFLA_NET_NS_FD in attrs and len(attrs[IFLA_NET_NS_FD]) >= 4:
-        return task.copy_fd(get_u32(attrs[IFLA_NET_NS_FD]))
-    if IFLA_NET_NS_PID in attrs and len(attrs[IFLA_NET_NS_PID]) >= 4:
-        return open_netns(f"/proc/{get_u32(attrs[IFLA_NET_NS_PID])}/ns/net")
-    return None
-
-
+        try:
+            place = task.copy_fd(get_u32(attrs[IFLA_NET_NS_FD]))
+        except OSError as error:
+            raise XfrmError(error.errno or errno.EBADF) from None
+    elif IFLA_NET_NS_PID in attrs and len(attrs[IFLA_NET_NS_PID]) >= 4:
+        place = open_netns(f"/proc/{get_u32(attrs[IFLA_NET_NS_PID])}/ns/net")
+    try:
+        yield place
+    finally:
+        if place is not None:
+            os.close(place)

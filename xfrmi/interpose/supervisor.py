@@ -34,6 +34,8 @@ from xfrmi.interpose.bpf import (
 from xfrmi.interpose.calls import RECEIVES, SENDS, Incoming
 from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships, pump, receive
 from xfrmi.interpose.ike import IkeSockets, is_bypass
+from xfrmi.interpose.link_news import LinkNews
+from xfrmi.interpose.link_questions import Questions
 from xfrmi.interpose.links import Links
 from xfrmi.interpose.parking import Parked, Parking
 from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
@@ -82,7 +84,9 @@ class Supervisor:
         self._trace = trace
         self._loop = loop
         self._carriers = Carriers()
-        self._links = Links(worlds)
+        questions = Questions()
+        self._links = Links(worlds, questions)
+        self._news = LinkNews(worlds, questions)
         self._ike = IkeSockets()
         self._parking = Parking(self._loop, self._arrived, self._listener.fail, self._listener.drop)
         self._listening: dict[int, int] = {}
@@ -373,7 +377,7 @@ class Supervisor:
     ) -> bool:
         """Answer with the next datagram. False if there is none."""
         peek = bool(wanted.flags & socket.MSG_PEEK)
-        show = self._links.show(carrier, peek) if carrier.protocol == NETLINK_ROUTE else None
+        show = self._news.show(carrier, peek) if carrier.protocol == NETLINK_ROUTE else None
         try:
             received = receive(carrier, sock, self._buffer, wanted.room, peek, show)
         except BlockingIOError:

@@ -57,6 +57,7 @@ _NUM_RX_QUEUES: Final = 32
 _CARRIER: Final = 33
 _GSO_MAX_SEGS: Final = 40
 _GSO_MAX_SIZE: Final = 41
+_TARGET_NETNSID: Final = 46
 _MIN_MTU: Final = 50
 _MAX_MTU: Final = 51
 _ALLMULTI: Final = 61
@@ -82,6 +83,7 @@ _POLICY: Final = {
     _NET_NS_PID: AttrRule("IFLA_NET_NS_PID", 4),
     _IFALIAS: AttrRule("IFLA_IFALIAS", 0, maximum=255),
     _NET_NS_FD: AttrRule("IFLA_NET_NS_FD", 4),
+    _TARGET_NETNSID: AttrRule("IFLA_TARGET_NETNSID", 4),
 }
 _LINKINFO_POLICY: Final = {_INFO_KIND: AttrRule("IFLA_INFO_KIND", 1)}
 _XFRM_POLICY: Final = {
@@ -116,12 +118,14 @@ def _encode(info: LinkInfo, reply: bool) -> bytes:
         parts.append(attr_u32(_MTU, info.mtu))
     if reply:
         parts.append(_CONSTANT)
-    if info.alias:
+    if info.alias is not None:
         parts.append(attr_string(_IFALIAS, info.alias))
     if info.netns_pid is not None:
         parts.append(attr_u32(_NET_NS_PID, info.netns_pid))
     if info.netns_fd is not None:
         parts.append(attr_u32(_NET_NS_FD, info.netns_fd))
+    if info.target_nsid is not None:
+        parts.append(attr_u32(_TARGET_NETNSID, info.target_nsid))
     if info.stats is not None:
         parts.append(encode_stats(info.stats))
     if info.kind:
@@ -182,8 +186,9 @@ def decode_link(message: Message) -> LinkInfo:
         change=change,
         operstate=attrs[_OPERSTATE][0] if _OPERSTATE in attrs else 0,
         netns_fd=get_optional_u32(attrs, _NET_NS_FD),
+        target_nsid=get_optional_u32(attrs, _TARGET_NETNSID),
         netns_pid=get_optional_u32(attrs, _NET_NS_PID),
-        alias=get_string(attrs[_IFALIAS]) if _IFALIAS in attrs else "",
+        alias=get_string(attrs[_IFALIAS]) if _IFALIAS in attrs else None,
         stats=_stats_of(attrs),
     )
 

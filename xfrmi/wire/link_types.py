@@ -72,5 +72,8 @@ class LinkInfo:
     operstate: int = OPER_UNKNOWN
     netns_fd: int | None = None
     netns_pid: int | None = None
-    alias: str = ""
+    target_nsid: int | None = None
+    """The namespace where the device is, by our number for it."""
+    alias: str | None = None
+    """"" takes it away."""
     stats: LinkStats | None = None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 AGENT = ("agent.py", "channel.py")
-APPLETS = ("sh", "mount", "insmod", "mkdir", "cat", "ls", "dmesg", "sleep", "sysctl")
+APPLETS = ("sh", "mount", "insmod", "mkdir", "cat", "ls", "dmesg", "sleep", "sysctl", "unshare", "grep", "head")
 
 INIT = """#!/bin/sh
 mount -t devtmpfs dev /dev
@@ -73,7 +73,8 @@ def build(modules: Path) -> bytes:
     archive.file(_program("busybox"), "bin/busybox")
     for applet in APPLETS:
         archive.link(f"bin/{applet}", "busybox")
-    _add_program(archive, _program("ip"), "bin/ip")
+    for name in ("ip", "dash"):  # busybox's own shell prefers its own `ip`
+        _add_program(archive, _program(name), f"bin/{name}")
     _add_program(archive, python, python)
     for source in _imports(python):
         if source.endswith(".so"):

@@ -25,7 +25,7 @@ WANTED = (
     "xfrm6_tunnel", "authenc", "authencesn", "gcm", "ccm", "ghash_generic", "ghash_clmulni_intel", "aesni_intel",
     "chacha20poly1305", "chacha_x86_64", "chacha_generic", "poly1305_x86_64", "poly1305_generic", "echainiv", "seqiv",
     "crypto_null", "des_generic", "des3_ede_x86_64", "cmac", "xcbc", "sha1_ssse3", "sha256_ssse3", "sha512_ssse3",
-    "rmd160", "camellia_generic", "cast5_generic", "blowfish_generic",
+    "rmd160", "camellia_generic", "cast5_generic", "blowfish_generic", "ah4", "ipcomp", "deflate", "veth", "bridge",
 )  # fmt: skip
 """Modules, loaded at boot with what they depend on. Those that a kernel has built in are not missed."""
 
@@ -33,6 +33,7 @@ TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
     "ip": "iproute2",
+    "dash": "dash",
     "ldd": "libc-bin",
 }
 """Programs that running the peer takes, and Debian's packages of them."""
