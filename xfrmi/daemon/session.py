@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import errno
-import itertools
 import json
 import os
 import socket
@@ -185,8 +184,7 @@ class DatagramSession(Session):
             return self._attach(datagram)
         credentials = self._credentials._replace(fds=received.fds)
         if request.type == netlink.NLMSG_ENVELOPE:
-            answers = self._handler(datagram[netlink.NLMSG_HDRLEN :], credentials)
-            return itertools.chain(answers, (netlink.message(netlink.NLMSG_ENVELOPE, 0, request.seq, 0),))
+            return _enveloped(request, self._handler(datagram[netlink.NLMSG_HDRLEN :], credentials))
         return self._handler(datagram, credentials)
 
     def _subscribe(self, datagram: bytes) -> bytes:
@@ -217,6 +215,17 @@ class DatagramSession(Session):
         """There is an event. It has to wait if something else is waiting already."""
         if not self._waiting:
             self._flush()
+
+
+def _enveloped(request: netlink.Message, answers: Iterable[bytes]) -> Iterator[bytes]:
+    """The envelope stands before the last datagram of answers, or alone: that most answers are of one piece spares both
+    ends a system call, and the machine a change of process."""
+    last = b""
+    for datagram in answers:
+        if last:
+            yield last
+        last = datagram
+    yield netlink.message(netlink.NLMSG_ENVELOPE, 0, request.seq, 0) + last
 
 
 class LineSession(Session):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from xfrmi.errors import XfrmError
 
@@ -51,16 +53,30 @@ def _cannot_open(path: str, error: OSError) -> XfrmError:
 
 def enter(fd: int) -> None:
     """Move the calling thread into the namespace. XfrmError EPERM (takes CAP_SYS_ADMIN), EINVAL."""
+    if number := _setns(fd):
+        raise XfrmError(number, detail="cannot enter the network namespace (takes CAP_SYS_ADMIN in it)")
+
+
+def _setns(fd: int) -> int:
+    """The errno, 0 if it was done."""
     import ctypes  # the command line imports this module for its names only
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, CLONE_NEWNET):
-        raise XfrmError(ctypes.get_errno(), detail="cannot enter the network namespace (takes CAP_SYS_ADMIN in it)")
+    return ctypes.get_errno() if _libc().setns(fd, CLONE_NEWNET) else 0
+
+
+@functools.cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
 def inside(fd: int) -> Iterator[None]:
-    """Enter, do, come back."""
+    """Enter, do, come back. Who is there already needs no right to."""
+    if os.fstat(fd).st_ino == netns_inode():
+        yield
+        return
     home = open_netns()
     try:
         enter(fd)

@@ -27,12 +27,13 @@ _NEW_LISTENER, _WAIT_KILLABLE_RECV = 8, 32
 _PR_SET_NO_NEW_PRIVS = 38
 _RECV, _SEND, _ID_VALID, _ADDFD = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
 _CONTINUE = 1
-_ADDFD_SETFD, _ADDFD_SEND = 1, 2
+_ADDFD_SETFD = 1
 
 _NOTIF = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
 _ADDFD_REQUEST = struct.Struct("=QIIII")
 _ID = struct.Struct("=Q")
+_NOTHING, _NO_ID = bytes(_NOTIF.size), bytes(_ID.size)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -48,6 +49,8 @@ class Notification(NamedTuple):
     id: int
     tid: int
     """As the supervisor's PID namespace counts."""
+    arch: int
+    """AUDIT_ARCH_*: whose system call numbers these are."""
     nr: int
     args: tuple[int, ...]
 
@@ -58,8 +61,9 @@ class Listener:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._outstanding = mmap.mmap(-1, MOST_OUTSTANDING * _ID.size)
-        """Shared with processes that are forked: the notifications that have been received and not answered. If one
-        dies, another can end their waiting."""
+        """Shared with processes that are forked: the notifications that have been received and not answered, in the
+        first place the latest. If one dies, another can end their waiting."""
+        self._latest = 0
         self._buffer = bytearray(_NOTIF.size)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -72,16 +76,19 @@ class Listener:
             return None
         if not events[0][1] & select.POLLIN:
             raise EOFError
-        self._buffer[:] = bytes(_NOTIF.size)
+        self._buffer[:] = _NOTHING
         try:
             fcntl.ioctl(self.fd, _RECV, self._buffer)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        number, tid, _, nr, _, _, *args = _NOTIF.unpack(self._buffer)
-        self._note(0, number)
-        return Notification(number, tid, nr, tuple(args))
+        number, tid, _, nr, arch, _, *args = _NOTIF.unpack(self._buffer)
+        if self._latest:
+            self._replace(0, self._latest, after=_ID.size)
+        self._latest = number
+        self._outstanding[: _ID.size] = self._buffer[: _ID.size]
+        return Notification(number, tid, arch, nr, tuple(args))
 
     def answer(self, call: Notification, value: int = 0) -> None:
         """The system call returns `value`."""
@@ -107,14 +114,18 @@ class Listener:
     def answer_with_fd(self, call: Notification, fd: int, number: int | None, cloexec: bool) -> bool:
         """The system call returns a copy of `fd`, as descriptor `number` or (None) the lowest free one. False if the
         caller cannot take one; it still waits then."""
-        flags = _ADDFD_SEND | (0 if number is None else _ADDFD_SETFD)
+        # Not with SECCOMP_ADDFD_FLAG_SEND: if the supervisor is stopped at that moment (a debugger, a freezer), the
+        # kernel answers 0 in its place, and the caller has its standard input for a socket.
+        flags = 0 if number is None else _ADDFD_SETFD
         request = _ADDFD_REQUEST.pack(call.id, flags, fd, number or 0, os.O_CLOEXEC if cloexec else 0)
         try:
-            fcntl.ioctl(self.fd, _ADDFD, request)
+            given = int(fcntl.ioctl(self.fd, _ADDFD, bytearray(request)))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 return False
-        self._note(call.id, 0)
+            self.drop(call)
+            return True
+        self.answer(call, given)
         return True
 
     def give_up_outstanding(self) -> None:
@@ -125,12 +136,19 @@ class Listener:
 
     def drop(self, call: Notification) -> None:
         """It need not be answered: its caller is gone, or was stopped and asks again."""
-        self._note(call.id, 0)
+        self._done(call.id)
 
-    def _note(self, old: int, new: int) -> None:
+    def _done(self, number: int) -> None:
+        if number == self._latest:
+            self._latest = 0
+            self._outstanding[: _ID.size] = _NO_ID
+        else:
+            self._replace(number, 0)
+
+    def _replace(self, old: int, new: int, after: int = 0) -> None:
         """Put `new` in the place of `old`; one too many is not noted."""
         packed = _ID.pack(old)
-        at = self._outstanding.find(packed)
+        at = self._outstanding.find(packed, after)
         while at >= 0:
             if at % _ID.size == 0:
                 self._outstanding[at : at + _ID.size] = _ID.pack(new)
@@ -138,7 +156,7 @@ class Listener:
             at = self._outstanding.find(packed, at + 1)
 
     def _send(self, response: bytes) -> None:
-        self._note(_ID.unpack_from(response)[0], 0)
+        self._done(_ID.unpack_from(response)[0])
         try:
             fcntl.ioctl(self.fd, _SEND, response)
         except OSError as error:

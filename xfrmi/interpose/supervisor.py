@@ -31,28 +31,26 @@ from xfrmi.interpose.bpf import (
     UDP_GRO,
     Machine,
 )
-from xfrmi.interpose.calls import RECEIVES, SENDS, Incoming
-from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships, pump, receive
+from xfrmi.interpose.calls import RECEIVES, SENDS, is_xfrm_socketcall
+from xfrmi.interpose.carrier import Carrier, Carriers, bind, memberships
+from xfrmi.interpose.duplicates import Duplicates
 from xfrmi.interpose.ike import IkeSockets, is_bypass
 from xfrmi.interpose.link_news import LinkNews
 from xfrmi.interpose.link_questions import Questions
 from xfrmi.interpose.links import Links
 from xfrmi.interpose.parking import Parked, Parking
 from xfrmi.interpose.proc_files import is_xfrm_stat, xfrm_stat
-from xfrmi.interpose.requests import send_xfrm
 from xfrmi.interpose.seccomp import Listener, Notification
 from xfrmi.interpose.task import Task, open_numbers
+from xfrmi.interpose.transfers import Transfers
 from xfrmi.interpose.world import World
 from xfrmi.interpose.worlds import Worlds
 
 if TYPE_CHECKING:
     from xfrmi.interpose.trace import Trace
 
-LONGEST = 1 << 18
-"""Bytes of a datagram: more than a netlink socket's queue takes by default."""
 MAX_FAULTS = 20
 
-F_DUPFD, F_DUPFD_CLOEXEC = 0, 1030
 SOCK_TYPE_MASK = 0xF
 SOCKET_OPTIONS = {
     (SOL_IP, IP_XFRM_POLICY): "IP_XFRM_POLICY",
@@ -78,6 +76,7 @@ class Supervisor:
         what should not have happened."""
         self._report = report
         self._listener = listener
+        self._machine = machine
         self._names = {number: name for name, number in machine.calls.items()}
         self._fds = fds
         self._worlds = worlds
@@ -85,22 +84,24 @@ class Supervisor:
         self._loop = loop
         self._carriers = Carriers()
         questions = Questions()
-        self._links = Links(worlds, questions)
-        self._news = LinkNews(worlds, questions)
+        links, news = Links(worlds, questions), LinkNews(worlds, questions)
+        self._transfers = Transfers(listener, links, news, trace)
         self._ike = IkeSockets()
+        self._duplicates = Duplicates(listener, self._carriers, fds, self._take)
         self._parking = Parking(self._loop, self._arrived, self._listener.fail, self._listener.drop)
         self._listening: dict[int, int] = {}
         """pidfd by process, of those who have joined groups."""
-        self._request = bytearray(LONGEST)
-        self._buffer = bytearray(LONGEST)
         self._faults = 0
         self._actions: dict[str, Callable[[Task, Notification], None]] = {
             "socket": self._socket,
             "bind": self._bind,
             "connect": self._connect,
             "setsockopt": self._setsockopt,
-            "dup": self._dup,
-            "fcntl": self._dup,
+            "dup": self._duplicates.dup,
+            "dup2": self._duplicates.dup2,
+            "dup3": self._duplicates.dup2,
+            "fcntl": self._duplicates.fcntl,
+            "pidfd_getfd": self._duplicates.pidfd_getfd,
             "open": lambda task, call: self._open(task, call, call.args[0], call.args[1]),
             "openat": lambda task, call: self._open(task, call, call.args[1], call.args[2]),
             **{name: self._send for name in SENDS},
@@ -143,7 +144,10 @@ class Supervisor:
             return
         self._parking.forget(call.tid)
         try:
-            self._actions[self._names[call.nr]](Task(call.tid), call)
+            if call.arch == self._machine.audit:
+                self._actions[self._names[call.nr]](Task(call.tid), call)
+            else:
+                self._of_32_bits(Task(call.tid), call)
         except XfrmError as refused:
             self._listener.fail(call, refused.errno)
         except OSError as error:
@@ -171,12 +175,6 @@ class Supervisor:
             return None
         return carrier, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0, fileno=fd)
 
-    def _free_number(self, task: Task, least: int = 0) -> int:
-        for number in self._fds:
-            if number >= least and not task.has_fd(number):
-                return number
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
     def _socket(self, task: Task, call: Notification) -> None:
         _, kind, protocol = (argument & 0xFFFFFFFF for argument in call.args[:3])
         if kind & SOCK_TYPE_MASK not in (socket.SOCK_RAW, socket.SOCK_DGRAM):
@@ -189,31 +187,22 @@ class Supervisor:
             self._listener.resume(call)
             return
         with self._carriers.create(world, kind & (SOCK_TYPE_MASK | socket.SOCK_NONBLOCK), protocol) as sock:
-            number = self._free_number(task)
+            number = self._duplicates.free_number(task)
             if not self._listener.answer_with_fd(call, sock.fileno(), number, bool(kind & socket.SOCK_CLOEXEC)):
                 self._listener.fail(call, errno.EMFILE)
             elif self._trace:
                 self._trace.opened(task, protocol, number)
 
+    def _of_32_bits(self, task: Task, call: Notification) -> None:
+        """socketcall(SYS_SOCKET): the arguments are in memory, where the filter does not look."""
+        if is_xfrm_socketcall(task, call):
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+        self._listener.resume(call)
+
     @staticmethod
     def _has_daemon(task: Task, world: World) -> bool:
         """Is this the daemon's namespace? Also while it is gone: it is not for the kernel to answer in its place."""
-        return world.attach(start=task.may_configure(world.owners)) or world.had_daemon
-
-    def _dup(self, task: Task, call: Notification) -> None:
-        """A duplicate, too, has to have a number that the filter knows."""
-        duplicate = self._names[call.nr] == "dup"
-        if not duplicate and call.args[1] & 0xFFFFFFFF not in (F_DUPFD, F_DUPFD_CLOEXEC):
-            self._listener.resume(call)
-            return
-        if (taken := self._take(task, call)) is None:
-            return
-        _, sock = taken
-        with sock:
-            number = self._free_number(task, 0 if duplicate else call.args[2] & 0xFFFFFFFF)
-            cloexec = not duplicate and call.args[1] & 0xFFFFFFFF == F_DUPFD_CLOEXEC
-            if not self._listener.answer_with_fd(call, sock.fileno(), number, cloexec):
-                self._listener.fail(call, errno.EMFILE)
+        return world.attach(start=False) or world.attach(start=task.may_configure(world.owners)) or world.had_daemon
 
     def _open(self, task: Task, call: Notification, path: int, flags: int) -> None:
         world = self._worlds.of(task) if is_xfrm_stat(task, path) else None
@@ -303,8 +292,10 @@ class Supervisor:
         carrier.bound = bool(sock.getsockname()[0])
         carrier.groups = memberships(sock)
         self._carriers.count_listeners(carrier.world)
+        if not carrier.groups:
+            return
         process = task.process()
-        if carrier.groups and process not in self._listening:
+        if process not in self._listening:
             with contextlib.suppress(OSError):
                 self._listening[process] = Task(process).pidfd()
                 self._loop.watch(self._listening[process], lambda: self._listener_ended(process))
@@ -315,40 +306,13 @@ class Supervisor:
         os.close(pidfd)
         self._carriers.forget_closed()
 
-    # Sending
+    # Sending and receiving
 
     def _send(self, task: Task, call: Notification) -> None:
-        if (taken := self._take(task, call)) is None:
-            return
-        carrier, sock = taken
-        request = memoryview(self._request)
-        used = 0
-        with sock:
-            outgoing = calls.outgoing(task, self._names[call.nr], call)
-            if not 0 < outgoing.length <= LONGEST:
-                number = errno.EMSGSIZE if outgoing.length else errno.ENODATA
-                raise OSError(number, os.strerror(number))
-            if outgoing.port and carrier.protocol == NETLINK_XFRM:
-                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-            try:
-                used = task.read_into(self._request, outgoing.spans)
-                if not sock.getsockname()[0]:
-                    bind(sock, 0, 0, task.port())
-                carrier.bound = True
-                if not self._listener.is_waiting(call):
-                    return
-                if self._trace:
-                    self._trace.sent(task, carrier, request[:used])
-                if carrier.protocol == NETLINK_XFRM:
-                    send_xfrm(carrier, sock, task, request[:used], self._buffer)
-                elif outgoing.port or not self._links.send(carrier, sock, task, request[:used]):
-                    self._listener.resume(call)
-                    return
-            finally:
-                request[:used] = bytes(used)  # keys may have been in there
-            self._listener.answer(call, outgoing.done(task))
-
-    # Receiving
+        if (taken := self._take(task, call)) is not None:
+            carrier, sock = taken
+            with sock:
+                self._transfers.send(task, call, self._names[call.nr], carrier, sock)
 
     def _receive(self, task: Task, call: Notification) -> None:
         if (taken := self._take(task, call)) is None:
@@ -359,7 +323,10 @@ class Supervisor:
             wanted = calls.incoming(task, self._names[call.nr], call)
             if not self._listener.is_waiting(call):
                 return
-            if self._deliver(call, task, carrier, sock, wanted):
+            if not wanted.room and self._names[call.nr] in ("read", "readv"):
+                self._listener.answer(call)  # of any socket: nothing is asked for
+                return
+            if self._transfers.deliver(call, task, carrier, sock, wanted):
                 return
             if wanted.flags & socket.MSG_DONTWAIT or not os.get_blocking(sock.fileno()):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -370,26 +337,4 @@ class Supervisor:
                 sock.close()
 
     def _arrived(self, parked: Parked) -> bool:
-        return self._deliver(parked.call, parked.task, parked.carrier, parked.sock, parked.wanted)
-
-    def _deliver(
-        self, call: Notification, task: Task, carrier: Carrier, sock: socket.socket, wanted: Incoming
-    ) -> bool:
-        """Answer with the next datagram. False if there is none."""
-        peek = bool(wanted.flags & socket.MSG_PEEK)
-        show = self._news.show(carrier, peek) if carrier.protocol == NETLINK_ROUTE else None
-        try:
-            received = receive(carrier, sock, self._buffer, wanted.room, peek, show)
-        except BlockingIOError:
-            return False
-        try:
-            count = wanted.deliver(task, received, self._buffer)
-            if self._trace and not peek:
-                self._trace.received(task, carrier, memoryview(self._buffer)[: received.length])
-        finally:
-            self._buffer[: received.length] = bytes(received.length)
-        if not peek:
-            with contextlib.suppress(OSError):  # who waits for the rest of a dump finds out
-                pump(carrier, sock, self._buffer)
-        self._listener.answer(call, count)
-        return True
+        return self._transfers.deliver(parked.call, parked.task, parked.carrier, parked.sock, parked.wanted)

@@ -30,6 +30,7 @@ MMSGHDR_SIZE = 64
 _CAP_VERSION_3 = 0x20080522
 _CAP_HEADER, _CAP_DATA = struct.Struct("=Ii"), struct.Struct("=6I")
 
+_CHAR = ctypes.c_char.from_buffer
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
@@ -41,10 +42,17 @@ for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
 
 _pidfds: dict[int, int] = {}
 """Of threads that have asked lately, by thread id."""
+_ports: dict[int, int] = {}
+"""What netlink sockets of theirs are called by default, as long as there is a pidfd."""
 
 
 def _getfd(pidfd: int, number: int) -> int:
     return int(_libc.syscall(_PIDFD_GETFD, ctypes.c_long(pidfd), ctypes.c_long(number), ctypes.c_long(0)))
+
+
+def _forget(tid: int) -> None:
+    os.close(_pidfds.pop(tid))
+    _ports.pop(tid, None)
 
 
 def _checked(fd: int) -> int:
@@ -94,25 +102,33 @@ class Task:
     def write(self, address: int, data: bytes) -> None:
         self._move(_libc.process_vm_writev, bytearray(data), [Span(address, len(data))])
 
-    def scatter(self, data: bytearray, length: int, spans: list[Span]) -> None:
-        """Write the first `length` bytes of `data` over the spans, as far as they reach."""
+    def scatter(self, data: bytearray, length: int, spans: list[Span], more: list[tuple[int, bytes]]) -> None:
+        """Write the first `length` bytes of `data` over the spans, as far as they reach, and `more` to its addresses.
+        All at once: to begin costs more than to do it."""
         room: list[Span] = []
+        moved = 0
         for span in spans:
-            if length <= 0:
+            if moved >= length:
                 break
-            room.append(Span(span.address, min(span.length, length)))
-            length -= span.length
-        self._move(_libc.process_vm_writev, data, room)
+            room.append(Span(span.address, min(span.length, length - moved)))
+            moved += room[-1].length
+        small = bytearray().join(piece for _, piece in more)
+        room += [Span(address, len(piece)) for address, piece in more]
+        self._move(_libc.process_vm_writev, data, room, small, moved)
 
-    def _move(self, call: object, buffer: bytearray, spans: list[Span]) -> int:
+    def _move(
+        self, call: object, buffer: bytearray, spans: list[Span], behind: bytearray | None = None, part: int = 0
+    ) -> int:
+        """Between `spans` and `buffer`, or its first `part` bytes and what is `behind`."""
         length = sum(span.length for span in spans)
         if not length:
             return 0
-        assert length <= len(buffer)
-        local = _IOVEC.pack(ctypes.addressof(ctypes.c_char.from_buffer(buffer)), length)
-        remote = b"".join(_IOVEC.pack(*span) for span in spans)
-        ctypes.set_errno(0)
-        moved = call(self.tid, local, 1, remote, len(spans), 0)  # type: ignore[operator]
+        assert length <= len(buffer) or behind
+        local = _IOVEC.pack(ctypes.addressof(_CHAR(buffer)), part if behind else length)
+        if behind:
+            local += _IOVEC.pack(ctypes.addressof(_CHAR(behind)), len(behind))
+        remote = b"".join([_IOVEC.pack(*span) for span in spans])
+        moved = call(self.tid, local, 2 if behind else 1, remote, len(spans), 0)  # type: ignore[operator]
         if moved != length:
             raise _error() if moved < 0 else OSError(errno.EFAULT, os.strerror(errno.EFAULT))
         return length
@@ -151,11 +167,22 @@ class Task:
             fd = _getfd(pidfd, number)
             if fd >= 0 or ctypes.get_errno() != errno.ESRCH:
                 return _checked(fd)
-            os.close(_pidfds.pop(self.tid))  # of an earlier thread of this number
+            _forget(self.tid)  # an earlier thread of this number
         elif len(_pidfds) >= MOST_PIDFDS:
-            os.close(_pidfds.pop(next(iter(_pidfds))))
+            _forget(next(iter(_pidfds)))
         pidfd = _pidfds[self.tid] = self.pidfd()
         return _checked(_getfd(pidfd, number))
+
+    @staticmethod
+    def inode_through(pidfd: int, number: int) -> int:
+        """Of the descriptor `number` of the process that a pidfd means; 0 if there is none."""
+        fd = _getfd(pidfd, number)
+        if fd < 0:
+            return 0
+        try:
+            return os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
 
     def has_fd(self, number: int) -> bool:
         return os.path.lexists(f"/proc/{self.tid}/fd/{number}")
@@ -181,8 +208,12 @@ class Task:
         return int(self.status("Tgid")[0])
 
     def port(self) -> int:
-        """The process as itself counts it: what a netlink socket is called by default."""
-        return int(self.status("NStgid")[0].split()[-1])
+        """The process as itself counts it: what a netlink socket is called by default. To be asked after `copy_fd`,
+        which finds out whether this is still the thread it was."""
+        port = _ports.get(self.tid)
+        if port is None:
+            port = _ports[self.tid] = int(self.status("NStgid")[0].split()[-1])
+        return port
 
     def name(self) -> str:
         try:

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -61,7 +62,10 @@ class Exchange:
         if _END_TYPE.unpack_from(buffer)[0] == netlink.NLMSG_ENVELOPE:
             connection, self._connection = self._connection, None
             self._release(connection, True)
-            return 0
+            length -= netlink.NLMSG_HDRLEN
+            view = memoryview(buffer)
+            view[:length] = view[netlink.NLMSG_HDRLEN :][:length]
+            view[length : length + netlink.NLMSG_HDRLEN] = bytes(netlink.NLMSG_HDRLEN)
         return length
 
     def close(self) -> None:
@@ -195,16 +199,9 @@ class World:
     @staticmethod
     def _alive(connection: socket.socket) -> bool:
         """Nothing comes on an attachment unasked, so that what is readable is its end."""
-        connection.setblocking(False)
-        try:
-            connection.recv(1)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            connection.settimeout(PATIENCE)
-        return False
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return not poll.poll(0)
 
     def _hang_up(self) -> None:
         self.hub_port = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from xfrmi.daemon.loop import Loop
-from xfrmi.dev.netns import open_netns
+from xfrmi.dev.netns import netns_inode, open_netns
 from xfrmi.errors import XfrmError
 from xfrmi.interpose.starter import Starter
 from xfrmi.interpose.task import Task
@@ -20,8 +20,9 @@ class Worlds:
 
     def of(self, task: Task) -> World | None:
         """Where the thread is now; None if it cannot be told."""
+        path = task.netns_path()
         try:
-            return self.at(open_netns(task.netns_path()))
+            return self._worlds.get(netns_inode(path)) or self.at(open_netns(path))
         except XfrmError:
             return None
 

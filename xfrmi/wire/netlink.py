@@ -30,8 +30,8 @@ NLMSG_ATTACH: Final = 0x0E
 """Ours: this session speaks for programs with netlink sockets of their own. The body is a u32 as in NLMSG_SUBSCRIBE:
 the groups that these listen to; the answer has the port, a u32, from which the daemon multicasts to them."""
 NLMSG_ENVELOPE: Final = 0x0D
-"""Ours: the body is a whole datagram of requests. Its answers are followed by an NLMSG_ENVELOPE without a body, so that
-one who passes on what he did not write knows the end of what it brings, acknowledged or not."""
+"""Ours: the body is a whole datagram of requests. Before the last datagram of its answers stands an NLMSG_ENVELOPE, or
+alone if there are none, so that one who passes on what he did not write knows the end of what it brings."""
 
 NLM_F_REQUEST: Final = 0x001
 NLM_F_MULTI: Final = 0x002
