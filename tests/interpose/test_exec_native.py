@@ -288,3 +288,32 @@ def test_a_daemon_that_ends_is_missed_and_found_again() -> None:
         finally:
             second.terminate()
             second.wait()
+
+
+NAMESPACES = """
+mount -t tmpfs run /run/netns 2>/dev/null || { mkdir -p /run/netns && mount -t tmpfs run /run/netns; }
+ip netns add A
+ip netns exec A ip link add xfrm0 type xfrm if_id 5
+sleep 2.5
+ip -n A link show xfrm0
+N=$(stat -L -c %i /run/netns/A)
+ip netns del A
+for t in $(seq 80); do
+    ls -l /proc/[0-9]*/ns/net 2>/dev/null | grep -q "net:.$N." || { echo gone; break; }
+    sleep 0.1
+done
+"""
+
+
+@in_netns
+def test_a_namespace_ends_when_nobody_needs_it() -> None:
+    """Its daemon and the supervisor are no reason to keep it; its name is."""
+    if os.getuid() != 0:
+        pytest.skip("ONLY ROOT GIVES NAMESPACES NAMES, NOT TESTED")
+    with daemon():
+        done = subprocess.run(
+            ["unshare", "-m", *EXEC, "--", "sh", "-ec", NAMESPACES],
+            capture_output=True, text=True, timeout=40,
+        )  # fmt: skip
+        assert "xfrm0@NONE" in done.stdout, done
+        assert done.stdout.endswith("gone\n"), done

@@ -103,6 +103,16 @@ class Carriers:
             carrier = self._carriers[inode] = Carrier(inode, protocol, world)
         return carrier
 
+    def are_in(self, world: World) -> bool:
+        """Does any program have a socket there? Those that nothing was done with are forgotten, if not."""
+        self.forget_closed()
+        here = [carrier for carrier in self._carriers.values() if carrier.world is world]
+        if any(carrier.bound for carrier in here):
+            return True
+        for carrier in here:
+            del self._carriers[carrier.inode]
+        return False
+
     def forget_closed(self) -> None:
         """Drop what is kept about sockets that are no more, and tell the daemons who listens now."""
         for world in {carrier.world for carrier in self._carriers.values()}:

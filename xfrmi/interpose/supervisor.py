@@ -83,6 +83,7 @@ class Supervisor:
         self._trace = trace
         self._loop = loop
         self._carriers = Carriers()
+        worlds.in_use = self._carriers.are_in
         questions = Questions()
         links, news = Links(worlds, questions), LinkNews(worlds, questions)
         self._transfers = Transfers(listener, links, news, trace)

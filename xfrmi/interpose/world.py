@@ -34,6 +34,7 @@ RETURN_INTERVAL = 0.5
 NS_GET_USERNS, NS_GET_PARENT = 0xB701, 0xB702
 
 _U32 = struct.Struct("=I")
+_UCRED = struct.Struct("=iII")
 _END_TYPE = struct.Struct("=4xH")
 
 
@@ -162,6 +163,14 @@ class World:
         if "result" not in answer:
             raise XfrmError(answer.get("errno", errno.ECONNRESET), detail=answer.get("error", "the daemon hung up"))
         return dict(answer["result"] or {})
+
+    @property
+    def daemon_pid(self) -> int:
+        """As our PID namespace counts; 0 without one."""
+        if self._attachment is None:
+            return 0
+        credentials = self._attachment.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return int(_UCRED.unpack(credentials)[0])
 
     def close(self) -> None:
         self._hang_up()
