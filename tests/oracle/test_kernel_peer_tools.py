@@ -11,20 +11,14 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
 from tests.interpose.supervised import EXEC, need, need_exec
-from tests.netns import need_tun
-from tests.oracle.kernelpeer import kernel
-from tests.oracle.kernelpeer.machine import BOOT_SECONDS, Machine
-from tests.stage import SECONDS, Stage, on_stage
-from xfrmi.lab.topology import Lab
+from tests.oracle.kernelpeer.machine import Machine
+from tests.oracle.spread import EVERYTHING
+from tests.stage import on_stage
 
 SCRIPT = Path(__file__).parent / "ip_script.sh"
 GUEST_SECONDS = 300
@@ -74,29 +68,6 @@ def heard(text: str) -> list[Said]:
     return [Said(int(rc), output, complaint) for output, complaint, _, rc in found]
 
 
-@contextmanager
-def machine() -> Iterator[Machine]:
-    need_tun()
-    need_exec()
-    need("dash")
-    if lack := kernel.lacking():
-        pytest.skip(f"THE KERNEL IN QEMU IS NOT TESTED: {lack}")
-    with Lab() as lab:
-        built = Machine(lab.node("router"), "sun", kernel.folder())
-        try:
-            yield built
-        finally:
-            built.close()
-
-
-@pytest.fixture(scope="module")
-def booted() -> Iterator[Stage[Machine]]:
-    with Stage(
-        machine, lambda _: None, lambda built: f"the kernel said:\n{built.last_words()}", BOOT_SECONDS + SECONDS
-    ) as stage:
-        yield stage
-
-
 def in_kernel(machine: Machine) -> Future[Any]:
     script = "mkdir -p /tmp/w; cd /tmp/w; mount -t sysfs sys /sys\n" + program()
     environment = "export TZ=UTC LC_ALL=C\n"
@@ -127,8 +98,11 @@ def nobodys_choice(said: Said) -> Said:
     return Said(said.rc, alike(said.output), alike(said.complaint))
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="`make interop` RUNS IT: it takes a minute")
 @on_stage
 def test_every_line_is_as_in_a_kernel(booted: Machine) -> None:
+    need_exec()
+    need("dash")
     signal.alarm(2 * GUEST_SECONDS)  # more than other tests have
     running = in_kernel(booted)
     found = under_exec()

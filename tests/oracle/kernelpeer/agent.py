@@ -30,6 +30,20 @@ class Guest:
         done = subprocess.run(command, input=text, capture_output=True, text=True)
         return done.returncode, done.stdout, done.stderr
 
+    def converse(self, protocol: int, requests: list[bytes]) -> list[list[bytes]]:
+        """Netlink requests that want acknowledgements, one after the other; the datagrams that answer each."""
+        answers = []
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as asking:
+            asking.bind((0, 0))
+            asking.setsockopt(270, 11, 1)  # SOL_NETLINK, NETLINK_EXT_ACK
+            asking.settimeout(5)
+            for request in requests:
+                asking.send(request)
+                answers.append([asking.recv(65536)])
+                while int.from_bytes(answers[-1][-1][4:6], sys.byteorder) not in (2, 3):  # NLMSG_ERROR, NLMSG_DONE
+                    answers[-1].append(asking.recv(65536))
+        return answers
+
     def read(self, path: str) -> str:
         with open(path) as file:
             return file.read()
