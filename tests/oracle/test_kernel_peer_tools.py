@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.interpose.supervised import EXEC, need, need_exec
 from tests.oracle.kernelpeer.machine import Machine
 from tests.oracle.spread import EVERYTHING

@@ -27,7 +27,8 @@ def supervision(machine: Machine) -> Finding:
         text = "xfrmi exec will not work: a supervisor may not look into programs (Yama)"
         if scope == "2" and os.geteuid() == 0:
             return ok("exec", "seccomp user notification; Yama lets root look into programs")
-        return warning("exec", text, "sudo sysctl -w kernel.yama.ptrace_scope=1")
+        mend = "sudo sysctl -w kernel.yama.ptrace_scope=1" if scope == "2" else "say 1 in sysctl.conf and boot again"
+        return warning("exec", text, mend)
     return ok("exec", "seccomp user notification")
 
 

@@ -18,6 +18,6 @@ Descriptors of carriers lie in a range of their own (below 1024, because of sele
 tells the calls to stop for. Which socket a number in it means is looked up by inode each time: nothing has to be kept
 in step with fork, exec, dup and close.
 
-It is no sandbox. A program that gets around it (io_uring, 32-bit calls, a descriptor passed along and renumbered)
-meets the kernel it had before.
+It is no sandbox. What would get around it (io_uring, 32-bit calls, dup2 to a number of one's own) is refused: no
+program meets the kernel's NETLINK_XFRM in place of the daemon's without knowing.
 """

@@ -167,8 +167,14 @@ def _look_into(program: int) -> None:
         if error.errno != errno.EPERM:  # there is no descriptor 0
             return
         scope = _read("/proc/sys/kernel/yama/ptrace_scope")
-        if scope in ("2", "3"):
-            why = f"kernel.yama.ptrace_scope is {scope}: sudo sysctl -w kernel.yama.ptrace_scope=1"
+        profile = _read(f"/proc/{program}/attr/apparmor/current") or _read(f"/proc/{program}/attr/current")
+        if scope == "2":
+            why = "kernel.yama.ptrace_scope is 2: sudo sysctl -w kernel.yama.ptrace_scope=1"
+        elif scope == "3":
+            why = "kernel.yama.ptrace_scope is 3, which stays so until the next boot; then sysctl.conf must say 1"
+        elif profile.endswith("(enforce)"):
+            name = profile.removesuffix(" (enforce)")
+            why = f'the AppArmor profile "{name}" lacks "ptrace (read, readby, trace, tracedby)": aa-complain {name}'
         else:
             why = "it takes CAP_SYS_PTRACE here (container: --cap-add SYS_PTRACE), or a security module forbids it"
         detail = f"the supervisor may not look into the programs that it is to supervise; {why}"
