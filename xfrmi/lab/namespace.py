@@ -81,6 +81,8 @@ class Namespace:
         stdout: int | IO[Any] | None = None,
         stderr: int | IO[Any] | None = None,
         env: dict[str, str] | None = None,
+        cwd: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
         """Start a program in here; it is killed if we die."""
         parent = os.getpid()
@@ -98,14 +100,18 @@ class Namespace:
             stdout=stdout,
             stderr=stderr,
             env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
             text=True,
             preexec_fn=settle,
             start_new_session=True,  # a Ctrl-C is ours to handle: programs are stopped in order
         )
 
-    def run(self, command: Sequence[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: Sequence[str], env: dict[str, str] | None = None, cwd: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a program in here to its end; output is captured."""
-        process = self.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+        process = self.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd)
         try:
             out, err = process.communicate()
         except BaseException:

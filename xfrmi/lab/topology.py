@@ -2,7 +2,7 @@
 
     with Lab() as lab:
         moon, sun = lab.node("moon"), lab.node("sun")
-        lab.link(moon, "eth0", ["192.0.2.1/30"], sun, "eth0", ["192.0.2.2/30"])
+        lab.link(moon, "eth0", ["192.0.2.1/30"], sun, "eth0", ["192.0.2.2/30"], faults=Faults(delay=0.02))
         with moon: socket.create_connection(("192.0.2.2", 80))
 
 Leaving the block stops the programs started in the nodes and lets the namespaces go.
@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from xfrmi.lab.faults import Faults
 from xfrmi.lab.namespace import Namespace, sysctl, xfrmi_command
+from xfrmi.lab.routes import Route
+from xfrmi.lab.wire import open_tap
 
 RTN_LOCAL = 2
 STOP_SECONDS = 5.0
@@ -89,6 +95,20 @@ class Node(Namespace):
             **({"oif": self._index(device)} if device else {}),
         )
 
+    def add_route(self, route: Route) -> None:
+        """As a lab file has it. NetlinkError if the kernel refuses."""
+        self._netlink.route(
+            "add",
+            dst=route.destination,
+            family=socket.AF_INET6 if route.version == 6 else socket.AF_INET,
+            type=route.kind,
+            **({"gateway": route.via} if route.via else {}),
+            **({"oif": self._index(route.device)} if route.device else {}),
+            **({"prefsrc": route.source} if route.source else {}),
+            **({"priority": route.metric} if route.metric is not None else {}),
+            **({"metrics": {"mtu": route.mtu}} if route.mtu is not None else {}),
+        )
+
     def forward(self) -> None:
         """Be a router, for both families."""
         with self:
@@ -98,10 +118,10 @@ class Node(Namespace):
     def up(self, device: str, mtu: int | None = None) -> None:
         self._netlink.link("set", index=self._index(device), state="up", **({"mtu": mtu} if mtu else {}))
 
-    def start(self, command: Sequence[str], log: str = "log") -> subprocess.Popen[str]:
+    def start(self, command: Sequence[str], log: str = "log", cwd: str | None = None) -> subprocess.Popen[str]:
         """Start a program here; what it prints is in `folder`/`log`."""
         with open(self.folder / log, "ab") as output:
-            program = self.popen(command, stdout=output, stderr=output, env=self.env)
+            program = self.popen(command, stdout=output, stderr=output, env=self.env, cwd=cwd)
         self.programs.append(program)
         return program
 
@@ -173,10 +193,12 @@ class Node(Namespace):
 class Lab:
     """A set of nodes that come and go together."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` is an empty directory of this user alone, and goes with the lab; by default a new one."""
         deep = len(tempfile.gettempdir()) > LONGEST_TMPDIR
-        self.folder = Path(tempfile.mkdtemp(prefix="xfrmi-lab-", dir="/tmp" if deep else None))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="xfrmi-lab-", dir="/tmp" if deep else None))
         self.nodes: list[Node] = []
+        self._taps: list[int] = []
 
     def node(self, name: str) -> Node:
         node = Node(name, self.folder)
@@ -191,21 +213,51 @@ class Lab:
         right: Node,
         right_device: str,
         right_addresses: Iterable[str],
-    ) -> None:
-        """A cable: a veth pair, both ends up, with their addresses."""
-        left._netlink.link(
-            "add", ifname=left_device, kind="veth", peer={"ifname": right_device, "net_ns_fd": right.fd}
-        )
+        *,
+        mtu: int | None = None,
+        faults: Faults | None = None,
+        name: str = "",
+    ) -> subprocess.Popen[str] | None:
+        """A cable: a veth pair, both ends up, with their addresses. With faults two TAP devices and a process between
+        them, which is returned; its counters are in the lab's folder under `name`."""
+        process = None
+        if faults:
+            process = self._bad_link(left, left_device, right, right_device, faults, name)
+        else:
+            left._netlink.link(
+                "add", ifname=left_device, kind="veth", peer={"ifname": right_device, "net_ns_fd": right.fd}
+            )
         for node, device, addresses in ((left, left_device, left_addresses), (right, right_device, right_addresses)):
             with node:
                 sysctl(f"net.ipv6.conf.{device}.accept_dad", 0)
-            node.up(device)
+            node.up(device, mtu)
             node.address(device, *addresses)
+        return process
+
+    def _bad_link(
+        self, left: Node, left_device: str, right: Node, right_device: str, faults: Faults, name: str
+    ) -> subprocess.Popen[str]:
+        ends = []
+        for node, device in ((left, left_device), (right, right_device)):
+            with node:
+                ends.append(open_tap(device))
+        self._taps += ends  # should the process end, the devices stay, with their addresses
+        name = name or f"{left.name}.{left_device}-{right.name}.{right_device}"
+        command = [
+            sys.executable, "-m", "xfrmi.lab.wire", *map(str, ends), name, json.dumps(asdict(faults)),
+        ]  # fmt: skip
+        with open(self.folder / f"{name}.counts", "wb") as counts, open(left.folder / "wire.log", "ab") as log:
+            process = left.popen(command, stdout=counts, stderr=log, pass_fds=ends)
+        left.programs.append(process)
+        return process
 
     def close(self) -> None:
         for node in self.nodes:
             node.close()
         self.nodes.clear()
+        for tap in self._taps:
+            os.close(tap)
+        self._taps.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Lab:
