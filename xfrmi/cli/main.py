@@ -73,7 +73,7 @@ def _run(options: Options, words: list[str]) -> int:
 
         return execute_program(words[1:])
     if words[0] == "lab":
-        from xfrmi.cli.programs import lab
+        from xfrmi.cli.labs import lab
 
         return lab(words[1:])
     from xfrmi.client import Client

@@ -1,4 +1,4 @@
-"""The sub-commands that are programs of their own: the daemon and the labs. Only they pay for argparse."""
+"""The sub-commands that are programs of their own: the daemon and `exec`. They and the labs pay for argparse."""
 
 from __future__ import annotations
 
@@ -79,17 +79,3 @@ def execute_program(words: list[str]) -> int:
         say(f"{command[0]}: {error.strerror}")
         return 127 if isinstance(error, FileNotFoundError) else 126
     raise AssertionError("the program has begun")
-
-
-def lab(words: list[str]) -> int:
-    """`xfrmi lab demo`."""
-    parser = argparse.ArgumentParser(prog="xfrmi lab", description="Topologies in network namespaces of their own.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("demo", help="two hosts, a router, one screen of checks on real packets")
-    parser.parse_args(words)
-    try:
-        from xfrmi.lab.demo import main
-    except ModuleNotFoundError as error:
-        print(f"xfrmi: labs need {error.name}; install it: pip install 'xfrmi[lab]'", file=sys.stderr)
-        return 1
-    return main()

@@ -1,0 +1,171 @@
+"""`xfrmi lab`: topologies in network namespaces of their own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xfrmi.errors import XfrmError
+
+if TYPE_CHECKING:
+    from xfrmi.lab.running import Running
+
+FAILED = 1
+NOT_FOUND, NOT_RUNNABLE = 127, 126
+"""Exit statuses of a shell for a command that is not there, or is no program."""
+
+
+def lab(words: list[str]) -> int:
+    """`xfrmi lab ...`. The exit status; exec and shell become the program."""
+    options = _parser().parse_args(words)
+    try:
+        from xfrmi.lab.plan import LabError
+        from xfrmi.lab.preflight import Lacking
+
+        try:
+            return int(options.run(options))
+        except (LabError, Lacking) as error:
+            print(f"xfrmi: {error}", file=sys.stderr)
+            return FAILED
+    except ModuleNotFoundError as error:
+        print(f"xfrmi: labs need {error.name}; install it: pip install 'xfrmi[lab]'", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xfrmi lab",
+        description="Topologies in network namespaces of their own: as root, or as an ordinary user.",
+        epilog="Lab files are explained in docs/lab.md; examples/ has ready ones, each with a lesson.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    command("demo", _demo, "two hosts, a router, one screen of checks on real packets")
+    command("up", _up, "build a lab; it stays until `down`").add_argument("file", help="lab file, or its folder")
+    down = command("down", _down, "end a lab and everything in it, in whatever condition it is")
+    down.add_argument("name", nargs="?", default="", help="which one, where several are up")
+    down.add_argument("--all", action="store_true", help="every lab of this user")
+    for name, run, text in (
+        ("exec", _exec, "run a program in a node; its xfrm is that of the node's daemon"),
+        ("shell", _shell, "a shell in a node"),
+    ):
+        made = command(name, run, text)
+        made.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+        made.add_argument("--native", action="store_true", help="without xfrmi exec around it")
+        made.add_argument("node", help="node")
+        if name == "exec":
+            made.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    status = command("status", _status, "the labs that are up, their nodes, daemons, and links with their losses")
+    status.add_argument("name", nargs="?", default="", help="one lab")
+    status.add_argument("-j", "--json", action="store_true", help="as JSON")
+    graph = command("graph", _graph, "a drawing of a lab")
+    graph.add_argument("file", nargs="?", default="", help="lab file or folder; else the lab that is up")
+    graph.add_argument("--format", choices=("text", "mermaid", "dot"), default="text", help="default: text")
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from xfrmi.lab.demo import main
+
+    return main()
+
+
+def _up(options: argparse.Namespace) -> int:
+    from xfrmi.lab.labfile import read_lab
+    from xfrmi.lab.running import up
+
+    plan = read_lab(options.file)
+    running = up(plan, os.path.abspath(options.file))
+    how = "rootless" if running.record.rootless else "as root"
+    print(f'lab "{plan.name}" is up ({how}): {", ".join(plan.nodes)}')
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    from xfrmi.lab import registry
+    from xfrmi.lab.running import down
+
+    for folder in list(registry.folders()) if options.all else [registry.find(options.name)]:
+        down(folder)
+        print(f'lab "{folder.name}" is down')
+    return 0
+
+
+def _running(name: str) -> Running:
+    from xfrmi.lab import registry
+    from xfrmi.lab.running import Running
+
+    return Running(registry.find(name))
+
+
+def _exec(options: argparse.Namespace) -> int:
+    command = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not command:
+        print("xfrmi: which program? For example: xfrmi lab exec moon -- ip xfrm state", file=sys.stderr)
+        return FAILED
+    running = _running(options.lab)
+    return _become(running, options.node, command, options.native)
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from xfrmi.lab.shell import shell_command
+
+    running = _running(options.lab)
+    return _become(running, options.node, shell_command(running, options.node), options.native)
+
+
+def _become(running: Running, node: str, command: Sequence[str], native: bool) -> int:
+    """Be this program, in the node. Returns only if it cannot be started."""
+    running.enter(node)
+    os.environ.update(running.environment(node))
+    try:
+        if running.node(node).xfrm and running.record.supervised and not native:
+            _supervised(command)
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        print(f"xfrmi: {command[0]}: {error.strerror}", file=sys.stderr)
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUNNABLE
+
+
+def _supervised(command: Sequence[str]) -> None:
+    """Under `xfrmi exec`, where this machine allows that; where not, it says why and returns."""
+    from xfrmi.interpose.launch import Options, execute
+
+    def say(text: str) -> None:
+        print(f"xfrmi: {text}", file=sys.stderr, flush=True)
+
+    try:
+        execute(command, Options(), say)
+    except XfrmError as error:
+        say(f"without xfrmi exec, so `ip xfrm` is the kernel's here: {error.detail or error}")
+
+
+def _status(options: argparse.Namespace) -> int:
+    from xfrmi.lab import registry
+    from xfrmi.lab.status import as_json, describe
+
+    folders = [registry.find(options.name)] if options.name else list(registry.folders())
+    if options.json:
+        print(as_json(folders))
+    elif not folders:
+        print("no lab is up")
+    else:
+        print("\n\n".join(describe(folder) for folder in folders))
+    return 0
+
+
+def _graph(options: argparse.Namespace) -> int:
+    from xfrmi.lab.graph import DRAWINGS
+    from xfrmi.lab.labfile import read_lab
+
+    plan = read_lab(options.file or _running("").record.file)
+    print(DRAWINGS[options.format](plan))
+    return 0
