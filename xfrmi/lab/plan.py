@@ -60,14 +60,15 @@ class Text:
         return self.place.below(line - 1).error(text)
 
     def commands(self) -> Iterator[tuple[int, str]]:
-        """(number, line): a line that ends in a backslash goes on in the next, and counts where it ends."""
-        pending = ""
+        """(number, line): a line that ends in a backslash goes on in the next, and counts where it begins."""
+        pending, began = "", 0
         for number, line in enumerate(self.content.splitlines(), 1):
+            began = began or number
             if line.endswith("\\"):
                 pending += line[:-1]
                 continue
-            yield number, pending + line
-            pending = ""
+            yield began, pending + line
+            pending, began = "", 0
 
 
 @dataclass(frozen=True)
