@@ -21,7 +21,7 @@ LESSONS = sorted(path.parent for path in (ROOT / "examples").glob("*/README.md")
 NEEDS = re.compile(r"^Needs: (.*)$", re.MULTILINE)
 STATUS = re.compile(r"\[exit status (\d+)\]")
 SECONDS = 60
-VOLATILE = re.compile(r"\d+\.\d+|(?<=time )\d+(?=ms)|(?<=keeper )\d+|\d\d:\d\d:\d\d")
+VOLATILE = re.compile(r"(?<![.\d])\d+\.\d+(?![.\d])|(?<=time )\d+(?=ms)|(?<=keeper )\d+|(?<=seq )\d+|\d\d:\d\d:\d\d")
 """What is another number each time."""
 
 
@@ -33,7 +33,7 @@ class Step:
 
 
 def steps(readme: Path) -> list[Step]:
-    """The commands of a lesson in order; one that ends in a backslash goes on in the next line."""
+    """The commands of a lesson in order; lines with "> " in front belong to the command above."""
     found: list[Step] = []
     inside = False
     for number, line in enumerate(readme.read_text().splitlines(), 1):
@@ -41,8 +41,8 @@ def steps(readme: Path) -> list[Step]:
             inside = line == "```console"
         elif inside and line.startswith("$ "):
             found.append(Step(line[2:], number))
-        elif inside and found[-1].command.endswith("\\") and not found[-1].shown:
-            found[-1].command += "\n" + line.removeprefix("> ")
+        elif inside and line.startswith("> ") and not found[-1].shown:
+            found[-1].command += "\n" + line[2:]
         elif inside:
             found[-1].shown.append(line)
     return found
@@ -91,7 +91,8 @@ def _pattern(line: str) -> str:
     parts = VOLATILE.split(line)
     holes = VOLATILE.findall(line)
     kinds = [r"\d+\.\d+" if "." in hole else r"\d\d:\d\d:\d\d" if ":" in hole else r"\d+" for hole in holes]
-    return "".join(re.escape(part) + kind for part, kind in zip(parts, [*kinds, ""], strict=True))
+    pattern = "".join(re.escape(part) + kind for part, kind in zip(parts, [*kinds, ""], strict=True))
+    return pattern.replace(re.escape("(as root)"), r"\((?:as root|rootless)\)")
 
 
 def record(folder: Path) -> None:

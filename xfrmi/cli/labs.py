@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("node", help="node")
         if name == "exec":
             made.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    watch = command("watch", _watch, "the packets on a device of a node, a line each, while a command runs")
+    watch.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    watch.add_argument("-c", "--count", type=int, default=0, metavar="N", help="show no more than N")
+    watch.add_argument("end", metavar="NODE:DEVICE")
+    watch.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     status = command("status", _status, "the labs that are up, their nodes, daemons, and links with their losses")
     status.add_argument("name", nargs="?", default="", help="one lab")
     status.add_argument("-j", "--json", action="store_true", help="as JSON")
@@ -106,8 +111,26 @@ def _running(name: str) -> Running:
     return Running(registry.find(name))
 
 
+def _command(words: list[str]) -> list[str]:
+    return words[1:] if words[:1] == ["--"] else words
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from xfrmi.lab.watch import watch
+
+    def show(text: str) -> None:
+        print(text, flush=True)
+
+    node, _, device = options.end.partition(":")
+    try:
+        return watch(_running(options.lab), node, device, options.count, _command(options.words), show)
+    except OSError as error:
+        print(f"xfrmi: {error.filename or options.end}: {error.strerror}", file=sys.stderr)
+        return FAILED
+
+
 def _exec(options: argparse.Namespace) -> int:
-    command = options.words[1:] if options.words[:1] == ["--"] else options.words
+    command = _command(options.words)
     if not command:
         print("xfrmi: which program? For example: xfrmi lab exec moon -- ip xfrm state", file=sys.stderr)
         return FAILED

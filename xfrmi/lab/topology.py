@@ -56,7 +56,7 @@ class Node(Namespace):
     @property
     def env(self) -> dict[str, str]:
         """For programs of this node: their control sockets lie in the lab's own folder."""
-        return {**os.environ, "XFRMI_RUNTIME_DIR": str(self.folder)}
+        return {**os.environ, "XFRMI_RUNTIME_DIR": str(self.folder), "XFRMI_LAB_NODE": self.name}
 
     def address(self, device: str, *addresses: str) -> None:
         """Addresses with prefix length; IPv6 ones are usable at once (no duplicate address detection)."""
