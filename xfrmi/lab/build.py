@@ -126,7 +126,7 @@ def _refused(said: str, commands: list[tuple[Place, str]]) -> LabError:
     if not failed:
         return LabError(f"xfrmi -batch: {_last(said)}")
     place, _ = commands[int(failed[1]) - 1]
-    return place.error("; ".join(line.removeprefix("xfrmi: ") for line in lines[:-1]))
+    return place.error(" ".join(line.removeprefix("xfrmi: ").removeprefix("Error: ") for line in lines[:-1]))
 
 
 def _move(planned: NodePlan, built: Built) -> None:

@@ -6,6 +6,7 @@ the lab file, and a string of several lines is the text itself. Several of eithe
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,8 +89,9 @@ class _Reader:
         return plan
 
     def default_name(self) -> str:
+        """That of the file, or of its folder; as much of it as can name a lab."""
         stem = self.file.stem if self.file.name != FILE else self.file.absolute().parent.name
-        return stem.lower()
+        return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:24] or "lab"
 
     def node(self, plan: Plan, name: str, values: Mapping[str, Any]) -> None:
         path = "node", name
