@@ -12,7 +12,8 @@ Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi [ -force ] -batch FILE
        xfrmi daemon [ --workers N ] [ --remove-on-exit ] [ --kernel-quirks ]
        xfrmi exec [ -v ] [ --stay ] -- COMMAND
-       xfrmi lab { demo | up FILE | down | exec NODE -- COMMAND | shell NODE | watch NODE:DEVICE | status | graph }
+       xfrmi lab { demo | up FILE | down | exec NODE -- COMMAND | shell NODE | watch NODE:DEVICE | status | graph |
+                   export --clab FILE FOLDER }
        xfrmi doctor [ -j ]
 where  OBJECT := { link | state | policy | monitor | stat }
        OPTIONS := { -4 | -6 | -s[tats] | -d[etails] | -o[neline] | -j[son] | -p[retty] | -n[etns] NETNS | -V[ersion] }

@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     graph = command("graph", _graph, "a drawing of a lab")
     graph.add_argument("file", nargs="?", default="", help="lab file or folder; else the lab that is up")
     graph.add_argument("--format", choices=("text", "mermaid", "dot"), default="text", help="default: text")
+    export = command("export", _export, "the same lab for another program")
+    export.add_argument("--clab", action="store_true", required=True, help="for containerlab")
+    export.add_argument("file", help="lab file, or its folder")
+    export.add_argument("folder", help="where to write: a new or empty folder")
     return parser
 
 
@@ -191,4 +195,13 @@ def _graph(options: argparse.Namespace) -> int:
 
     plan = read_lab(options.file or _running("").record.file)
     print(DRAWINGS[options.format](plan))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from xfrmi.lab.clab import export
+    from xfrmi.lab.labfile import read_lab
+
+    for path in export(read_lab(options.file), options.folder):
+        print(path)
     return 0

@@ -95,7 +95,7 @@ def _tell(plan: Plan, with_xfrm: list[NodePlan], built: Built) -> None:
     """Interfaces, states and policies, all nodes at once."""
     begun = []
     for planned in with_xfrm:
-        commands = list(_commands(plan, planned))
+        commands = list(commands_of(plan, planned))
         node = built.nodes[planned.name]
         path = node.folder / "xfrm"
         path.touch(0o600)  # there are keys in it
@@ -109,7 +109,7 @@ def _tell(plan: Plan, with_xfrm: list[NodePlan], built: Built) -> None:
             raise _refused(said, commands)
 
 
-def _commands(plan: Plan, planned: NodePlan) -> Iterator[tuple[Place, str]]:
+def commands_of(plan: Plan, planned: NodePlan) -> Iterator[tuple[Place, str]]:
     """Lines for the daemon, each with the place of the one it is made of."""
     for netdev, place in planned.interfaces:
         dev = "" if netdev.independent else f"dev {plan.devices(planned.name)[0]} "

@@ -1,38 +1,90 @@
 """A lab drawn: for a terminal, as Mermaid (which GitHub and many editors render), as DOT for graphviz.
 
-Links are solid; what two xfrm interfaces of the same if_id on two nodes are to each other is dotted.
+Links are solid, tunnels between two xfrm interfaces are dotted.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from xfrmi.formats.grammar import parse, split_line
 from xfrmi.formats.requests_link import AddLink
+from xfrmi.formats.requests_state import AddState
 from xfrmi.lab.plan import LinkPlan, NodePlan, Plan
 
 GAP = 3
 """Columns of line on either side of what a link does."""
 
 
-def interfaces(node: NodePlan) -> dict[str, int]:
-    """Its xfrm interfaces and their if_ids."""
-    found = {netdev.name: netdev.if_id for netdev, _ in node.interfaces}
+@dataclass(frozen=True)
+class Tunnel:
+    """Two interfaces that share a state, or, where no states are given, an if_id that no third one has."""
+
+    left: tuple[str, str]
+    """Node in which it is used, and interface."""
+    right: tuple[str, str]
+    if_ids: tuple[int, int]
+
+    @property
+    def key(self) -> str:
+        return f"if_id {self.if_ids[0]}" if len(set(self.if_ids)) == 1 else "if_id {}, {}".format(*self.if_ids)
+
+
+@dataclass
+class _Xfrm:
+    """What a node's lines come to."""
+
+    interfaces: dict[int, str]
+    """if_id -> name."""
+    states: dict[int, int]
+    """SPI -> if_id."""
+
+
+def _xfrm(node: NodePlan) -> _Xfrm:
+    found = _Xfrm({netdev.if_id: netdev.name for netdev, _ in node.interfaces}, {})
     for text in node.xfrm:
         for _, line in text.commands():
-            if (words := split_line(line)) and isinstance(request := parse(words, ifindex_of=lambda name: 1), AddLink):
-                found[request.info.name] = request.info.if_id or 0
+            request = parse(words, ifindex_of=lambda name: 1) if (words := split_line(line)) else None
+            if isinstance(request, AddLink):
+                found.interfaces[request.info.if_id or 0] = request.info.name
+            elif isinstance(request, AddState):
+                found.states[request.info.spi] = request.info.if_id
     return found
 
 
-def tunnels(plan: Plan) -> list[tuple[str, str, str, str, int]]:
-    """(node, interface, node, interface, if_id) where exactly two nodes have an interface of that if_id."""
-    ends: dict[int, list[tuple[str, str]]] = {}
-    for node in plan.nodes.values():
-        for name, if_id in interfaces(node).items():
-            ends.setdefault(if_id, []).append((node.moved[name].word if name in node.moved else node.name, name))
-    return [(*pair[0], *pair[1], if_id) for if_id, pair in ends.items() if len(pair) == 2]
+def tunnels(plan: Plan) -> list[Tunnel]:
+    known = {node.name: _xfrm(node) for node in plan.nodes.values()}
+
+    def end(node: str, if_id: int) -> tuple[str, str]:
+        name = known[node].interfaces[if_id]
+        moved = plan.nodes[node].moved
+        return (moved[name].word if name in moved else node), name
+
+    pairs: dict[tuple[tuple[str, int], ...], None] = {}
+    for sharing in (_by_state(known), _by_if_id(known)):
+        for ends in sharing:
+            if len(ends) == 2 and not any(end in pair for pair in pairs for end in ends):
+                pairs[tuple(ends)] = None
+    return [Tunnel(end(*left), end(*right), (left[1], right[1])) for left, right in pairs]
+
+
+def _by_state(known: dict[str, _Xfrm]) -> list[list[tuple[str, int]]]:
+    sharing: dict[int, list[tuple[str, int]]] = {}
+    for node, xfrm in known.items():
+        for spi, if_id in xfrm.states.items():
+            if if_id in xfrm.interfaces:
+                sharing.setdefault(spi, []).append((node, if_id))
+    return list(sharing.values())
+
+
+def _by_if_id(known: dict[str, _Xfrm]) -> list[list[tuple[str, int]]]:
+    sharing: dict[int, list[tuple[str, int]]] = {}
+    for node, xfrm in known.items():
+        for if_id in xfrm.interfaces:
+            sharing.setdefault(if_id, []).append((node, if_id))
+    return list(sharing.values())
 
 
 def text(plan: Plan, width: int | None = None) -> str:
@@ -43,8 +95,8 @@ def text(plan: Plan, width: int | None = None) -> str:
     if not drawing or max(map(len, drawing.splitlines())) > width:
         drawing = _list(plan)
     lines = [f"{plan.name}: {plan.about}" if plan.about else plan.name, drawing]
-    for one, device, other, far, if_id in tunnels(plan):
-        lines.append(f"{one} {device} ┄┄┄ if_id {if_id} ┄┄┄ {far} {other}")
+    for tunnel in tunnels(plan):
+        lines.append(f"{' '.join(tunnel.left)} ┄┄┄ {tunnel.key} ┄┄┄ {' '.join(tunnel.right[::-1])}")
     return "\n".join(lines)
 
 
@@ -126,9 +178,9 @@ def mermaid(plan: Plan) -> str:
     for link in plan.links:
         doing = _doing(link)
         lines.append(f"  {_id(link.left[0])} ---{f'|{doing}|' if doing else ''} {_id(link.right[0])}")
-    for one, device, other, far, if_id in tunnels(plan):
-        same = device if device == far else f"{device} {far}"
-        lines.append(f"  {_id(one)} -. {same}, if_id {if_id} .- {_id(other)}")
+    for tunnel in tunnels(plan):
+        (left, name), (right, far) = tunnel.left, tunnel.right
+        lines.append(f"  {_id(left)} -. {name if name == far else f'{name} {far}'}, {tunnel.key} .- {_id(right)}")
     return "\n".join(lines)
 
 
@@ -139,10 +191,10 @@ def dot(plan: Plan) -> str:
         lines.append(f'  "{name}" [label="{labels}"];')
     for link in plan.links:
         lines.append(f'  "{link.left[0]}" -- "{link.right[0]}" [label="{_doing(link)}"];')
-    for one, device, other, far, if_id in tunnels(plan):
-        lines.append(
-            f'  "{one}" -- "{other}" [style=dotted, taillabel="{device}", headlabel="{far}", label="if_id {if_id}"];'
-        )
+    for tunnel in tunnels(plan):
+        (left, name), (right, far) = tunnel.left, tunnel.right
+        look = f'style=dotted, taillabel="{name}", headlabel="{far}", label="{tunnel.key}"'
+        lines.append(f'  "{left}" -- "{right}" [{look}];')
     return "\n".join([*lines, "}"])
 
 
