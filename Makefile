@@ -4,12 +4,13 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test kernel interop coverage bench lint clean lab dev
+.PHONY: help demo test lessons kernel interop coverage bench lint clean lab dev
 .NOTPARALLEL: # lab and dev are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
 	@echo "make test    run the tests"
+	@echo "make lessons run every lesson in examples/, also without root (about three minutes)"
 	@echo "make interop speak with a real kernel in qemu and with libipsec, in every combination (about 30 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
 	@echo "make lint    ruff and mypy --strict"
@@ -24,6 +25,10 @@ demo: lab
 
 test: dev
 	@"$(BIN)/python" -m pytest -q $(TESTARGS)
+
+# make test runs the first.
+lessons: dev
+	@XFRMI_LESSONS=1 "$(BIN)/python" -m pytest -q tests/test_lessons.py $(TESTARGS)
 
 # The kernel that `make test` speaks with if it is there: Debian's package, kept in ~/.cache, not installed.
 kernel: dev

@@ -66,6 +66,8 @@ def keep(folder: Path, plan: Plan, record: Record) -> int:
         _report(error=str(error))
     except _Stopped:
         _report(error="stopped")
+    except ModuleNotFoundError as error:
+        _report(error=f"labs need {error.name}; install it: pip install 'xfrmi[lab]'")
     except Exception as error:  # whatever it is, who waits for an answer gets one
         _report(error=f"{type(error).__name__}: {error}")
     finally:
