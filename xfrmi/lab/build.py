@@ -19,6 +19,8 @@ from xfrmi.lab.plan import LabError, NodePlan, Place, Plan
 from xfrmi.lab.topology import Lab, Node
 
 FAILED_LINE = re.compile(r"^Command failed .*:(\d+)$")
+DAEMON_SECONDS = 30.0
+"""A daemon has this long to come up, on a machine with other things to do."""
 NAT = """\
 add table inet lab
 add chain inet lab out {{ type nat hook postrouting priority 100; }}
@@ -51,7 +53,7 @@ def build(plan: Plan, lab: Lab) -> Built:
         _forward(planned, built.nodes[planned.name])
     for planned in with_xfrm:
         try:
-            built.nodes[planned.name].await_daemon(built.programs[f"{planned.name}: xfrmi daemon"])
+            built.nodes[planned.name].await_daemon(built.programs[f"{planned.name}: xfrmi daemon"], DAEMON_SECONDS)
         except RuntimeError as error:
             raise planned.place.error(str(error)) from None
     _tell(plan, with_xfrm, built)

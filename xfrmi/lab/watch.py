@@ -80,10 +80,11 @@ def _open(running: Running, node: str, device: str) -> socket.socket:
 def describe(frame: bytes) -> str:
     """'' for what is not shown."""
     packet = frame[ETH_HEADER_LEN:]
-    if kind(frame) == "neighbour":
-        return ""
+    sort = kind(frame)
+    if sort in ("neighbour", "cut off"):
+        return "" if sort == "neighbour" else sort
     if frame[12:14] == b"\x08\x00":
-        header = (packet[0] & 15) * 4
+        header = max((packet[0] & 15) * 4, 20)
         source, destination, protocol = packet[12:16], packet[16:20], packet[9]
         total, fragment = int.from_bytes(packet[2:4], "big"), int.from_bytes(packet[6:8], "big") & 0x3FFF
     elif frame[12:14] == b"\x86\xdd":

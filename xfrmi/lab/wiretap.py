@@ -77,12 +77,14 @@ def kind(frame: bytes | bytearray) -> str:
     packet = frame[ETH_HEADER_LEN:]
     if ethertype == ETH_P_ARP:
         return "neighbour"
+    if len(packet) < {ETH_P_IP: 20, ETH_P_IPV6: 40}.get(ethertype, 0):
+        return "cut off"
     if ethertype == ETH_P_IP:
         return "ESP" if packet[9] == IPPROTO_ESP else f"IPv4 protocol {packet[9]}"
     if ethertype == ETH_P_IPV6:
         header = packet[6]
         rest = packet[40:]
-        if header == 0:  # hop-by-hop options carry the router alert of MLD
+        if header == 0 and len(rest) > 1:  # hop-by-hop options carry the router alert of MLD
             header, rest = rest[0], rest[(rest[1] + 1) * 8 :]
         if header == socket.IPPROTO_ICMPV6 and rest and (rest[0] in ND_TYPES or rest[0] in MLD_TYPES):
             return "neighbour"
