@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
 	@echo "make test    run the tests"
-	@echo "make lessons run every lesson in examples/, also without root (about three minutes)"
+	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
 	@echo "make interop speak with a real kernel in qemu and with libipsec, in every combination (about 30 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
 	@echo "make lint    ruff and mypy --strict"

@@ -128,6 +128,8 @@ def test_wrong_words(place: Place) -> None:
             1, 'xfrmi: lab "trial" has no node "mars"; it has moon, sun\n',
         )  # fmt: skip
         assert place.lab("exec", "sun", "--", "no-such-program")[0] == 127
+        inside = place.lab("exec", "sun", "--", sys.executable, "-m", "xfrmi", "lab", "down")
+        assert inside[0] == 1 and 'this is a program of lab "trial": leave it' in inside[2]
         assert place.status()["state"] == "up"
     assert place.nothing_left()
 

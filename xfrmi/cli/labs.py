@@ -100,9 +100,12 @@ def _up(options: argparse.Namespace) -> int:
 
 def _down(options: argparse.Namespace) -> int:
     from xfrmi.lab import registry
+    from xfrmi.lab.plan import LabError
     from xfrmi.lab.running import down
 
     for folder in list(registry.folders()) if options.all else [registry.find(options.name)]:
+        if str(folder) == os.environ.get(registry.LAB_FOLDER):
+            raise LabError(f'this is a program of lab "{folder.name}": leave it, and take it down from outside')
         down(folder)
         print(f'lab "{folder.name}" is down')
     return 0
