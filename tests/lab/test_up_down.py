@@ -193,6 +193,13 @@ def test_the_keeper_is_killed(place: Place) -> None:
     assert place.nothing_left()
 
 
+def test_too_deep_for_sockets(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XFRMI_RUNTIME_DIR", str(place.runtime / ("d" * 90)))
+    with pytest.raises(LabError, match="too deep for control sockets"):
+        up(read_lab(place.file))
+    assert place.nothing_left()
+
+
 def test_a_daemon_is_killed(place: Place) -> None:
     with up(read_lab(place.file)) as lab:
         os.kill(lab.record.programs["moon: xfrmi daemon"], signal.SIGKILL)

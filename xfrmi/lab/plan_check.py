@@ -5,13 +5,13 @@ from __future__ import annotations
 from xfrmi.formats.grammar import parse, split_line
 from xfrmi.formats.requests_link import AddLink
 from xfrmi.formats.tokens import USAGE, GrammarError, suggestion
-from xfrmi.lab.plan import DEVICE, NodePlan, Plan, Text
+from xfrmi.lab.plan import LabError, NodePlan, Place, Plan, Text
 
 
 def check(plan: Plan) -> None:
     """Raises LabError for the first thing that cannot be."""
     if not plan.nodes:
-        raise plan_error(plan, "a lab has at least one node: a section [node.NAME] was expected")
+        raise LabError(f"{plan.name}: a lab has at least one node: a section [node.NAME] was expected")
     _check_links(plan)
     devices = {name: _devices(plan, node) for name, node in plan.nodes.items()}
     for node in plan.nodes.values():
@@ -24,13 +24,6 @@ def check(plan: Plan) -> None:
             devices[node.name].discard(device)
     for node in plan.nodes.values():
         _check_node(node, devices[node.name])
-
-
-def plan_error(plan: Plan, text: str) -> Exception:
-    place = next((node.place for node in plan.nodes.values()), None)
-    from xfrmi.lab.plan import LabError
-
-    return place.error(text) if place else LabError(f"{plan.name}: {text}")
 
 
 def _check_links(plan: Plan) -> None:
@@ -79,9 +72,9 @@ def _added(text: Text) -> set[str]:
 
 
 def _check_node(node: NodePlan, devices: set[str]) -> None:
-    def must_have(device: str, what: str, error: object) -> None:
-        if device not in devices or not DEVICE.fullmatch(device):
-            raise error.error(f'{what}: {node.name} has no device "{device}"; {suggestion(device, sorted(devices))}')  # type: ignore[attr-defined]
+    def must_have(device: str, what: str, place: Place) -> None:
+        if device not in devices:
+            raise place.error(f'{what}: {node.name} has no device "{device}"; {suggestion(device, sorted(devices))}')
 
     for device, addresses in node.addresses.items():
         for address in addresses:

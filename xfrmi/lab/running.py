@@ -32,6 +32,9 @@ from xfrmi.lab.namespace import CLONE_NEWUSER
 from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.registry import LAB_FOLDER, LAB_ID, LAB_NODE, NodeRecord, Record, read_record, start_time
 
+SOCKET = "4294967295/route"
+"""The longest path of a control socket, below a node's directory."""
+MAX_SOCKET_PATH = 107
 STOP_SECONDS = 15.0
 HANG_UP_SECONDS = 1.0
 
@@ -128,6 +131,10 @@ class Running:
 def up(plan: Plan, file: str = "") -> Running:
     """Bring a lab up; it stays when this process ends. LabError, and then there is nothing left of it."""
     folder = _claim(plan.name)
+    longest = max((f"{folder}/{node}/{SOCKET}" for node in plan.nodes), key=len, default="")
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH:
+        folder.rmdir()
+        raise LabError(f"{folder} is too deep for control sockets: set XFRMI_RUNTIME_DIR to a shorter path")
     record = Record(plan.name, secrets.token_hex(8), file, os.getpid(), start_time(os.getpid()))
     keeper = None
     try:
