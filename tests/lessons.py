@@ -114,6 +114,7 @@ def record(folder: Path) -> None:
             at = step.line + step.command.count("\n") + added
             lines[at:at] = printed
             added += len(printed)
+        run(Step("xfrmi lab down --all", 0), environment(Path(runtime)))  # a lesson in the making may not
     readme.write_text("\n".join(lines) + "\n")
 
 
