@@ -36,6 +36,7 @@ from xfrmi.core.timers import earliest
 from xfrmi.wire.xfrm_const import AF_INET, STATE_NOPMTUDISC, SaDir, XfrmStat
 
 if TYPE_CHECKING:
+    from xfrmi.core.dropped import Dropped
     from xfrmi.core.events import Event, EventSink
     from xfrmi.core.input import Datagram
     from xfrmi.core.policy import Policy
@@ -72,6 +73,8 @@ class Engine:
         self.interfaces = Interfaces()
         self.pass_on: Callable[[Interface, Packet], None] | None = None
         """Who is given a packet for which no way out is known here, instead of its sender being told."""
+        self.on_drop: Callable[[Dropped], None] | None = None
+        """Who is told of each packet that dies, after it has been counted."""
         self._sinks: list[EventSink] = []
         self.sad = make_sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
         self.spd = make_spd(self._emit)

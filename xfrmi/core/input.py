@@ -25,6 +25,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import open_burst
+from xfrmi.core.dropped import tell
 from xfrmi.core.gro import coalesce
 from xfrmi.core.gro_train import merge_train
 from xfrmi.core.lone import opener
@@ -140,6 +141,8 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: De
     """`input` for what has come through other states already."""
     if len(way.secpath) == XFRM_MAX_DEPTH:
         engine.stats[XfrmStat.IN_BUFFER_ERROR] += len(datagrams)
+        for datagram in datagrams:
+            tell(engine, XfrmStat.IN_BUFFER_ERROR, "nested deeper than can be checked", datagram)
         return
     run: list[Datagram] = []
     run_key: tuple[bytes, Buffer] | None = None
@@ -150,6 +153,8 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: De
         for spi, alike in _by_spi(list(group)):
             if len(spi) < SPI_LEN:
                 engine.stats[XfrmStat.IN_HDR_ERROR] += len(alike)
+                for datagram in alike:
+                    tell(engine, XfrmStat.IN_HDR_ERROR, "truncated ESP header", datagram)
                 if way.verified < len(way.secpath):  # inside transport mode, so it has a state and that a device
                     _count_error(engine.interfaces.for_state(way.secpath[-1].if_id), len(alike))
                 continue
@@ -161,6 +166,9 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: De
                 run_state = engine.sad.lookup_input(daddr, int.from_bytes(spi, "big"), IPPROTO_ESP, way.mark)
             if run_state is None:
                 engine.stats[XfrmStat.IN_NO_STATES] += len(alike)
+                if engine.on_drop is not None:
+                    for datagram in alike:
+                        tell(engine, XfrmStat.IN_NO_STATES, "no state with this destination and SPI", datagram)
             else:
                 run += alike
     if run_state is not None:
@@ -219,6 +227,7 @@ def _after_run(
             engine.stats[drop.stat] += 1
         if drop.stat != XfrmStat.IN_STATE_DIR_ERROR:
             _count_error(interface)
+        tell(engine, drop.stat, drop.reason, datagrams[index] if datagrams else (b"", b""), interface, state)
     if interface is None:
         _refuse_stray(engine, came, packets, now)
     elif packets:
@@ -325,6 +334,7 @@ def _refuse_stray(engine: Engine, way: Way, packets: list[Buffer], now: float) -
     """
     for packet in packets:
         stat: XfrmStat | None = XfrmStat.IN_ERROR
+        reason = "no device has the if_id of the state, or it is down"
         try:
             flow = flow_of(trim(packet))
             check_input(
@@ -332,11 +342,12 @@ def _refuse_stray(engine: Engine, way: Way, packets: list[Buffer], now: float) -
                 ifindex=LOOPBACK_IFINDEX, verified=way.verified,
             )  # fmt: skip
         except Drop as drop:
-            stat = drop.stat
-        except ValueError:
-            stat = None
+            stat, reason = drop.stat, drop.reason
+        except ValueError as error:
+            stat, reason = None, str(error)
         if stat is not None:
             engine.stats[stat] += 1
+        tell(engine, stat, reason, packet, None, way.secpath[-1])
 
 
 def _daddr(header: Buffer) -> bytes:

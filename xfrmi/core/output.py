@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import FEW
 from xfrmi.core.decision import Decision, Loop, Refused, decide
+from xfrmi.core.dropped import tell
 from xfrmi.core.lone import sealer
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.sending import Sending, after_run, group
@@ -48,6 +49,8 @@ def output(
     if interface.external:  # TX-04: which if_id? A TUN has nothing to tell it by
         interface.tx_errors += len(packets)
         interface.tx_dropped += len(packets)
+        for packet in packets:
+            tell(engine, None, "an external device, and nothing says which if_id is meant", packet, interface)
         return outgoing, replies
     done = 0
     if len(packets) == 1 or (len(packets) < FEW and not engine.sad.aevents.listeners):  # who are told once per run
@@ -128,10 +131,12 @@ def _walk(
                 interface.tx_errors += 1
                 interface.tx_dropped += 1
                 interface.collisions += 1
+                tell(engine, None, "routing loop: the outer packet would come back into this device", whole, interface)
                 break
-            except ValueError:  # neither IPv4 nor IPv6, or not a whole header of either
+            except ValueError as error:  # neither IPv4 nor IPv6, or not a whole header of either
                 interface.tx_errors += 1
                 interface.tx_dropped += 1
+                tell(engine, None, str(error), whole, interface)
                 break
             # 3 fit
             if length > decision.mtu:
@@ -174,6 +179,7 @@ def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refus
     interface.tx_errors += 1
     interface.tx_dropped += 1
     interface.tx_carrier += 1
+    tell(engine, refused.stat, refused.reason, packet, interface)
     ipv4 = packet[0] >> 4 == 4
     if interface.policy_based:
         # A kernel says nothing, but for a refusal to a sender of its own (EPERM), who hears of it by ICMP here.
@@ -202,10 +208,12 @@ def _fits_anyway(
         if length <= IPV6_MIN_MTU:  # no link may say it cannot carry this (TX-12a)
             if engine.kernel_quirks:
                 _vanish(engine, interface, packet, mtu, replies)
+                tell(engine, None, f"longer than the {mtu} bytes that fit, and lost as by a kernel", packet, interface)
             return not engine.kernel_quirks
         reply = icmp.packet_too_big(packet, mtu)  # which tells at least 1280
     interface.tx_errors += 1
     interface.tx_dropped += 1
+    tell(engine, None, f"longer than the {mtu} bytes that fit", packet, interface)
     if reply is not None:
         replies.append(reply)
     return False

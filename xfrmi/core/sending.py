@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.burst import FEW as MANY
 from xfrmi.core.burst import seal_burst
+from xfrmi.core.dropped import tell
 from xfrmi.core.gso import segment
 from xfrmi.core.lone import sealer
 from xfrmi.core.outer import DF_HIGH
@@ -153,7 +154,7 @@ def after_run(
         if drop.stat == XfrmStat.OUT_STATE_INVALID and decision.generation != engine.generation and not begun:
             late.append(packet)  # a state reached its end within this run: another decision is due
         else:
-            _abort(engine, interface, drop)
+            _abort(engine, interface, drop, packet)
     dead = {index for index, _ in drops}
     left = [packet for index, packet in enumerate(inner) if index not in dead]
     _count(interface, [packet for packet in left if packet not in failed])
@@ -231,7 +232,7 @@ def _send_super(
     """The first segment that fails fails all of it; those before it are on their way."""
     sealed, drops = _seal(decision.states, segment(packet), now)
     if drops:
-        _abort(engine, interface, drops[0][1])
+        _abort(engine, interface, drops[0][1], packet)
         group(interface, decision, sealed, [None] * len(sealed), outgoing)
     else:
         interface.tx_packets += 1
@@ -259,12 +260,13 @@ def _seal(states: tuple[State, ...], packets: Sequence[Buffer], now: float) -> t
     return sealed, drops
 
 
-def _abort(engine: Engine, interface: Interface, drop: Drop) -> None:
+def _abort(engine: Engine, interface: Interface, drop: Drop, packet: Packet) -> None:
     """ESP or the outer IP output failed (1.4)."""
     if drop.stat is not None:
         engine.stats[drop.stat] += 1
     interface.tx_errors += 1
     interface.tx_aborted += 1
+    tell(engine, drop.stat, drop.reason, packet, interface)
 
 
 def group(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from xfrmi.core.dropped import tell
 from xfrmi.core.mode_tunnel import OtherFamily
 from xfrmi.core.policy_check import check_input, is_icmp, quoted_flow
 from xfrmi.core.router import LOOPBACK_IFINDEX
@@ -96,11 +97,13 @@ def _ask_nopolicy(engine: Engine, interface: Interface, now: float) -> None:
 def verdict_on(engine: Engine, interface: Interface, way: Way, packet: Buffer, now: float) -> Verdict | None:
     """None where the packet is refused."""
     if type(packet) is OtherFamily:
+        tell(engine, None, "an inner packet of another version than its next header says", packet, interface)
         return None
     try:
         packet = trim(packet)  # TFC padding is no part of the packet
         key = flow_key(packet)
-    except ValueError:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
+    except ValueError as error:  # not an IP packet: counted as received, refused by IP input, no xfrm counter moves
+        tell(engine, None, str(error), packet, interface)
         return None
     verdict = interface.verdicts.get(key)
     if verdict is not None and verdict.way == way:
@@ -122,6 +125,7 @@ def verdict_on(engine: Engine, interface: Interface, way: Way, packet: Buffer, n
     questions = [flow]
     if quoted is not None and local and last.flags & STATE_ICMP:
         questions.append(quoted)  # what is refused for itself, and counted, may be let in for what it quotes (3.5)
+    refused: Drop
     for question in questions:
         try:
             policy = check_input(
@@ -131,11 +135,13 @@ def verdict_on(engine: Engine, interface: Interface, way: Way, packet: Buffer, n
         except Drop as drop:
             if drop.stat is not None:
                 engine.stats[drop.stat] += 1
+            refused = drop
             continue
         verdict = Verdict(way, policy, nested)
         if quoted is None:  # another error between the same hosts may quote something else
             interface.verdicts[key] = verdict
         return verdict
+    tell(engine, refused.stat, refused.reason, packet, interface, last)
     return None
 
 
