@@ -103,6 +103,7 @@ class Server:
             self.events,
             self.hub,
             {"stat": self._stat, "status": lambda request: {"pid": 1}},
+            {},
         )
         self._thread = threading.Thread(target=self.loop.run, args=(lambda now: None, lambda: None))
 

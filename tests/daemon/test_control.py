@@ -141,7 +141,7 @@ def test_a_path_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         loop = Loop()
         sockets = ControlSockets(loop)
         with pytest.raises(XfrmError) as refused:
-            sockets.listen(None, None, None, None, {})  # type: ignore[arg-type]
+            sockets.listen(None, None, None, None, {}, {})  # type: ignore[arg-type]
         assert "x" * 100 in refused.value.detail
         sockets.close()
         loop.close()

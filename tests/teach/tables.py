@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.core.pair import NOW, Host, Pair, wire
+from xfrmi.client.packets import Record
 from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
 from xfrmi.teach import Tables
-from xfrmi.teach.explain import Record
 from xfrmi.wire.link_types import LinkInfo
 
 

@@ -13,10 +13,11 @@ from tests.core.algorithms import UNAUTHENTICATED
 from tests.core.packets import udp
 from tests.core.pair import INNER, KEY, NOW, Pair, forge, receive, wire
 from tests.teach.tables import sent_by, tables_of
+from xfrmi.client.packets import Record
 from xfrmi.core.dropped import Dropped
 from xfrmi.errors import XfrmError
 from xfrmi.teach import Tables, explain
-from xfrmi.teach.explain import Record, explain_record
+from xfrmi.teach.explain import explain_record
 from xfrmi.wire.ip import ipv4_header_checksum, split_outer
 from xfrmi.wire.link_types import LinkInfo
 from xfrmi.wire.xfrm_const import XFRM_INF, Action, Dir, SaDir

@@ -11,9 +11,10 @@ from tests.core.algorithms import ALL, AUTHENTICATED
 from tests.core.packets import udp
 from tests.core.pair import GCM, INNER, NOW, OUTER, Host, Pair, policies, receive, tunnel_state
 from tests.teach.tables import sent, sent_by, tables_of
+from xfrmi.client.packets import Record
 from xfrmi.core import PolicyInfo, Selector, Template
 from xfrmi.teach import Explanation, explain
-from xfrmi.teach.explain import Record, explain_record
+from xfrmi.teach.explain import explain_record
 from xfrmi.teach.scratch import Everywhere
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ESN, Dir, Mode
 from xfrmi.wire.xfrm_types import Encap, Replay, ReplayEsn

@@ -15,6 +15,9 @@ Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi lab { demo | up FILE | down | exec NODE -- COMMAND | shell NODE | watch NODE:DEVICE | status | graph |
                    export --clab FILE FOLDER }
        xfrmi doctor [ -j ]
+       xfrmi explain [ -i DEV | -r FILE | HEX ] ...
+       xfrmi trace [ DEV ] [ in | out ] ...
+       xfrmi capture [ -i DEV ] -w FILE [ --keys ]
 where  OBJECT := { link | state | policy | monitor | stat }
        OPTIONS := { -4 | -6 | -s[tats] | -d[etails] | -o[neline] | -j[son] | -p[retty] | -n[etns] NETNS | -V[ersion] }
 

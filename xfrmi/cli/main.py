@@ -68,6 +68,18 @@ def _run(options: Options, words: list[str]) -> int:
         from xfrmi.cli.doctor import doctor
 
         return doctor(options, words[1:])
+    if words[0] == "explain":
+        from xfrmi.cli.explain import explain
+
+        return explain(options, words[1:])
+    if words[0] == "trace":
+        from xfrmi.cli.trace import trace
+
+        return trace(options, words[1:])
+    if words[0] == "capture":
+        from xfrmi.cli.capture import capture
+
+        return capture(options, words[1:])
     if words[0] == "exec":
         from xfrmi.cli.programs import execute_program
 

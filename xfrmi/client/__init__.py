@@ -33,6 +33,7 @@ from xfrmi.wire.xfrm_attr import Group, XfrmMsg
 from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 if TYPE_CHECKING:
+    from xfrmi.client.packets import Packets
     from xfrmi.wire.link_types import LinkInfo
     from xfrmi.wire.xfrm_msg import Aevent, Defaults, Migration, Notice, SadInfo, SpdInfo, StateFilter, Thresholds
 
@@ -290,6 +291,20 @@ class Client:
             channel.close()
             raise
         return _Monitor(channel)
+
+    def packets(
+        self,
+        interface: str | None = None,
+        direction: str | None = None,
+        dropped: bool = False,
+        spi: int | None = None,
+    ) -> Packets:
+        """Packets as the daemon carries them, in plaintext too, for ever; only those of an interface, of a direction
+        ("in", "out"), with an SPI, or that are dropped, where that is said. ENODEV, EOPNOTSUPP with workers."""
+        from xfrmi.client.packets import Packets
+
+        wanted = {"interface": interface, "dir": direction, "dropped": dropped, "spi": spi}
+        return Packets(self._netns, wanted)
 
     # Plumbing ----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from xfrmi.daemon.session import (
     LineSession,
     RequestHandler,
     Session,
+    StreamCommand,
     peer_credentials,
 )
 from xfrmi.errors import XfrmError
@@ -82,6 +83,7 @@ class ControlSockets:
         events: Events,
         hub: Hub,
         commands: Mapping[str, Command],
+        streams: Mapping[str, StreamCommand],
     ) -> None:
         """Open the three sockets. From now on clients may connect; they are served when the loop runs."""
 
@@ -91,7 +93,9 @@ class ControlSockets:
         self._listen(XFRM_SOCKET, socket.SOCK_SEQPACKET, datagrams(xfrm))
         self._listen(ROUTE_SOCKET, socket.SOCK_SEQPACKET, datagrams(route))
         self._listen(
-            JSON_SOCKET, socket.SOCK_STREAM, lambda s: LineSession(self._loop, s, self._sessions.discard, commands)
+            JSON_SOCKET,
+            socket.SOCK_STREAM,
+            lambda s: LineSession(self._loop, s, self._sessions.discard, commands, streams),
         )
 
     def close(self) -> None:

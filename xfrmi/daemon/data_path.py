@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
 from xfrmi.daemon.devices import XfrmDevice
+from xfrmi.daemon.tracer import Tracer
 from xfrmi.dev.kernel_pmtu import tell_kernel
 from xfrmi.errors import XfrmError
 from xfrmi.wire.vnet import SuperPacket
@@ -47,6 +48,8 @@ class DataPath:
         self._loop = loop
         self._log = log
         self._quiet_until = 0.0
+        self._output, self._input = engine.output, engine.input
+        self.tracer = Tracer(engine, self._trace, self._trace_no_more)
         self.shed = 0
         """Packets lost on purpose, to keep queues short."""
         self.devices: Devices
@@ -75,7 +78,7 @@ class DataPath:
         """Send what came out of the TUN of `device`."""
         now = self._loop.clock()
         collisions = device.interface.collisions
-        outgoing, replies = self._engine.output(device.interface, packets, now)
+        outgoing, replies = self._output(device.interface, packets, now)
         self._send(outgoing)
         if replies:
             device.tun.send_burst(replies)
@@ -105,6 +108,12 @@ class DataPath:
     def tick(self, now: float) -> None:
         self._send(self._engine.tick(now))
 
+    def _trace(self, tracer: Tracer) -> None:
+        self._output, self._input = tracer.output, tracer.input
+
+    def _trace_no_more(self) -> None:
+        self._output, self._input = self._engine.output, self._engine.input
+
     def _shed(self, device: XfrmDevice, packets: list[Packet]) -> None:
         """Lose a super-packet. Of other packets no queue is long, and who sends them may not send less."""
         for index, packet in enumerate(packets):
@@ -115,7 +124,7 @@ class DataPath:
                 return
 
     def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
-        for interface, packets in self._engine.input(device.recv_burst(), self._loop.clock()):
+        for interface, packets in self._input(device.recv_burst(), self._loop.clock()):
             to = self.policy_device if interface.policy_based else self.devices[interface]
             if to is not None:
                 to.tun.send_burst(packets)

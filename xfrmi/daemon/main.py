@@ -31,6 +31,7 @@ from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.policy_path import PolicyPath, refuse_with_workers
 from xfrmi.daemon.route_handler import RouteHandler
+from xfrmi.daemon.session import Stream
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
@@ -101,7 +102,7 @@ class Daemon:
         resources.callback(hub.close)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
-        control.listen(xfrm, route, events, hub, commands)
+        control.listen(xfrm, route, events, hub, commands, {"trace": self._trace})
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
         from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
@@ -158,6 +159,11 @@ class Daemon:
         if self._policy_path is not None:
             self._policy_path.let_pass(port)
         return {}
+
+    def _trace(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
+        if self._data_path is None:
+            raise XfrmError(errno.EOPNOTSUPP, detail="workers tell nobody of packets: start with --workers 1 to trace")
+        return self._data_path.tracer.subscribe(request, wake)
 
     def _status(self, request: Mapping[str, Any]) -> dict[str, object]:
         return {

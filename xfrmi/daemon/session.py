@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from xfrmi.daemon.credentials import Credentials
 from xfrmi.daemon.events import Events, Subscriber
@@ -34,6 +34,18 @@ MESSAGES_A_TURN = 8
 _UCRED = struct.Struct("=iII")
 _FDS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
 """A request needs one descriptor at most: the namespace a link is to move to."""
+
+class Stream(Protocol):
+    """Lines for a client who listens."""
+
+    def take(self) -> bytes:
+        """The next ones, whole lines; empty if there are none."""
+
+    def close(self) -> None: ...
+
+
+StreamCommand = Callable[[Mapping[str, Any], Callable[[], None]], Stream]
+"""Given the request, and what to call when there is something to take. Raises XfrmError."""
 
 RequestHandler = Callable[[bytes, Credentials], Iterator[bytes]]
 Command = Callable[[Mapping[str, Any]], object]
@@ -229,7 +241,7 @@ def _enveloped(request: netlink.Message, answers: Iterable[bytes]) -> Iterator[b
 
 
 class LineSession(Session):
-    """{"cmd": NAME, ...} -> {"result": ...} or {"error": SENTENCE, "errno": N}."""
+    """{"cmd": NAME, ...} -> {"result": ...} or {"error": SENTENCE, "errno": N}; after some, lines without end."""
 
     def __init__(
         self,
@@ -237,10 +249,22 @@ class LineSession(Session):
         connection: socket.socket,
         closed: Callable[[Session], None],
         commands: Mapping[str, Command],
+        streams: Mapping[str, StreamCommand],
     ) -> None:
         super().__init__(loop, connection, closed)
         self._commands = commands
+        self._streams = streams
+        self._stream: Stream | None = None
         self._input = b""
+
+    def close(self) -> None:
+        self._close_stream()
+        super().close()
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def _receive(self) -> bytes:
         return self._connection.recv(MAX_LINE)
@@ -255,9 +279,10 @@ class LineSession(Session):
     def _answer_line(self, line: bytes) -> bytes:
         try:
             request = json.loads(line)
-            command = self._commands[request["cmd"]]
+            name = request["cmd"]
+            command = self._listen if name in self._streams else self._commands[name]
         except (ValueError, KeyError, TypeError, RecursionError):
-            known = ", ".join(sorted(self._commands))
+            known = ", ".join(sorted({*self._commands, *self._streams}))
             error = f'a request is one line such as {{"cmd": "stat"}}; known commands: {known}'
             answer: dict[str, object] = {"error": error, "errno": errno.EINVAL}
         else:
@@ -266,3 +291,16 @@ class LineSession(Session):
             except XfrmError as refused:
                 answer = {"error": str(refused), "errno": refused.errno}
         return json.dumps(answer).encode() + b"\n"
+
+    def _listen(self, request: Mapping[str, Any]) -> object:
+        """What the stream has to say follows the answer, a line each, as long as the client stays."""
+        self._close_stream()
+        self._stream = self._streams[request["cmd"]](request, self._wake)
+        return {}
+
+    def _unasked(self) -> bytes:
+        return self._stream.take() if self._stream is not None else b""
+
+    def _wake(self) -> None:
+        if not self._waiting and self.open:
+            self._flush()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import NamedTuple
 
+from xfrmi.client.packets import Record
 from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
 from xfrmi.core.router import Router
@@ -23,21 +23,6 @@ from xfrmi.wire.link_types import XFRM_LINK_MTU
 from xfrmi.wire.xfrm_const import IPPROTO_ESP
 
 OUT, IN = "out", "in"
-
-
-class Record(NamedTuple):
-    """A packet that a running daemon has carried, or dropped (xfrmi trace)."""
-
-    time: float
-    interface: str
-    direction: str
-    inner: bytes = b""
-    """As it came out of the TUN, or went into it."""
-    outer: bytes = b""
-    """As it went out, or came."""
-    counter: str = ""
-    reason: str = ""
-    """Why it was dropped; empty where it was not."""
 
 
 def explain(

@@ -1,0 +1,80 @@
+"""Packets as a daemon carries them, told by it as they pass: what `xfrmi trace`, `capture` and `explain -i` hear.
+
+The daemon waits for nobody: who does not read in time loses records, and is told how many.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+from base64 import b64decode
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from xfrmi.client.channel import connect, hung_up
+from xfrmi.daemon import runtime
+from xfrmi.errors import XfrmError
+
+
+class Record(NamedTuple):
+    """A packet that a daemon has carried, or dropped."""
+
+    time: float
+    """Unix seconds."""
+    interface: str
+    """Empty where it did not get as far as having one."""
+    direction: str
+    """`out` or `in`."""
+    inner: bytes = b""
+    """As it came out of the TUN, or went into it; empty where there is none."""
+    outer: bytes = b""
+    """As it went out, or came; empty where there is none."""
+    counter: str = ""
+    """The counter of /proc/net/xfrm_stat that rose for it; empty where none did."""
+    reason: str = ""
+    """Why it was dropped; empty where it was not."""
+
+
+class Lost(NamedTuple):
+    """So many records are missing here."""
+
+    records: int
+
+
+class Packets(Iterator[Record | Lost]):
+    """For ever, on a connection of its own."""
+
+    def __init__(self, netns: str, request: dict[str, Any]) -> None:
+        """`request`: see xfrmi.daemon.tracer. The daemon is tracing when this returns. Raises XfrmError."""
+        self._connection = connect(netns, runtime.JSON_SOCKET, socket.SOCK_STREAM)
+        self._lines = self._connection.makefile("rb")
+        self._connection.sendall(json.dumps({"cmd": "trace", **request}).encode() + b"\n")
+        answer = self._line()
+        if "error" in answer:
+            self.close()
+            raise XfrmError(answer.get("errno", errno.EPROTO), detail=answer["error"])
+
+    def __next__(self) -> Record | Lost:
+        line = self._line()
+        if "lost" in line:
+            return Lost(line["lost"])
+        return Record(
+            line["time"], line["interface"], line["dir"], b64decode(line["inner"]), b64decode(line["outer"]),
+            line["counter"], line["reason"],
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """The daemon stops tracing, if nobody else listens."""
+        self._lines.close()
+        self._connection.close()
+
+    def _line(self) -> dict[str, Any]:
+        try:
+            line = self._lines.readline()
+        except ConnectionError:
+            line = b""
+        if not line:
+            raise hung_up()
+        found: dict[str, Any] = json.loads(line)
+        return found

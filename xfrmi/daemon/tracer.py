@@ -1,0 +1,230 @@
+"""Watching packets pass: for each one a record of what it was inside and outside, or why it died (`xfrmi trace`).
+
+As long as nobody listens the data path calls the engine, and none of this exists to it. While somebody does, the data
+path calls the tracer, which calls the engine and tells afterwards: what comes in is then opened packet by packet, so
+that it is known which became what, and neighbours of a flow go into the TUN one by one. The packets are the same.
+
+A listener has a bounded queue. What does not fit is lost to him, and the number of what was lost stands in its place.
+Records hold plaintext, and never keys.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xfrmi.core.gso import segment
+from xfrmi.dev.device import taken_apart
+from xfrmi.errors import XfrmError
+from xfrmi.wire.ip import split_outer
+from xfrmi.wire.vnet import SuperPacket
+
+if TYPE_CHECKING:
+    from xfrmi.core.dropped import Dropped
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.interface import Interface
+    from xfrmi.core.outgoing import Outgoing
+    from xfrmi.dev.device import Arrival
+    from xfrmi.wire.ip import Buffer
+    from xfrmi.wire.vnet import Packet
+
+MAX_QUEUED = 8 << 20
+"""Bytes kept for a listener who does not read."""
+
+AT_ONCE = 1 << 16
+"""Bytes that are sent together, if so many wait."""
+
+
+class Wanted(NamedTuple):
+    """What a listener wants to hear of."""
+
+    interface: str | None
+    direction: str | None
+    dropped: bool
+    """Only what died."""
+    spi: int | None
+
+    def takes(self, interface: str, direction: str, outer: Buffer, reason: str) -> bool:
+        if (self.dropped and not reason) or self.interface not in (None, interface):
+            return False
+        return self.direction in (None, direction) and (self.spi is None or _spi_of(outer) == self.spi)
+
+
+class Stream:
+    """The queue of one listener. `wake` is called after each burst of which there is something to send."""
+
+    def __init__(self, wanted: Wanted, wake: Callable[[], None], closed: Callable[[Stream], None]) -> None:
+        self.wanted = wanted
+        self.wake = wake
+        self._closed = closed
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._lost = 0
+
+    def put(self, line: bytes) -> None:
+        """Never waits."""
+        if self._size + len(line) > MAX_QUEUED:
+            self._lost += 1
+            return
+        if self._lost:
+            line = _line({"lost": self._lost}) + line
+            self._lost = 0
+        self._lines.append(line)
+        self._size += len(line)
+
+    def take(self) -> bytes:
+        """The next lines to be sent; empty if there are none."""
+        lines: list[bytes] = []
+        size = 0
+        while self._lines and size < AT_ONCE:
+            lines.append(self._lines.popleft())
+            size += len(lines[-1])
+        self._size -= size
+        if not self._lines and self._lost:
+            lines.append(_line({"lost": self._lost}))
+            self._lost = 0
+        return b"".join(lines)
+
+    def close(self) -> None:
+        self._closed(self)
+
+
+class Tracer:
+    """Stands between a data path and its engine while somebody listens."""
+
+    def __init__(self, engine: Engine, begin: Callable[[Tracer], None], end: Callable[[], None]) -> None:
+        """`begin` makes the data path call us, `end` makes it call the engine again."""
+        self._engine = engine
+        self._begin, self._end = begin, end
+        self._streams: list[Stream] = []
+        self._drops: list[Dropped] = []
+
+    def subscribe(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
+        """`request` may have "interface" (name), "dir" ("in" or "out"), "dropped" (true: only those), "spi" (number).
+
+        XfrmError EINVAL, ENODEV.
+        """
+        stream = Stream(self._wanted(request), wake, self._unsubscribe)
+        if not self._streams:
+            self._begin(self)
+        self._streams.append(stream)
+        return stream
+
+    def _unsubscribe(self, stream: Stream) -> None:
+        if stream in self._streams:
+            self._streams.remove(stream)
+            if not self._streams:
+                self._end()
+
+    def _wanted(self, request: Mapping[str, Any]) -> Wanted:
+        interface, direction, spi = request.get("interface"), request.get("dir"), request.get("spi")
+        if direction not in (None, "in", "out"):
+            raise XfrmError(errno.EINVAL, detail='"dir" is "in" or "out"')
+        if spi is not None and (not isinstance(spi, int) or not 0 <= spi < 1 << 32):
+            raise XfrmError(errno.EINVAL, detail='"spi" is a number of 32 bits')
+        if interface is not None:
+            self._engine.interfaces[str(interface)]
+        return Wanted(interface, direction, bool(request.get("dropped")), spi)
+
+    # The data path -----------------------------------------------------------------------------------------------
+
+    def output(
+        self, interface: Interface, packets: Sequence[Packet], now: float
+    ) -> tuple[list[Outgoing], list[Buffer]]:
+        """Engine.output, and tell of it."""
+        self._engine.on_drop = self._drops.append
+        try:
+            outgoing, replies = self._engine.output(interface, packets, now)
+        finally:
+            self._engine.on_drop = None
+        for group in outgoing:
+            name = group.interface.name if group.interface is not None else ""
+            for inner, outer in zip(_inner(group), group.packets, strict=True):
+                self._tell(now, name, "out", inner, outer)
+        for drop in self._drops:
+            packet = drop.packet.data if isinstance(drop.packet, SuperPacket) else drop.packet
+            counter = drop.stat.label if drop.stat is not None else ""
+            if not isinstance(packet, tuple):
+                self._tell(now, interface.name, "out", packet, b"", counter, drop.reason)
+        self._drops.clear()
+        self._wake()
+        return outgoing, replies
+
+    def input(self, burst: Sequence[Arrival], now: float) -> list[tuple[Interface, list[Packet]]]:
+        """Engine.input, one by one, and tell of it."""
+        delivered: list[tuple[Interface, list[Packet]]] = []
+        for header, esp in taken_apart(burst):
+            outer = b"".join((header, esp))
+            self._engine.on_drop = self._drops.append
+            try:
+                came = self._engine.input([(header, esp)], now)
+            finally:
+                self._engine.on_drop = None
+            self._tell_received(now, outer, came)
+            self._drops.clear()
+            for interface, packets in came:
+                if delivered and delivered[-1][0] is interface:
+                    delivered[-1][1].extend(packets)
+                else:
+                    delivered.append((interface, packets))
+        self._wake()
+        return delivered
+
+    def _tell_received(self, now: float, outer: bytes, came: list[tuple[Interface, list[Packet]]]) -> None:
+        if came:
+            interface, packets = came[0]
+            inner = packets[0].data if isinstance(packets[0], SuperPacket) else packets[0]
+            self._tell(now, interface.name, "in", inner, outer)
+        elif self._drops:
+            drop = self._drops[-1]
+            name = drop.interface.name if drop.interface is not None else ""
+            counter = drop.stat.label if drop.stat is not None else ""
+            self._tell(now, name, "in", b"", outer, counter, drop.reason)
+
+    def _tell(
+        self, now: float, interface: str, direction: str, inner: Buffer, outer: Buffer, counter: str = "",
+        reason: str = "",
+    ) -> None:  # fmt: skip
+        line = b""
+        for stream in self._streams:
+            if stream.wanted.takes(interface, direction, outer, reason):
+                line = line or _line(
+                    {
+                        "time": now, "interface": interface, "dir": direction, "inner": b64encode(inner).decode(),
+                        "outer": b64encode(outer).decode(), "counter": counter, "reason": reason,
+                    }
+                )  # fmt: skip
+                stream.put(line)
+
+    def _wake(self) -> None:
+        for stream in list(self._streams):
+            stream.wake()
+
+
+def _inner(group: Outgoing) -> Iterator[Buffer]:
+    """For each outer packet what it holds; of super-packets the segments."""
+    last: Packet | None = None
+    segments: Iterator[Buffer] = iter(())
+    for packet in group.inner:
+        if isinstance(packet, SuperPacket):
+            if packet is not last:
+                segments = iter(segment(packet))
+            yield next(segments, b"")
+        else:
+            yield b"" if packet is None else packet
+        last = packet
+
+
+def _spi_of(outer: Buffer) -> int | None:
+    try:
+        return int.from_bytes(split_outer(outer)[1][:4], "big")
+    except (ValueError, IndexError):
+        return None
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
