@@ -265,7 +265,7 @@ def test_lines_are_answered_a_few_a_turn(monkeypatch: pytest.MonkeyPatch) -> Non
     """64 KiB of empty lines are 65536 requests, each of which has an answer."""
     loop = Loop()
     client, end = socket.socketpair()
-    session = LineSession(loop, end, lambda _: None, {})
+    session = LineSession(loop, end, lambda _: None, {}, {})
     answered: list[bytes] = []
     real = session._answer_line
 

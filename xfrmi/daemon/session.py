@@ -289,7 +289,7 @@ class LineSession(Session):
             try:
                 answer = {"result": command(request)}
             except XfrmError as refused:
-                answer = {"error": str(refused), "errno": refused.errno}
+                answer = {"error": refused.detail or str(refused), "errno": refused.errno}
         return json.dumps(answer).encode() + b"\n"
 
     def _listen(self, request: Mapping[str, Any]) -> object:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from xfrmi.wire.vnet import Packet
 
 MAX_QUEUED = 8 << 20
-"""Bytes kept for a listener who does not read."""
+"""Bytes kept for a listener who does not read, and one record more."""
 
 AT_ONCE = 1 << 16
 """Bytes that are sent together, if so many wait."""
@@ -65,11 +65,15 @@ class Stream:
         self._size = 0
         self._lost = 0
 
+    def lose(self) -> bool:
+        """Is the queue full? Then another record is lost, and nobody need write it down."""
+        if self._size < MAX_QUEUED:
+            return False
+        self._lost += 1
+        return True
+
     def put(self, line: bytes) -> None:
         """Never waits."""
-        if self._size + len(line) > MAX_QUEUED:
-            self._lost += 1
-            return
         if self._lost:
             line = _line({"lost": self._lost}) + line
             self._lost = 0
@@ -191,7 +195,7 @@ class Tracer:
     ) -> None:  # fmt: skip
         line = b""
         for stream in self._streams:
-            if stream.wanted.takes(interface, direction, outer, reason):
+            if stream.wanted.takes(interface, direction, outer, reason) and not stream.lose():
                 line = line or _line(
                     {
                         "time": now, "interface": interface, "dir": direction, "inner": b64encode(inner).decode(),

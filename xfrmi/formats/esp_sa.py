@@ -22,6 +22,8 @@ _CIPHERS = {
     "cbc(cast5)": "CAST5-CBC [RFC2144]",
     "cbc(blowfish)": "BLOWFISH-CBC [RFC2451]",
 }
+_OF_128_BITS = ("cbc(cast5)", "cbc(blowfish)")
+"""Wireshark takes no other keys for these."""
 _AUTHS = {
     ("hmac(md5)", 96): "HMAC-MD5-96 [RFC2403]",
     ("hmac(sha1)", 96): "HMAC-SHA-1-96 [RFC2404]",
@@ -66,6 +68,8 @@ def _algorithms(info: StateInfo) -> tuple[str, str, str, str] | None:
             return None
         return f"AES-GCM with {info.aead.bits // 8} octet ICV [RFC4106]", _hex(info.aead.key), "NULL", ""
     if info.crypt is None or info.crypt.name not in _CIPHERS:
+        return None
+    if info.crypt.name in _OF_128_BITS and len(info.crypt.key) != 16:
         return None
     cipher, key = _CIPHERS[info.crypt.name], _hex(info.crypt.key)
     auth = info.auth_trunc or info.auth

@@ -1,0 +1,143 @@
+"""Who listens to packets hears of each once; who does not read loses records and is told how many."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.core.packets import udp
+from tests.core.pair import INNER, NOW, Pair, wire
+from xfrmi.daemon import tracer as tracing
+from xfrmi.daemon.tracer import Stream, Tracer
+from xfrmi.errors import XfrmError
+from xfrmi.wire.ip import split_outer
+
+PACKET = udp(*INNER[4])
+
+
+class World:
+    def __init__(self) -> None:
+        self.pair = Pair()
+        self.switched: list[bool] = []
+        self.woken = 0
+        self.tracer = Tracer(
+            self.pair.left.engine, lambda tracer: self.switched.append(True), lambda: self.switched.append(False)
+        )
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def listen(self, **request: Any) -> Stream:
+        return self.tracer.subscribe(request, self.wake)
+
+    def send(self, *packets: bytes) -> list[bytes]:
+        return wire(self.tracer.output(self.pair.xfrm_left, packets, NOW)[0])
+
+
+def lines(stream: Stream) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while piece := stream.take():
+        found += map(json.loads, piece.splitlines())
+    return found
+
+
+def test_only_while_somebody_listens() -> None:
+    world = World()
+    assert world.switched == []
+    one, other = world.listen(), world.listen()
+    assert world.switched == [True]
+    one.close()
+    assert world.switched == [True]
+    other.close()
+    other.close()
+    assert world.switched == [True, False]
+
+
+def test_one_wake_a_burst() -> None:
+    world = World()
+    stream = world.listen()
+    assert len(world.send(*[PACKET] * 40)) == 40
+    assert world.woken == 1
+    assert len(lines(stream)) == 40
+    assert stream.take() == b""
+
+
+def test_who_does_not_read_is_told_what_he_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    stream = world.listen()
+    world.send(PACKET)
+    size = len(stream.take())
+    monkeypatch.setattr(tracing, "MAX_QUEUED", size * 9 + 1)
+    for _ in range(10):
+        world.send(*[PACKET] * 5)
+    told = lines(stream)
+    assert len([line for line in told if "lost" not in line]) == 10
+    assert [line["lost"] for line in told if "lost" in line] == [40]
+    world.send(PACKET)
+    assert [line["interface"] for line in lines(stream)] == ["xfrm0"], "and then it goes on"
+
+
+def test_what_is_lost_stands_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    stream = world.listen()
+    world.send(PACKET)
+    monkeypatch.setattr(tracing, "MAX_QUEUED", 2 * len(stream.take()) - 1)
+    monkeypatch.setattr(tracing, "AT_ONCE", 1)
+    world.send(*[PACKET] * 3)
+    assert stream.take()
+    world.send(PACKET)
+    assert ["lost" in line for line in lines(stream)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        ({}, 3), ({"dir": "out"}, 3), ({"dir": "in"}, 0), ({"interface": "xfrm0"}, 3), ({"dropped": True}, 1),
+        ({"spi": 0x1000}, 2), ({"spi": 0x1001}, 0),
+    ],
+)  # fmt: skip
+def test_what_is_wanted(wanted: dict[str, Any], count: int) -> None:
+    world = World()
+    stream = world.listen(**wanted)
+    world.send(PACKET, PACKET, b"\x10")
+    assert len(lines(stream)) == count
+
+
+def test_what_comes_in_is_told_one_by_one() -> None:
+    world = World()
+    outer = world.pair.emit(*[PACKET] * 40)
+    right = Tracer(world.pair.right.engine, lambda tracer: None, lambda: None)
+    stream = right.subscribe({}, world.wake)
+    broken = bytearray(outer[20])
+    broken[-1] ^= 1
+    outer[20] = bytes(broken)
+    delivered = right.input([split_outer(packet) for packet in outer], NOW)
+    assert [len(packets) for _, packets in delivered] == [39]
+    told = lines(stream)
+    assert [line["reason"] for line in told] == [""] * 20 + ["wrong ICV"] + [""] * 19
+    assert told[20]["counter"] == "XfrmInStateProtoError"
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [({"interface": "eth9"}, "no xfrm interface"), ({"dir": "up"}, '"in" or "out"'), ({"spi": -1}, "32 bits")],
+)
+def test_what_cannot_be_wanted(request_: dict[str, Any], words: str) -> None:
+    world = World()
+    with pytest.raises(XfrmError, match=words):
+        world.listen(**request_)
+    assert world.switched == []
+
+
+def test_keys_are_in_no_record() -> None:
+    world = World()
+    stream = world.listen()
+    world.send(PACKET)
+    (state,) = (one for one in world.pair.left.engine.states() if one.spi == 0x1000)
+    assert state.info.aead is not None
+    text = json.dumps(lines(stream))
+    assert state.info.aead.key.hex() not in text
+
+
