@@ -24,7 +24,7 @@ from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import ping, tcp_transfer
 from xfrmi.lab.wiretap import ETH_HEADER_LEN
 from xfrmi.teach import Tables
-from xfrmi.teach.explain import explain_record
+from xfrmi.teach.one_packet import explain_record
 
 TUNNEL = Tunnel("ipsec0", 42)
 TSHARK = shutil.which("tshark")

@@ -17,7 +17,7 @@ from xfrmi.client.packets import Record
 from xfrmi.core.dropped import Dropped
 from xfrmi.errors import XfrmError
 from xfrmi.teach import Tables, explain
-from xfrmi.teach.explain import explain_record
+from xfrmi.teach.one_packet import explain_record
 from xfrmi.wire.ip import ipv4_header_checksum, split_outer
 from xfrmi.wire.link_types import LinkInfo
 from xfrmi.wire.xfrm_const import XFRM_INF, Action, Dir, SaDir

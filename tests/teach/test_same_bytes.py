@@ -14,7 +14,7 @@ from tests.teach.tables import sent, sent_by, tables_of
 from xfrmi.client.packets import Record
 from xfrmi.core import PolicyInfo, Selector, Template
 from xfrmi.teach import Explanation, explain
-from xfrmi.teach.explain import explain_record
+from xfrmi.teach.one_packet import explain_record
 from xfrmi.teach.scratch import Everywhere
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ESN, Dir, Mode
 from xfrmi.wire.xfrm_types import Encap, Replay, ReplayEsn

@@ -53,6 +53,7 @@ def explain(options: Options, words: list[str]) -> int:
     parser.add_argument("--keys", action="store_true", help="show keys")
     parser.add_argument("--all", action="store_true", help="draw every row of a long packet")
     parser.add_argument("--html", metavar="FILE", help="write a page (mode 0600)")
+    parser.add_argument("--svg", metavar="FILE", help="write what the terminal would show as a picture (mode 0600)")
     parser.add_argument("--json", "-j", action="store_true")
     given = parser.parse_args(words)
     try:
@@ -69,7 +70,7 @@ def _explain(given: argparse.Namespace) -> Explanation:
     direction, text = _direction_and_hex(given.words)
     if (text is not None) + (given.read is not None) > 1:
         raise XfrmError(errno.EINVAL, detail="one packet at a time: hexadecimal, or -r FILE")
-    from xfrmi.teach.explain import explain, explain_record
+    from xfrmi.teach.one_packet import explain, explain_record
 
     if text is None and given.read is None:
         if given.config:
@@ -178,6 +179,8 @@ def _show(found: Explanation, given: argparse.Namespace, flips: list[tuple[int, 
         with create(given.html) as file:
             file.write(found.html().encode())
         print(f"xfrmi: written to {given.html}; {found.about_keys}", file=sys.stderr)
+    if given.svg:
+        _write_svg(found, given)
     if as_json:
         entry = found.as_dict(flips=True)
         if flipped:
@@ -190,7 +193,7 @@ def _show(found: Explanation, given: argparse.Namespace, flips: list[tuple[int, 
                 for flip in flipped
             ]  # fmt: skip
         print(json.dumps(entry, indent=1))
-    elif not given.html:
+    elif not given.html and not given.svg:
         console = terminal()
         from xfrmi.teach.show_text import render, render_flip
 
@@ -198,6 +201,24 @@ def _show(found: Explanation, given: argparse.Namespace, flips: list[tuple[int, 
         for flip in flipped:
             console.print()
             console.print(render_flip(flip), highlight=False)
+
+
+def _write_svg(found: Explanation, given: argparse.Namespace) -> None:
+    from io import StringIO
+
+    terminal()
+    from rich._export_format import CONSOLE_SVG_FORMAT
+    from rich.console import Console
+
+    from xfrmi.cli.private_file import create
+    from xfrmi.teach.show_text import render
+
+    console = Console(record=True, width=WIDTH, file=StringIO(), color_system="truecolor", force_terminal=True)
+    console.print(render(found, whole=given.all, width=WIDTH), highlight=False)
+    no_font_from_elsewhere = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    with create(given.svg) as file:
+        file.write(console.export_svg(title="xfrmi explain", code_format=no_font_from_elsewhere).encode())
+    print(f"xfrmi: written to {given.svg}; {found.about_keys}", file=sys.stderr)
 
 
 def terminal() -> Console:

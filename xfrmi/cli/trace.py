@@ -79,7 +79,7 @@ def _follow(given: argparse.Namespace, device: str | None, direction: str | None
 def _explain(record: Record, tables: Tables, keys: bool, as_json: bool) -> None:
     from xfrmi.cli.explain import terminal
     from xfrmi.dev.router import KernelRouter
-    from xfrmi.teach.explain import explain_record
+    from xfrmi.teach.one_packet import explain_record
 
     found = explain_record(record, tables, KernelRouter(), keys=keys)
     if as_json:

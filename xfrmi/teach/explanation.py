@@ -84,6 +84,8 @@ class Explanation:
     """Why the packet was dropped; empty where it was not."""
     keys: bool = False
     """Are keys in here?"""
+    happened: bool = False
+    """Is it a packet that a daemon has carried?"""
     receiver: Receiver | None = None
     on_wire: Layout | None = None
     """The packet on the wire: what `flip` turns bits of."""
@@ -94,10 +96,11 @@ class Explanation:
         if self.reason:
             counted = f"{self.counter} rises" if self.counter else "no xfrm counter rises"
             return f"dropped: {self.reason}; {counted}"
+        would_be = "" if self.happened else "would be "
         if self.direction == "in":
-            return f"delivered through {self.interface}"
+            return f"{would_be}delivered through {self.interface}"
         pieces = f" in {len(self.fragments)} fragments" if self.fragments else ""
-        return f"sent{pieces}"
+        return f"{would_be}sent{pieces}"
 
     @property
     def about_keys(self) -> str:
@@ -122,8 +125,8 @@ class Explanation:
         return Flip(offset, mask, layout.data[offset], packet[offset], layout.field_at(offset), outcome, same)
 
     def flips(self) -> list[FieldFlips]:
-        """Each field in turn: what happens if a bit of it is turned. Empty where nothing went out."""
-        if self.on_wire is None or self.receiver is None:
+        """Each field in turn: what happens if a bit of it is turned. Empty where nothing went out, or would arrive."""
+        if self.on_wire is None or self.receiver is None or not self.receiver.receive(self.on_wire.data).delivered:
             return []
         share = max(MAX_FLIPS // len(self.on_wire.fields), 2)
         found = []

@@ -13,20 +13,13 @@ from xfrmi.teach.diagram import Gap, Row, printable, rows_of
 from xfrmi.teach.explanation import Explanation, Flip, Step, grouped, upper_first
 from xfrmi.teach.layout import Field, Layout
 
-COLOURS = {
-    "ip": "black on sky_blue2",
-    "udp": "black on turquoise2",
-    "spi": "black on gold1",
-    "seq": "black on orange1",
-    "iv": "black on orchid1",
-    "inner": "black on pale_green1",
-    "payload": "black on green3",
-    "tfc": "black on grey70",
-    "pad": "black on grey82",
-    "trailer": "black on khaki1",
-    "icv": "white on red3",
-    "opaque": "black on grey58",
-}
+_BACKGROUNDS = {
+    "ip": "#9ad0f5", "udp": "#7fe3dc", "spi": "#ffd43b", "seq": "#ffb059", "iv": "#f0a6e8", "inner": "#b9f3c2",
+    "payload": "#69d884", "tfc": "#b8bec4", "pad": "#d9dde1", "trailer": "#f5f1a3", "icv": "#ff8787",
+    "opaque": "#a9b0b7",
+}  # fmt: skip
+COLOURS = {kind: f"#111111 on {background}" for kind, background in _BACKGROUNDS.items()}
+"""As in show_html.py."""
 WIDE = 130
 """Columns from which on a bit has two of them, as in an RFC."""
 

@@ -57,6 +57,8 @@ def explain_input(found: Explanation, engine: Engine, packet: bytes, now: float)
         drop = drops[-1]
         found.reason = drop.reason
         found.counter = drop.stat.label if drop.stat is not None else ""
+        if drop.interface is not None:
+            found.interface = drop.interface.name
         facts = (("counter", found.counter or "none of /proc/net/xfrm_stat"), *_device_facts(drop.interface))
         found.steps.append(Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", facts, failed=True))
 

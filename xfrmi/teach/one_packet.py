@@ -66,6 +66,8 @@ def explain(
     origin = f"A packet that nobody has sent{source}"
     if made_up:
         origin += ", sealed with keys drawn for this explanation: those in use never see a packet that is not sent"
+    else:
+        origin += ", sealed with their keys and an IV drawn for it"
     found = Explanation(OUT, out.name, origin + ".", keys=keys)
     explain_output(found, engine, out, packet, now)
     _add_peer(found, engine, out, now)
@@ -86,11 +88,13 @@ def explain_record(
     engine = build(tables, router, now)
     if record.direction == IN:
         found = Explanation(IN, record.interface, f"A packet that came at {when}, with the tables of now.", keys=keys)
+        found.happened = True
         explain_input(found, before(record, engine), record.outer, now)
         found.receiver = Receiver(lambda: before(record, build(tables, router, now)), record.outer, now)
     else:
         out = choose_interface(engine, record.interface, "the daemon")
         found = Explanation(OUT, out.name, f"A packet that went out at {when}, with the bytes it had.", keys=keys)
+        found.happened = True
         explain_output(found, engine, out, record.inner, now, record.outer)
         _add_peer(found, engine, out, now)
     if (found.counter, found.reason) != (record.counter, record.reason):
