@@ -18,6 +18,7 @@ Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi explain [ -i DEV | -r FILE | HEX ] ...
        xfrmi trace [ DEV ] [ in | out ] ...
        xfrmi capture [ -i DEV ] -w FILE [ --keys ]
+       xfrmi metrics [ -w FILE ]
 where  OBJECT := { link | state | policy | monitor | stat }
        OPTIONS := { -4 | -6 | -s[tats] | -d[etails] | -o[neline] | -j[son] | -p[retty] | -n[etns] NETNS | -V[ersion] }
 
