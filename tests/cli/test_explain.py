@@ -114,6 +114,18 @@ def test_a_page_is_complete_in_itself_and_private(
     assert [title for title in seen if title.startswith("byte 87: ICV")]
 
 
+def test_a_picture(states: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "it.svg"
+    status, out, err = run(capsys, "--config", states, PACKET.hex(), "--svg", str(path))
+    assert (status, out) == (0, "")
+    assert "keys are not shown" in err
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    picture = path.read_text()
+    assert picture.startswith("<svg")
+    assert "url(http" not in picture.replace('url("http', "url(http")
+    assert "0x00001001" in picture.replace("&#160;", " ")
+
+
 def test_json_and_the_other_end(states: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What one explains as sent, the other explains as received: out of a capture, too."""
     _, out, _ = run(capsys, "--config", states, "out", PACKET.hex(), "--json")

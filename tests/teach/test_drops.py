@@ -20,8 +20,8 @@ from xfrmi.teach import Tables, explain
 from xfrmi.teach.one_packet import explain_record
 from xfrmi.wire.ip import ipv4_header_checksum, split_outer
 from xfrmi.wire.link_types import LinkInfo
-from xfrmi.wire.xfrm_const import XFRM_INF, Action, Dir, SaDir
-from xfrmi.wire.xfrm_types import Encap, Limits, PolicyInfo, Selector
+from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_ESN, XFRM_INF, Action, Dir, SaDir
+from xfrmi.wire.xfrm_types import Encap, Limits, PolicyInfo, ReplayEsn, Selector
 
 INSIDE = udp(*INNER[4], b"hello")
 Change = Callable[[Tables], Tables]
@@ -121,6 +121,20 @@ def test_inbound(name: str) -> None:
     failed = [one.title for one in found.steps if one.failed]
     assert step in failed
     assert counter in found.text(flips=False)
+
+
+def test_replayed_with_upper_halves() -> None:
+    """Of a number that the window refuses nobody says the upper half; the place in the window tells."""
+    esn = ReplayEsn((0, 0), 3, 0, 7, 7, 64)
+    pair = Pair(flags=STATE_ESN | STATE_AF_UNSPEC, replay_window=0, replay_esn=esn)
+    first, *later = (sent_by(pair, INSIDE).outer for _ in range(3))
+    receive(pair.right.engine, [first, *later])
+    found = explain(first, tables_of(pair.right.engine), direction="in", now=NOW)
+    assert (found.counter, found.reason) == ("XfrmInStateSeqError", "replayed")
+    (step,) = (one for one in found.steps if one.title == "Replay window")
+    assert step.failed
+    assert f"Number {7 << 32 | 4} has been seen already" in step.text
+    assert dict(step.facts)["seen"].endswith("[#]##")
 
 
 def test_replayed() -> None:

@@ -207,7 +207,6 @@ def _write_svg(found: Explanation, given: argparse.Namespace) -> None:
     from io import StringIO
 
     terminal()
-    from rich._export_format import CONSOLE_SVG_FORMAT
     from rich.console import Console
 
     from xfrmi.cli.private_file import create
@@ -215,9 +214,10 @@ def _write_svg(found: Explanation, given: argparse.Namespace) -> None:
 
     console = Console(record=True, width=WIDTH, file=StringIO(), color_system="truecolor", force_terminal=True)
     console.print(render(found, whole=given.all, width=WIDTH), highlight=False)
-    no_font_from_elsewhere = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    picture = console.export_svg(title="xfrmi explain")
+    picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)  # nothing is loaded from elsewhere
     with create(given.svg) as file:
-        file.write(console.export_svg(title="xfrmi explain", code_format=no_font_from_elsewhere).encode())
+        file.write(picture.encode())
     print(f"xfrmi: written to {given.svg}; {found.about_keys}", file=sys.stderr)
 
 

@@ -1,7 +1,8 @@
 """Counters in Prometheus's exposition format (text, version 0.0.4).
 
 What /proc/net/xfrm_stat counts has the names of node_exporter's xfrm collector, so that what draws a kernel draws this:
-node_xfrm_in_no_states_packets_total. Interfaces have the words of its netdev collector, states words of their own. An SPI is a label only where it is asked for: with each rekeying there would be another time series.
+node_xfrm_in_no_states_packets_total. Interfaces have the words of its netdev collector, states their own words. An SPI
+is a label only where it is asked for: with each rekeying there would be another time series.
 """
 
 from __future__ import annotations

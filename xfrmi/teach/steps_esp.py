@@ -47,7 +47,7 @@ def opening(work: Work, with_keys: bool) -> list[Step]:
     """From the replay window on."""
     steps = [_replay(work)]
     if work.authentic is None:
-        return [steps[0]._replace(failed=True)] if not work.head else steps
+        return steps
     steps.append(_iv(work, with_keys))
     steps.append(_protect(work, "Check the ICV and decrypt", with_keys)._replace(failed=not work.authentic))
     if not work.authentic:
@@ -125,10 +125,14 @@ def _replay(work: Work) -> Step:
     if not window.size:
         return Step("Replay window", f"Number {number}. This state has no replay window: every number is taken.")
     top, size = work.window_top, window.size
-    facts = [("number", str(number)), ("window", f"{size} numbers up to {top}")]
-    facts.append(("seen", _bitmap(work)))
+    if number >> 32 < top >> 32 and work.authentic is None:  # refused, and nobody has said which upper half it has
+        number = top - (top - number & 0xFFFFFFFF)
+    facts = [("number", str(number)), ("window", f"{size} numbers up to {top}"), ("seen", _bitmap(work, top - number))]
     behind = top - number
-    if behind < 0:
+    refused = behind >= size or (behind >= 0 and bool(work.window_seen >> behind & 1)) or not number
+    if not number:
+        text = "Number 0 is never sent."
+    elif behind < 0:
         text = f"Number {number} is {-behind} ahead of the highest one seen, {top}: new."
     elif behind >= size:
         text = f"Number {number} is {behind} behind the highest one seen, {top}; the window ends {size} back: too old."
@@ -136,16 +140,16 @@ def _replay(work: Work) -> Step:
         text = f"Number {number} has been seen already: replayed."
     else:
         text = f"Number {number} lies in the window and has not been seen: late, but new."
-    return Step("Replay window", text, tuple(facts))
+    return Step("Replay window", text, tuple(facts), failed=refused)
 
 
-def _bitmap(work: Work) -> str:
+def _bitmap(work: Work, own: int) -> str:
     """The newest on the right: # seen, . not seen, the packet's own in brackets."""
     shown = min(work.state.window.size, WINDOW_SHOWN)
     marks = []
     for behind in reversed(range(shown)):
         mark = "#" if work.window_seen >> behind & 1 else "."
-        marks.append(f"[{mark}]" if work.window_top - behind == work.number else mark)
+        marks.append(f"[{mark}]" if behind == own else mark)
     return "".join(marks)
 
 
