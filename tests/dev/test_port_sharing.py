@@ -46,7 +46,7 @@ def test_each_gets_what_is_meant_for_it(family: int, address: str) -> None:
 
 @in_netns
 def test_an_ike_daemon_that_is_started_again_gets_its_port() -> None:
-    """As strongSwan binds it: SO_REUSEADDR. It is the first again when we have bound anew."""
+    """As libreswan binds it: SO_REUSEADDR. It is the first again when we have bound anew."""
     first = bound(socket.AF_INET, "")
     allow_sharing(first)
     esp = second(socket.AF_INET, "")

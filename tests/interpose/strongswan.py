@@ -20,7 +20,7 @@ CHARON, SWANCTL = Path("/usr/sbin/charon-systemd"), Path("/usr/sbin/swanctl")
 ALGORITHMS = "openssl gcrypt aes sha1 sha2 md5 hmac kdf gcm ctr ccm curve25519 random nonce pem pkcs1 x509 pubkey"
 SETTINGS = """
 charon-systemd {{
-    load = {algorithms} kernel-netlink socket-default vici updown {more}
+    load = {algorithms} kernel-netlink socket-default vici updown
     plugins {{
         vici {{
             socket = unix://{folder}/vici
@@ -83,6 +83,17 @@ secrets {{
 EXEC = [sys.executable, "-m", "xfrmi", "exec", "--"]
 
 
+def connection(
+    own: str, other: str, own_id: str, peer_id: str, auth: str = "auth = psk", peer_auth: str = "auth = psk", *,
+    ike: str = "", child: str = "", if_id: str = "42", selector: str = "10.0.42.0/24", remote_selector: str = "",
+) -> str:  # fmt: skip
+    """A whole swanctl.conf with the connection `net` and its child `net`; `ike` and `child` are lines of theirs."""
+    return CONNECTION.format(
+        own=own, other=other, id=own_id, peer_id=peer_id, auth=auth, peer_auth=peer_auth,
+        ike=ike, child=child, if_id=if_id, local=selector, remote=remote_selector or selector,
+    )  # fmt: skip
+
+
 def need_charon() -> None:
     need_exec()
     need_tun()
@@ -121,9 +132,6 @@ class Host:
         `dynamic`: between the hosts. `certificates` are files by name: NAME.key, NAME.crt
         and ca.crt."""
         folder = self.node.folder
-        (folder / "strongswan.conf").write_text(
-            SETTINGS.format(algorithms=ALGORITHMS, folder=folder, more="", settings=settings)
-        )
         peer = PEER[self.name]
         auth = peer_auth = "auth = psk"
         own_id, peer_id = self.name, peer
@@ -135,13 +143,24 @@ class Host:
             own_id, peer_id = f'"C=CH, CN={self.name}"', f'"C=CH, CN={peer}"'
         own = ADDRESS[self.name] if remote == "" else "%any"
         other = remote if remote and self.name == "sun" else ADDRESS[peer]
-        (folder / "swanctl.conf").write_text(
-            CONNECTION.format(
-                own=own, other=other, ike=ike, child=child, auth=auth, peer_auth=peer_auth, id=own_id, peer_id=peer_id,
-                if_id=if_id,
-                local="dynamic" if dynamic else nets[0], remote="dynamic" if dynamic else nets[1],
-            )
+        local, remote = ("dynamic", "dynamic") if dynamic else nets
+        config = connection(
+            own, other, own_id, peer_id, auth, peer_auth,
+            ike=ike, child=child, if_id=if_id, selector=local, remote_selector=remote,
         )  # fmt: skip
+        self.launch(config, settings)
+
+    def launch(self, config: str, settings: str = "") -> None:
+        """Start charon with a whole swanctl.conf."""
+        folder = self.node.folder
+        text = SETTINGS.format(algorithms=ALGORITHMS, folder=folder, settings=settings)
+        (folder / "strongswan.conf").write_text(text)
+        (folder / "swanctl.conf").write_text(config)
+        self.relaunch()
+
+    def relaunch(self) -> None:
+        """Start it as it was started before."""
+        folder = self.node.folder
         (folder / "vici").unlink(missing_ok=True)
         env = {**self.node.env, "STRONGSWAN_CONF": str(folder / "strongswan.conf"), "SWANCTL_DIR": str(folder)}
         with open(folder / "charon.out", "ab") as out:
@@ -150,8 +169,11 @@ class Host:
         eventually((folder / "vici").exists, self.last_words)
         self.swanctl("--load-all", "--file", str(folder / "swanctl.conf"))
 
-    def stop(self) -> None:
+    def stop(self, signal: str = "TERM") -> None:
+        """Or with KILL: without a word to its peer."""
         assert self.charon is not None
+        if signal == "KILL":
+            self.charon.kill()
         self.node.stop(self.charon)
 
     def swanctl(self, *arguments: str, check: bool = True) -> str:

@@ -117,6 +117,24 @@ def test_in_udp_on_the_port_of_ike() -> None:
         assert moon.ping() == 3 and sun.ping() == 3
 
 
+@in_netns
+def test_a_daemon_that_outlives_its_charon_gives_the_port_back() -> None:
+    """As with systemd: `xfrmi daemon` is a service of its own, and charon is started again beside it, or killed."""
+    with two_hosts() as (moon, sun):
+        moon.node.start_daemon()
+        for host in (moon, sun):
+            host.start(ike="encap = yes")
+            host.link()
+        for signal in ("TERM", "KILL"):
+            moon.swanctl("--initiate", "--child", "net")
+            assert moon.ping() == 3 and sun.ping() == 3
+            moon.stop(signal)
+            moon.relaunch()
+            assert "unable to bind" not in moon.log(), moon.log()
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3 and sun.ping() == 3
+
+
 @pytest.mark.parametrize("mode", ["transport", "beet"])
 @in_netns
 def test_between_the_hosts_themselves(mode: str) -> None:

@@ -86,19 +86,23 @@ class DataPath:
             self._quiet_until = now + LOOP_WARNING_INTERVAL
             self._log(f"{device.interface.name}: Local routing loop detected!")
 
-    def share_port(self, family: int, port: int) -> None:
-        """An IKE daemon has bound this UDP port, and lets us share it: ESP in UDP comes to us from now on.
+    def share_port(self, family: int, port: int, address: str) -> None:
+        """An IKE daemon has bound this UDP port, and lets us share it: ESP in UDP comes to us from now on, until we
+        leave it to the next one. `address`: "" if it is bound to all.
 
-        Raises XfrmError EADDRINUSE, EAFNOSUPPORT.
+        Raises XfrmError EADDRINUSE, EAFNOSUPPORT, EADDRNOTAVAIL.
         """
-        before = self._underlay.leave(family, port)
-        if before is not None:  # of two that share a port the IKE daemon has to be the first
-            self._loop.unwatch(before.fileno())
-            before.close()
-        device = self._underlay.listen(family, port)
+        self.leave_port(family, port, address)  # of two that share a port the IKE daemon has to be the first
+        device = self._underlay.listen(family, port, address=address)
         if device is not None:
             self.watch(device)
-        self._log(f"UDP port {port} shared with an IKE daemon")
+
+    def leave_port(self, family: int, port: int, address: str) -> None:
+        """Nobody shares it with us any more."""
+        device = self._underlay.leave(family, port, address)
+        if device is not None:
+            self._loop.unwatch(device.fileno())
+            device.close()
 
     def hear(self) -> None:
         """Take in what routers have said by now, out of turn: somebody is about to ask the kernel for a route."""

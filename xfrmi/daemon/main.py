@@ -32,6 +32,7 @@ from xfrmi.daemon.notify import notify
 from xfrmi.daemon.policy_path import PolicyPath, refuse_with_workers
 from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.session import Stream
+from xfrmi.daemon.shared_ports import SharedPorts
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
@@ -39,7 +40,7 @@ from xfrmi.dev.sockets import under_exec
 from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.underlay import Underlay
 from xfrmi.errors import XfrmError
-from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, XfrmStat
+from xfrmi.wire.xfrm_const import XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.daemon.workers import Workers
@@ -100,6 +101,7 @@ class Daemon:
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
         hub = Hub(events, self._loop.stop if while_used else _nothing)
         resources.callback(hub.close)
+        self._ports = SharedPorts(self._data_path, self._loop, log)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
         control.listen(xfrm, route, events, hub, commands, {"trace": self._trace})
@@ -144,12 +146,7 @@ class Daemon:
         return {stat.label: self._engine.stats[stat] for stat in XfrmStat}
 
     def _share_port(self, request: Mapping[str, Any]) -> dict[str, object]:
-        family, port = request.get("family"), request.get("port")
-        if family not in (AF_INET, AF_INET6) or not isinstance(port, int) or not 0 < port < 1 << 16:
-            raise XfrmError(errno.EINVAL, detail='"share-port" takes "family" (2 or 10) and "port"')
-        if self._data_path is None:
-            raise XfrmError(errno.EOPNOTSUPP, detail="workers share no port with an IKE daemon: start with --workers 1")
-        self._data_path.share_port(family, port)
+        self._ports.command(request)
         return self._let_pass(request)
 
     def _let_pass(self, request: Mapping[str, Any]) -> dict[str, object]:

@@ -266,19 +266,27 @@ class LineSession(Session):
             self._stream.close()
             self._stream = None
 
-    def _receive(self) -> bytes:
-        return self._connection.recv(MAX_LINE)
+    def _receive(self) -> _Received:
+        data, ancillary, _, _ = self._connection.recvmsg(MAX_LINE, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        return _Received(data, False, _received_fds(ancillary))
 
-    def _answer(self, received: bytes) -> Iterable[bytes]:
-        *lines, self._input = (self._input + received).split(b"\n")
-        if not received or len(self._input) > MAX_LINE:
-            self.close()
-            return ()
-        return map(self._answer_line, lines)
-
-    def _answer_line(self, line: bytes) -> bytes:
+    def _answer(self, received: _Received) -> Iterable[bytes]:
+        """Descriptors belong to the lines that end in what they came with."""
         try:
-            request = json.loads(line)
+            *lines, self._input = (self._input + received.datagram).split(b"\n")
+            if not received.datagram or len(self._input) > MAX_LINE:
+                self.close()
+                return ()
+            if received.fds:
+                return [self._answer_line(line, received.fds) for line in lines]
+            return map(self._answer_line, lines)
+        finally:
+            for fd in received.fds:
+                os.close(fd)
+
+    def _answer_line(self, line: bytes, fds: tuple[int, ...] = ()) -> bytes:
+        try:
+            request = json.loads(line) | {"fds": fds}
             name = request["cmd"]
             command = self._listen if name in self._streams else self._commands[name]
         except (ValueError, KeyError, TypeError, RecursionError):

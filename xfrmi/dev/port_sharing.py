@@ -22,7 +22,7 @@ _IKE_FIRST = (
 def allow_sharing(sock: socket.socket) -> None:
     """Before bind. Whoever has the port already must have allowed it, too, and be of the same user."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    # An IKE daemon that is started again binds its socket first, and only then it is made to share.
+    # Libreswan binds its sockets with it, also anew while we have the port; only then they are made to share.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 

@@ -110,11 +110,12 @@ class UdpEncap:
         offload: bool = True,
         shared: bool = False,
         with_ike: bool = False,
+        address: str = "",
         fd: int = -1,
     ) -> None:
-        """Bind the port on all addresses. `raw` is the raw socket of the family. `offload` False: never merge or
-        segment, lone packets only. `shared`: beside others of this user that are, see steering.py. `with_ike`: with an
-        IKE daemon that has it already (port_sharing.py). `fd`: a socket that another process has bound.
+        """Bind the port on all addresses, or one. `raw` is the raw socket of the family. `offload` False: never merge
+        or segment, lone packets only. `shared`: beside others of this user that are, see steering.py. `with_ike`: with
+        an IKE daemon that has it already (port_sharing.py). `fd`: a socket that another process has bound.
 
         Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
         """
@@ -126,7 +127,7 @@ class UdpEncap:
         """Datagrams that were not ESP."""
         self._raw = raw
         self._on_other = on_other
-        self._socket = socket.socket(fileno=fd) if fd >= 0 else bind(family, port, shared, with_ike)
+        self._socket = socket.socket(fileno=fd) if fd >= 0 else bind(family, port, shared, with_ike, address)
         self._segment = offload
         if offload:
             with contextlib.suppress(OSError):  # a kernel before 5.0 gives datagrams one by one

@@ -12,17 +12,17 @@ from xfrmi.wire.xfrm_const import AF_INET
 IPPROTO_IPV6 = socket.IPPROTO_IPV6
 
 
-def bind(family: int, port: int, shared: bool = False, with_ike: bool = False) -> socket.socket:
-    """A non-blocking UDP socket on all addresses. `shared`: beside others of this user that are, see steering.py.
-    `with_ike`: with an IKE daemon that has it already (port_sharing.py). Raises XfrmError EADDRINUSE, EACCES,
-    EAFNOSUPPORT."""
+def bind(family: int, port: int, shared: bool = False, with_ike: bool = False, address: str = "") -> socket.socket:
+    """A non-blocking UDP socket on all addresses, or one. `shared`: beside others of this user that are, see
+    steering.py. `with_ike`: with an IKE daemon that has it already (port_sharing.py). Raises XfrmError EADDRINUSE,
+    EACCES, EAFNOSUPPORT, EADDRNOTAVAIL."""
     try:
-        return _bind(family, port, shared, with_ike)
+        return _bind(family, port, shared, with_ike, address)
     except OSError as error:
         raise _explain(error, port) from None
 
 
-def _bind(family: int, port: int, shared: bool, with_ike: bool) -> socket.socket:
+def _bind(family: int, port: int, shared: bool, with_ike: bool, address: str) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if shared:
@@ -31,7 +31,7 @@ def _bind(family: int, port: int, shared: bool, with_ike: bool) -> socket.socket
             bound.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if with_ike:
             allow_sharing(bound)
-        bound.bind(("", port))
+        bound.bind((address, port))
         if with_ike:
             take_esp(bound)
     except OSError:

@@ -27,6 +27,9 @@ class Underlay:
         """Open the raw sockets. A machine without IPv6 has one of them only. XfrmError EPERM without CAP_NET_RAW."""
         self._raw: dict[int, RawEsp] = {}
         self._udp: dict[tuple[int, int], UdpEncap] = {}
+        """By family and port: what sends from it."""
+        self._bound: dict[tuple[int, int, str], UdpEncap] = {}
+        """All of them, by address, too: "" is all addresses."""
         self.icmp_errors: list[IcmpErrors] = []
         """What routers on the way say, one for each family."""
         self._on_other = on_other
@@ -42,7 +45,7 @@ class Underlay:
     def __iter__(self) -> Iterator[Device[Arrival, Outgoing]]:
         """The open devices: what the loop waits for."""
         yield from self._raw.values()
-        yield from self._udp.values()
+        yield from self._bound.values()
 
     @property
     def raw_sockets(self) -> Iterator[tuple[int, int]]:
@@ -55,32 +58,41 @@ class Underlay:
         for raw in self._raw.values():
             raw.ask(router)
 
-    def listen(self, family: int, port: int, *, shared: bool = False, fd: int = -1) -> UdpEncap | None:
-        """Open a UDP port for ESP. Returns the new device for the loop, None if it is open already. `shared`, `fd`: see
-        UdpEncap.
+    def listen(
+        self, family: int, port: int, *, address: str = "", shared: bool = False, fd: int = -1
+    ) -> UdpEncap | None:
+        """Open a UDP port for ESP. Returns the new device for the loop, None if it is open already. `address`,
+        `shared`, `fd`: see UdpEncap.
 
-        Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT.
+        Raises XfrmError EADDRINUSE, EACCES, EAFNOSUPPORT, EADDRNOTAVAIL.
         """
-        if (family, port) in self._udp:
+        if (family, port, address) in self._bound or (not address and (family, port) in self._udp):
             return None
         raw = self._raw.get(family)
         if raw is None:
             raise XfrmError(errno.EAFNOSUPPORT, detail="this kernel has no IPv6")
-        device = self._udp[family, port] = self._open(family, port, raw, shared, fd)
+        device = self._bound[family, port, address] = self._open(family, port, address, raw, shared, fd)
+        self._udp.setdefault((family, port), device)
         return device
 
-    def leave(self, family: int, port: int) -> UdpEncap | None:
+    def leave(self, family: int, port: int, address: str = "") -> UdpEncap | None:
         """Give up a port. Returns its device, for the caller to close; None if it is not open."""
-        return self._udp.pop((family, port), None)
+        device = self._bound.pop((family, port, address), None)
+        if device is not None and self._udp[family, port] is device:
+            del self._udp[family, port]
+            for (of_family, of_port, _), other in self._bound.items():
+                if (of_family, of_port) == (family, port):
+                    self._udp.setdefault((family, port), other)
+        return device
 
-    def _open(self, family: int, port: int, raw: RawEsp, shared: bool, fd: int) -> UdpEncap:
+    def _open(self, family: int, port: int, address: str, raw: RawEsp, shared: bool, fd: int) -> UdpEncap:
         try:
-            return UdpEncap(family, port, raw, on_other=self._on_other, shared=shared, fd=fd)
+            return UdpEncap(family, port, raw, on_other=self._on_other, address=address, shared=shared, fd=fd)
         except XfrmError as error:
             if error.errno != errno.EADDRINUSE or shared:
                 raise
         # The other may have been made to share it. If not, this says so.
-        return UdpEncap(family, port, raw, on_other=self._on_other, with_ike=True)
+        return UdpEncap(family, port, raw, on_other=self._on_other, address=address, with_ike=True)
 
     def send(self, burst: list[Outgoing]) -> list[Failure]:
         """Send everything; per device in order. Returns what did not leave."""

@@ -40,7 +40,7 @@ class IkeSockets:
         self._shared: dict[int, None] = {}
         """Inodes of sockets whose port is shared, in the order they came."""
 
-    def set_option(self, world: World, fd: int, level: int, option: int) -> bool:
+    def set_option(self, world: World, task: Task, fd: int, level: int, option: int) -> bool:
         """Is this taken care of? Else it is the kernel's. Takes the descriptor, a copy of the program's.
 
         OSError, XfrmError if the port cannot be shared.
@@ -54,8 +54,8 @@ class IkeSockets:
                 return False
             if option != UDP_ENCAP:
                 return inode in self._shared
-            if port := sock.getsockname()[1]:
-                self._share(world, sock, port)
+            if sock.getsockname()[1]:
+                self._share(world, task, sock)
             self._shared[inode] = None
             if len(self._shared) > MOST_REMEMBERED:
                 del self._shared[next(iter(self._shared))]
@@ -69,13 +69,16 @@ class IkeSockets:
                 world.command("let-pass", port=port)
 
     @staticmethod
-    def _share(world: World, sock: socket.socket, port: int) -> None:
+    def _share(world: World, task: Task, sock: socket.socket) -> None:
         allow_sharing(sock)
+        address, port = sock.getsockname()[:2]
+        if address in ("0.0.0.0", "::"):
+            address = ""
         families = [int(sock.family)]
         if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
             families.append(int(socket.AF_INET))
         for family in families:
             try:
-                world.command("share-port", family=family, port=port)
+                world.share_port(family, port, address, Task(task.process()).pidfd())
             except XfrmError as error:
                 raise OSError(error.errno, error.strerror) from None

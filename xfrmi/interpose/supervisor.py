@@ -281,7 +281,7 @@ class Supervisor:
         fd = task.copy_fd(call.args[0] & 0xFFFFFFFF)
         if not self._listener.is_waiting(call):
             os.close(fd)
-        elif self._ike.set_option(world, fd, level, option):
+        elif self._ike.set_option(world, task, fd, level, option):
             self._listener.answer(call)
             if self._trace:
                 self._trace.note(task, f"setsockopt({call.args[0]}, {SOCKET_OPTIONS[level, option]}) = 0")

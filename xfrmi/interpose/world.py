@@ -91,6 +91,8 @@ class World:
         self._idle: dict[str, list[socket.socket]] = {runtime.XFRM_SOCKET: [], runtime.ROUTE_SOCKET: []}
         self._attachment: socket.socket | None = None
         self._groups = 0
+        self._shared: dict[tuple[int, int, str], int] = {}
+        """Process descriptors of IKE daemons, by family, number and address of the UDP port they share."""
         self.had_daemon = False
         self._is_anothers = False
         """The daemon was there before us. If it ends, whoever started it is to start it again."""
@@ -154,10 +156,10 @@ class World:
             return Exchange(connection, lambda connection, whole: self._release(name, connection, whole))
         raise AssertionError
 
-    def command(self, name: str, **arguments: object) -> dict[str, object]:
+    def command(self, name: str, fds: tuple[int, ...] = (), **arguments: object) -> dict[str, object]:
         """One of the daemon's JSON commands. XfrmError, OSError."""
         with connect(self._path, runtime.JSON_SOCKET, socket.SOCK_STREAM, PATIENCE) as connection:
-            connection.sendall(json.dumps({"cmd": name} | arguments).encode() + b"\n")
+            socket.send_fds(connection, [json.dumps({"cmd": name} | arguments).encode() + b"\n"], list(fds))
             with connection.makefile("rb") as lines:
                 answer = json.loads(lines.readline() or b"{}")
         if "result" not in answer:
@@ -172,8 +174,19 @@ class World:
         credentials = self._attachment.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         return int(_UCRED.unpack(credentials)[0])
 
+    def share_port(self, family: int, port: int, address: str, holder: int) -> None:
+        """Have the daemon share a UDP port with the process of `holder`, a process descriptor that is taken; also one
+        that comes after it. XfrmError, OSError."""
+        before = self._shared.pop((family, port, address), None)
+        if before is not None:
+            os.close(before)
+        self._shared[family, port, address] = holder
+        self.command("share-port", (holder,), family=family, port=port, address=address)
+
     def close(self) -> None:
         self._hang_up()
+        for holder in self._shared.values():
+            os.close(holder)
         os.close(self.netns_fd)
 
     def sockets(self) -> frozenset[int]:
@@ -190,6 +203,12 @@ class World:
             raise
         self._attachment = connection
         self._loop.watch(connection.fileno(), self._lost)
+        for (family, port, address), holder in list(self._shared.items()):
+            if _readable(holder):  # it has ended
+                os.close(self._shared.pop((family, port, address)))
+            else:
+                with contextlib.suppress(XfrmError, OSError):
+                    self.command("share-port", (holder,), family=family, port=port, address=address)
 
     def _lost(self) -> None:
         """The daemon has ended. Who only listens would never find out; one that comes after it has to be found."""
@@ -236,6 +255,12 @@ class World:
             idle.append(connection)
         else:
             connection.close()
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _owners(netns_fd: int) -> frozenset[int]:
