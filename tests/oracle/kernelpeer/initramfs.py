@@ -11,14 +11,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 HERE = Path(__file__).parent
 AGENT = ("agent.py", "channel.py")
-APPLETS = ("sh", "mount", "insmod", "mkdir", "cat", "ls", "dmesg", "sleep", "sysctl", "unshare", "grep", "head")
+APPLETS = (
+    "sh", "mount", "insmod", "mkdir", "cat", "ls", "dmesg", "sleep", "sysctl", "unshare", "grep", "head", "env", "rm",
+    "tail",
+)  # fmt: skip
 
 INIT = """#!/bin/sh
 mount -t devtmpfs dev /dev
@@ -62,8 +65,9 @@ class Archive:
         return b"".join(self._parts)
 
 
-def build(modules: Path) -> bytes:
-    """The whole archive. CalledProcessError or OSError if a program cannot be copied."""
+def build(modules: Path, programs: Iterable[str] = ()) -> bytes:
+    """The whole archive; `programs` and libraries, beside those that every guest has, come to where they are here.
+    CalledProcessError or OSError if one cannot be copied."""
     archive = Archive()
     python = os.path.realpath(sys.executable)
     archive.add("init", INIT.format(python=python).encode())
@@ -76,6 +80,8 @@ def build(modules: Path) -> bytes:
     for name in ("ip", "dash"):  # busybox's own shell prefers its own `ip`
         _add_program(archive, _program(name), f"bin/{name}")
     _add_program(archive, python, python)
+    for program in programs:
+        _add_program(archive, program, program)
     for source in _imports(python):
         if source.endswith(".so"):
             _add_program(archive, source, source)

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ class Remote:
 class Machine:
     """A booted kernel. Its eth0 is the TAP device `tap` on `node`."""
 
-    def __init__(self, node: Node, tap: str, kernel: Path) -> None:
-        """Boots; TimeoutError or EOFError with the console's last lines if that comes to nothing."""
+    def __init__(self, node: Node, tap: str, kernel: Path, programs: Iterable[str] = ()) -> None:
+        """Boots, with these programs of this machine, too. TimeoutError or EOFError with the console's last lines if
+        that comes to nothing."""
         self.console = node.folder / "console"
         self._card = _tap(node, tap)
         self._port, theirs = socket.socketpair()
@@ -73,7 +74,7 @@ class Machine:
         self._numbers = itertools.count()
         self._channel = Channel(self._port.fileno(), _name_of, lambda name: Remote(self, name))
         with tempfile.NamedTemporaryFile() as archive:
-            archive.write(initramfs.build(kernel / "modules"))
+            archive.write(initramfs.build(kernel / "modules", programs))
             archive.flush()
             with theirs:
                 fds = {"agent": theirs.fileno(), "card": self._card}

@@ -9,7 +9,7 @@ family inside; states and policies are for a test to add, and `clean` takes them
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -141,8 +141,9 @@ class Pair:
 
 
 @contextmanager
-def pair() -> Iterator[Pair]:
-    """Build it; skips loudly where no kernel can be booted."""
+def pair(programs: Iterable[str] = (), encap: bool = True) -> Iterator[Pair]:
+    """Build it; skips loudly where no kernel can be booted. Sun has these programs, too; without `encap` nobody has
+    opened port 4500 there."""
     need_tun()
     if lack := kernel.lacking():
         pytest.skip(f"THE KERNEL IN QEMU IS NOT TESTED: {lack}")
@@ -154,7 +155,7 @@ def pair() -> Iterator[Pair]:
                 sysctl(*knob.split("="))
         lab.link(moon, "eth0", here, router, PORT["moon"], there)
         daemon = moon.launch_daemon()
-        machine = Machine(router, PORT["sun"], kernel.folder())
+        machine = Machine(router, PORT["sun"], kernel.folder(), programs)
         try:
             router.address(PORT["sun"], f"{ROUTER['sun', 4]}/30", f"{ROUTER['sun', 6]}/64")
             router.forward()
@@ -163,6 +164,8 @@ def pair() -> Iterator[Pair]:
                 moon.route(everywhere, via=ROUTER["moon", version])
             built = Pair(lab, Moon(moon), Sun(machine), router)
             _set_up(built)
+            if encap:
+                _take_esp_in_udp(built.sun)
             yield built
         finally:
             machine.close()
@@ -178,13 +181,17 @@ def _set_up(built: Pair) -> None:
         f"addr add {OUTER['sun', 6]}/64 dev eth0 nodad\nroute add default via {ROUTER['sun', 4]}\n"
         f"route add ::/0 via {ROUTER['sun', 6]}\n"
     )
-    for family in (socket.AF_INET, socket.AF_INET6):  # what IKE daemons do, so that ESP in UDP is taken for ESP
+    built.tell(lambda name: device_lines(name, DEVICE, IF_ID))
+
+
+def _take_esp_in_udp(sun: Sun) -> None:
+    """What IKE daemons do, so that ESP in UDP is taken for ESP."""
+    for family in (socket.AF_INET, socket.AF_INET6):
         encap = sun.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
             encap.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         encap.bind(("", ENCAP_PORT))
         encap.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP)
-    built.tell(lambda name: device_lines(name, DEVICE, IF_ID))
 
 
 def clean(built: Pair) -> None:
