@@ -100,13 +100,7 @@ class Charon:
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """What its SAs have carried, by SPI: packets and bytes of inner packets."""
-        told = self._swanctl("--list-sas", "--raw")
-        found = {}
-        for direction in ("in", "out"):
-            pattern = rf"spi-{direction}=([0-9a-f]+) .*?bytes-{direction}=(\d+) packets-{direction}=(\d+)"
-            for match in re.finditer(pattern, told):
-                found[int(match[1], 16)] = int(match[3]), int(match[2])
-        return found
+        return parse_counts(self._swanctl("--list-sas", "--raw"))
 
     def rekey(self, child: str) -> None:
         """Have it negotiate new keys for this one; that is all it is told, the answer comes when it comes."""
@@ -143,6 +137,16 @@ class Charon:
         self.process.kill()
         self.process.wait()
         self._node.programs.remove(self.process)
+
+
+def parse_counts(told: str) -> dict[int, tuple[int, int]]:
+    """By SPI: packets and bytes of inner packets, from `swanctl --list-sas --raw`."""
+    found = {}
+    for direction in ("in", "out"):
+        pattern = rf"spi-{direction}=([0-9a-f]+) .*?bytes-{direction}=(\d+) packets-{direction}=(\d+)"
+        for match in re.finditer(pattern, told):
+            found[int(match[1], 16)] = int(match[3]), int(match[2])
+    return found
 
 
 def _child(lines: list[str], responder: str) -> Child:
