@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,20 +118,23 @@ class Host:
         self.name = node.name
         self.charon: subprocess.Popen[str] | None = None
 
-    def start(
+    def start(self, settings: str = "", **how: Any) -> None:
+        """Start charon, with more `settings`, and the connection that is described."""
+        self.launch(self.connection(**how), settings)
+
+    def connection(
         self,
         ike: str = "",
         child: str = "",
-        settings: str = "",
         dynamic: bool = False,
         nets: tuple[str, str] = ("10.0.42.0/24", "10.0.42.0/24"),
         remote: str = "",
         if_id: str = "42",
         certificates: dict[str, bytes] | None = None,
-    ) -> None:
-        """Start charon; `ike` and `child` go into the connection. The traffic is between `nets`, this end's first, or
-        `dynamic`: between the hosts. `certificates` are files by name: NAME.key, NAME.crt
-        and ca.crt."""
+    ) -> str:
+        """A swanctl.conf for this end; `ike` and `child` go into the connection. The traffic is between `nets`, this
+        end's first, or `dynamic`: between the hosts. `certificates` are files by name: NAME.key, NAME.crt and ca.crt.
+        """
         folder = self.node.folder
         peer = PEER[self.name]
         auth = peer_auth = "auth = psk"
@@ -143,12 +147,11 @@ class Host:
             own_id, peer_id = f'"C=CH, CN={self.name}"', f'"C=CH, CN={peer}"'
         own = ADDRESS[self.name] if remote == "" else "%any"
         other = remote if remote and self.name == "sun" else ADDRESS[peer]
-        local, remote = ("dynamic", "dynamic") if dynamic else nets
-        config = connection(
+        local, peers = ("dynamic", "dynamic") if dynamic else nets
+        return connection(
             own, other, own_id, peer_id, auth, peer_auth,
-            ike=ike, child=child, if_id=if_id, selector=local, remote_selector=remote,
+            ike=ike, child=child, if_id=if_id, selector=local, remote_selector=peers,
         )  # fmt: skip
-        self.launch(config, settings)
 
     def launch(self, config: str, settings: str = "") -> None:
         """Start charon with a whole swanctl.conf."""
@@ -168,6 +171,11 @@ class Host:
         self.node.programs.append(self.charon)
         eventually((folder / "vici").exists, self.last_words)
         self.swanctl("--load-all", "--file", str(folder / "swanctl.conf"))
+
+    def reload(self, config: str) -> None:
+        """Another swanctl.conf, for the charon that runs."""
+        (self.node.folder / "swanctl.conf").write_text(config)
+        self.swanctl("--load-all", "--file", str(self.node.folder / "swanctl.conf"))
 
     def stop(self, signal: str = "TERM") -> None:
         """Or with KILL: without a word to its peer."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -67,18 +69,42 @@ def test_keys_are_renewed_while_packets_flow() -> None:
         assert moon.ping() == 3 and sun.ping() == 3
 
 
+LIFETIMES = {
+    "time": "rekey_time = 2s\n life_time = {hard}s\n rand_time = 0",
+    "bytes": "rekey_bytes = 1000\n life_bytes = {hard}000\n rand_bytes = 0",
+    "packets": "rekey_packets = 10\n life_packets = {hard}\n rand_packets = 0",
+}
+
+
 @in_netns
-def test_lifetimes_renew_them_too() -> None:
-    """Expire events: of time, of packets."""
+def test_lifetimes() -> None:
+    """Expire events, of time, bytes and packets: at the soft limit charon renews its keys, at the hard one it closes
+    what it has, and begins anew."""
     with two_hosts() as (moon, sun):
         for host in (moon, sun):
-            host.start(child="rekey_packets = 10\n life_packets = 1000\n rand_packets = 0")
+            host.start()
             host.link()
-        moon.swanctl("--initiate", "--child", "net")
-        before = installed(moon)
-        assert moon.ping(20) == 20
-        eventually(lambda: installed(moon) and installed(moon)[-1] not in before, moon.last_words)
-        assert moon.ping(3) == 3
+        for settings in LIFETIMES.values():
+            moon.reload(moon.connection(child=settings.format(hard=1000)))
+            moon.swanctl("--initiate", "--child", "net")
+            before = installed(moon)
+            assert moon.ping(20, size=100) == 20
+            eventually(lambda before=before: set(installed(moon)) - set(before), moon.last_words)  # type: ignore[misc]
+            assert moon.ping() == 3
+            assert "closing expired" not in moon.log()
+            moon.swanctl("--terminate", "--ike", "net")
+        for settings in LIFETIMES.values():
+            hard = re.sub("rekey_([a-z]+) = [^\n]*", r"rekey_\1 = 0", settings).format(hard=3)
+            moon.reload(moon.connection(child=hard))
+            closed = _closed(moon)
+            moon.swanctl("--initiate", "--child", "net")
+            while _closed(moon) == closed:  # the packets are what brings it about
+                moon.ping(1, size=1000)
+            moon.swanctl("--terminate", "--ike", "net")
+
+
+def _closed(host: Host) -> int:
+    return host.log().count("closing expired CHILD_SA")
 
 
 @in_netns
@@ -125,13 +151,38 @@ def test_a_daemon_that_outlives_its_charon_gives_the_port_back() -> None:
         for host in (moon, sun):
             host.start(ike="encap = yes")
             host.link()
-        for signal in ("TERM", "KILL"):
+        for how in ("TERM", "KILL"):
             moon.swanctl("--initiate", "--child", "net")
             assert moon.ping() == 3 and sun.ping() == 3
-            moon.stop(signal)
+            moon.stop(how)
             moon.relaunch()
             assert "unable to bind" not in moon.log(), moon.log()
         moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3 and sun.ping() == 3
+
+
+@pytest.mark.parametrize("encap", ["no", "yes"])
+@in_netns
+def test_a_daemon_that_is_killed_under_its_charon(encap: str) -> None:
+    """Its keys are gone. The next daemon says that they have expired, and charon negotiates new ones by itself; also
+    where exec has to start the next daemon, as on sun."""
+    with two_hosts() as (moon, sun):
+        daemon = moon.node.start_daemon()
+        for host in (moon, sun):
+            host.start(ike=f"encap = {encap}")
+            host.link()
+        moon.swanctl("--initiate", "--child", "net")
+        assert moon.ping() == 3 and sun.ping() == 3
+        before = installed(moon)
+        daemon.kill()
+        moon.node.stop(daemon)
+        moon.node.start_daemon()
+        eventually(lambda: moon.ping(1) == 1, moon.last_words)
+        assert before not in (installed(moon), installed(sun))
+        (mine,) = sun.node.folder.glob("4*/lock")
+        os.kill(int(mine.read_text()), signal.SIGKILL)
+        eventually(lambda: moon.ping(1) == 1, lambda: moon.last_words() + sun.last_words())
+        assert len(installed(moon)) == len(installed(sun)) == 1
         assert moon.ping() == 3 and sun.ping() == 3
 
 

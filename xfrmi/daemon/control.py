@@ -70,7 +70,7 @@ class ControlSockets:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._directory, self._lock = take_directory()
+        self.directory, self._lock = take_directory()
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         """Given up for a moment to turn somebody away when all other descriptors are in use."""
         self._listeners: list[socket.socket] = []
@@ -107,14 +107,14 @@ class ControlSockets:
             listener.close()
         for name in (XFRM_SOCKET, ROUTE_SOCKET, JSON_SOCKET, LOCK_FILE):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._directory}/{name}")
+                os.unlink(f"{self.directory}/{name}")
         with contextlib.suppress(OSError):  # somebody keeps notes in there: leave it
-            os.rmdir(self._directory)
+            os.rmdir(self.directory)
         os.close(self._spare)
         os.close(self._lock)
 
     def _listen(self, name: str, kind: int, make: Callable[[socket.socket], Session]) -> None:
-        path = f"{self._directory}/{name}"
+        path = f"{self.directory}/{name}"
         listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._listeners.append(listener)
         with contextlib.suppress(FileNotFoundError):

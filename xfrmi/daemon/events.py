@@ -73,12 +73,15 @@ class Events:
         self._cause = netlink.NO_REQUEST
         self.on_listeners: Callable[[], None] = lambda: None
         """Told when there may be more or fewer of them."""
+        self.greet: Callable[[Listener], None] = lambda listener: None
+        """Called with each that has come to listen."""
         engine.subscribe(self._publish)
 
     def subscribe(self, groups: int, wake: Callable[[], None]) -> Subscriber:
         """`groups`: Group bits. The caller sends what it finds in the subscriber's queue."""
         subscriber = Subscriber(groups, wake)
         self.add(subscriber)
+        self.greet(subscriber)
         return subscriber
 
     def add(self, listener: Listener) -> None:

@@ -34,14 +34,21 @@ class Hub:
         self._attached: dict[object, int] = {}
         self._socket: socket.socket | None = None
 
+    @property
+    def used(self) -> bool:
+        return bool(self._attached)
+
     def attach(self, supervisor: object, groups: int) -> int:
         """The programs of `supervisor` listen to `groups` (Group bits). Returns the port that events come from.
 
         XfrmError where the kernel has no such sockets.
         """
         port = self._open().getsockname()[0]
+        before = self._attached.get(supervisor, 0)
         self._attached[supervisor] = groups
         self._count()
+        if groups & ~before:
+            self._events.greet(self)
         return int(port)
 
     def detach(self, supervisor: object) -> None:

@@ -33,6 +33,7 @@ from xfrmi.daemon.policy_path import PolicyPath, refuse_with_workers
 from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.session import Stream
 from xfrmi.daemon.shared_ports import SharedPorts
+from xfrmi.daemon.state_file import StateFile
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
@@ -94,6 +95,9 @@ class Daemon:
         if self._policy_path is not None:
             self._policy_path.take_over()
         events = Events(self._engine)
+        state_file = StateFile(control.directory, log)
+        self._engine.subscribe(state_file.note)
+        events.greet = state_file.tell
         xfrm = XfrmHandler(self._engine, events, prepare=prepare).handle
         route = RouteHandler(devices, hear).handle
         if self._workers is not None:
@@ -101,6 +105,7 @@ class Daemon:
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
         hub = Hub(events, self._loop.stop if while_used else _nothing)
         resources.callback(hub.close)
+        resources.callback(lambda: state_file.close(forget=while_used and not hub.used))
         self._ports = SharedPorts(self._data_path, self._loop, log)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
