@@ -4,14 +4,14 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lessons kernel interop coverage bench lint clean lab dev
+.PHONY: help demo test lessons kernel libreswan interop coverage bench lint clean lab dev
 .NOTPARALLEL: # lab and dev are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
 	@echo "make test    run the tests"
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
-	@echo "make interop speak with a real kernel in qemu and with libipsec, in every combination (about 30 minutes)"
+	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   remove the virtual environment and caches"
@@ -34,8 +34,13 @@ lessons: dev
 kernel: dev
 	@"$(BIN)/python" -m tests.oracle.kernelpeer.kernel
 
+# Likewise libreswan, which Debian does not install beside strongSwan.
+libreswan: dev
+	@"$(BIN)/python" -m tests.oracle.pluto
+
 interop: kernel
-	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec" tests/oracle $(TESTARGS)
+	-@"$(BIN)/python" -m tests.oracle.pluto
+	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan" tests/oracle $(TESTARGS)
 
 # Which other implementation has judged which combination, from the parameters of the tests.
 coverage: dev
