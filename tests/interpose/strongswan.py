@@ -117,6 +117,8 @@ class Host:
         self.node = node
         self.name = node.name
         self.charon: subprocess.Popen[str] | None = None
+        self.more_env: dict[str, str] = {}
+        """For charon."""
 
     def start(self, settings: str = "", **how: Any) -> None:
         """Start charon, with more `settings`, and the connection that is described."""
@@ -166,6 +168,7 @@ class Host:
         folder = self.node.folder
         (folder / "vici").unlink(missing_ok=True)
         env = {**self.node.env, "STRONGSWAN_CONF": str(folder / "strongswan.conf"), "SWANCTL_DIR": str(folder)}
+        env |= self.more_env
         with open(folder / "charon.out", "ab") as out:
             self.charon = self.node.popen([*EXEC, str(CHARON)], stdout=out, stderr=subprocess.STDOUT, env=env)
         self.node.programs.append(self.charon)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import struct
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -249,6 +253,45 @@ def test_an_address_that_changes() -> None:
         assert moon.ping(5) == 5 and sun.ping(2) == 2
         sent = re.findall(r"oseq 0x([0-9a-f]+)", moon.run("ip xfrm state"))
         assert max(int(number, 16) for number in sent) == 12, sent
+
+
+@in_netns
+def test_as_a_service_of_systemd() -> None:
+    """Type=notify: READY=1 comes from the process that was started. Then SIGTERM goes to all processes of the unit at
+    once, and charon can still take leave of its peer, and of a daemon that is another unit."""
+    with two_hosts() as (moon, sun), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        moon.node.start_daemon()
+        systemd.bind(str(moon.node.folder / "notify"))
+        systemd.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        systemd.settimeout(10)
+        moon.more_env = {"NOTIFY_SOCKET": str(moon.node.folder / "notify")}
+        for host in (moon, sun):
+            host.start()
+            host.link()
+        message = b""
+        while b"READY=1" not in message:
+            message, credentials, _, _ = systemd.recvmsg(4096, 256)
+        assert moon.charon is not None
+        assert struct.unpack("=iII", credentials[0][2])[0] == moon.charon.pid
+        moon.swanctl("--initiate", "--child", "net")
+        unit = _processes_with(f"NOTIFY_SOCKET={moon.node.folder}/notify")
+        assert len(unit) == 3, "charon, its supervisor, and who holds its place"
+        for pid in unit:
+            os.kill(pid, signal.SIGTERM)
+        assert moon.charon.wait(10) == 0
+        moon.node.programs.remove(moon.charon)
+        assert moon.run("ip xfrm state; ip xfrm policy") == ""
+        eventually(lambda: installed(sun) == [], sun.last_words)
+        eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in unit), lambda: "a supervisor has stayed")
+
+
+def _processes_with(variable: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable in path.read_text(errors="replace").split("\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 UPDOWN = """#!/bin/sh

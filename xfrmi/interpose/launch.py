@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 import traceback
 from collections.abc import Callable, Sequence
@@ -135,6 +136,9 @@ def _supervise(link: socket.socket, program: int, machine: Machine, fds: range, 
 
         trace = Trace(os.dup(2))
     _detach_streams()
+    # Meant for the program, and sent to all of its group (systemd does that): as long as it takes to end, it needs us.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     starter = Starter(options.stay)
     held = Worlds(starter, Loop())
     held.at(open_netns()).attach(start=True)
