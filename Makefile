@@ -23,8 +23,9 @@ lab dev:
 demo: lab
 	@"$(BIN)/xfrmi" lab demo
 
+# A process for each processor, as many as four; the tests of a file stay together. TESTARGS="-n0": in one process.
 test: dev
-	@"$(BIN)/python" -m pytest -q $(TESTARGS)
+	@"$(BIN)/python" -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TESTARGS)
 
 # make test runs the first.
 lessons: dev

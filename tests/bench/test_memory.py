@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from mmap import mmap
 
 import pytest
 
@@ -23,16 +24,17 @@ def test_growth_is_from_the_second_third_to_the_last() -> None:
 
 
 def test_resident_is_that_of_the_process() -> None:
-    before = resident(os.getpid())
-    held = bytearray(os.urandom(1 << 24))
-    assert resident(os.getpid()) - before == pytest.approx(16, abs=4) and held
+    with mmap(-1, 1 << 24) as held:
+        before = resident(os.getpid())
+        held.write(os.urandom(1 << 24))
+        assert resident(os.getpid()) - before == pytest.approx(16, abs=4)
 
 
 @in_netns
 def test_daemons_under_many_flows() -> None:
     need_tun()
-    found = measured(1.2, 20)
-    assert len(found.looks) == 2 and all(min(look) > 10 for look in (found.before, *found.looks))
+    found = measured(2.4, 20)
+    assert 2 <= len(found.looks) <= 3 and all(min(look) > 10 for look in (found.before, *found.looks))
     assert 0 < found.arrived <= found.datagrams
-    (section,) = sections(found, 1.2, 20)
+    (section,) = sections(found, 2.4, 20)
     assert [row[0] for row in section.rows] == ["daemon on moon", "daemon on sun"]
