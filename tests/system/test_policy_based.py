@@ -43,6 +43,7 @@ from tests.system.stage import clean, last_words, on_stage
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.dev.traffic_control import TrafficControl
 from xfrmi.errors import XfrmError
+from xfrmi.lab.namespace import sysctl
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import family_of, ping, tcp_transfer
 from xfrmi.lab.wiretap import kind, spi_and_sequence
@@ -407,6 +408,41 @@ def test_devices_come_and_go(networks: Networks) -> None:
         ip("link del xfrmi-policy")
     eventually(lambda: ping(moon, INNER["sun", 4], 1, timeout=0.2), "no way after the TUN was deleted")
     assert only_esp(networks)
+
+
+@on_stage
+def test_the_way_back_does_not_matter(networks: Networks) -> None:
+    """A kernel's reverse-path filter leaves alone what was IPsec. Packets come out of another device than they would
+    go back by, also where that has to be the same; and if nothing is filtered, out of one where no way back is."""
+    protect(networks, Pair())
+    moon, sun = networks.ends
+    way, no_way = f"{NET['moon', 4]} via {ROUTER['sun', 4]} src {INNER['sun', 4]}", f"blackhole {INNER['moon', 4]}/32"
+    with sun:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with server:
+        server.bind((INNER["sun", 4], 9))
+        server.settimeout(0.2)
+
+        def arrives() -> bool:
+            send_plain(moon, INNER["sun", 4])
+            with contextlib.suppress(TimeoutError):
+                return server.recv(100) == b"plain"
+            return False
+
+        with sun:
+            sysctl("net.ipv4.conf.all.rp_filter", 1)
+        try:
+            eventually(arrives, "strict")
+            with sun:
+                sysctl("net.ipv4.conf.all.rp_filter", 0)
+                ip(f"route del {way}")
+                ip(f"route add {no_way}")
+            eventually(arrives, "off, and no way back")
+        finally:
+            with sun:
+                sysctl("net.ipv4.conf.all.rp_filter", 0)
+                ip(f"route del {no_way}")
+                ip(f"route add {way}")
 
 
 def filtered(host: Node, name: str) -> bool:

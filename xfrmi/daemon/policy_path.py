@@ -45,7 +45,7 @@ from xfrmi.daemon.data_path import port_for
 from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.left_behind import POLICY_TUN, REFUSED_TUN, hidden_alias
 from xfrmi.daemon.policy_filters import PolicyFilters, demands
-from xfrmi.dev.hidden_tun import open_hidden, remove, set_forwarding
+from xfrmi.dev.hidden_tun import open_hidden, remove, reverse_path_filter, set_switches
 from xfrmi.dev.host_devices import HostMonitor
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.rtnl import Rtnl
@@ -89,7 +89,7 @@ class _Tuns:
         interface.takes = tun.takes
         interface.mtu = 65535
         self.device = XfrmDevice(interface, tun)
-        self.forwards: bool | None = None
+        self.switches: tuple[bool, int] | None = None
 
     @property
     def all(self) -> tuple[Tun, Tun]:
@@ -235,9 +235,10 @@ class PolicyPath:
 
     def _look(self, tuns: _Tuns) -> None:
         self._filters.look()
-        if tuns.forwards != self._filters.forwards:
-            tuns.forwards = self._filters.forwards
-            set_forwarding(self._rtnl, tuns.out_ifindex, tuns.forwards)
+        switches = self._filters.forwards, reverse_path_filter()
+        if tuns.switches != switches:
+            tuns.switches = switches
+            set_switches(self._rtnl, tuns.out_ifindex, *switches)
 
     # Packets ---------------------------------------------------------------------------------------------------------
 

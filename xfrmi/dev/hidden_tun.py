@@ -11,6 +11,7 @@ import contextlib
 import errno
 
 from xfrmi.dev.rtnl import IFADDR, IFINFO, RTM_NEWADDR, RTM_SETLINK, Rtnl
+from xfrmi.dev.sysctl import read_sysctl
 from xfrmi.dev.tun import Tun, shape_like_xfrm
 from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_REPLACE, attr, attr_u8, attr_u32
@@ -22,7 +23,7 @@ _GSO_MAX_SIZE = 65536
 """Super-packets were made for another device, and are as large as that takes."""
 _IFLA_AF_SPEC, _INET_CONF, _INET6_ADDR_GEN_MODE = 26, 1, 8
 _FORWARDING, _RP_FILTER = 1, 8
-_LOOSE, _NO_ADDRESSES = 2, 1
+_OFF, _LOOSE, _NO_ADDRESSES = 0, 2, 1
 _DUMMY, _SCOPE_HOST = bytes((192, 0, 0, 8)), 254
 """An address that stands for none (RFC 7600), and is told nobody."""
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -38,7 +39,7 @@ def open_hidden(rtnl: Rtnl, name: str, alias: str) -> tuple[Tun, int]:
         shape_like_xfrm(rtnl, name, _MTU)
         with contextlib.suppress(XfrmError):
             rtnl.set_link(link.ifindex, gso_max_size=_GSO_MAX_SIZE)
-        _expect_anything(rtnl, link.ifindex)
+        _give_address(rtnl, link.ifindex)
         with contextlib.suppress(XfrmError):  # no IPv6
             _configure(rtnl, link.ifindex, attr(AF_INET6 | NLA_F_NESTED, attr_u8(_INET6_ADDR_GEN_MODE, _NO_ADDRESSES)))
         rtnl.set_link(link.ifindex, alias=alias, up=True)
@@ -48,27 +49,29 @@ def open_hidden(rtnl: Rtnl, name: str, alias: str) -> tuple[Tun, int]:
     return tun, link.ifindex
 
 
-def _expect_anything(rtnl: Rtnl, ifindex: int) -> None:
-    """What comes out of the TUN would go back by another device. The reverse-path filter of all devices may be strict,
-    but one's own "loose" is stronger. It counts on a device with an address only, whatever address that is."""
-    _configure(rtnl, ifindex, _inet(_RP_FILTER, _LOOSE))
+def _give_address(rtnl: Rtnl, ifindex: int) -> None:
+    """What a device says of the reverse-path filter counts with an address only, whatever address that is."""
     body = IFADDR.pack(AF_INET, 32, 0, _SCOPE_HOST, ifindex) + attr(_IFA_LOCAL, _DUMMY) + attr(_IFA_ADDRESS, _DUMMY)
     rtnl.order(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_REPLACE)
 
 
-def set_forwarding(rtnl: Rtnl, ifindex: int, forwards: bool) -> None:
-    """Whether IPv4 that comes out of it may be forwarded. In IPv6 that is no matter of a device."""
-    _configure(rtnl, ifindex, _inet(_FORWARDING, int(forwards)))
+def reverse_path_filter() -> int:
+    """The rp_filter for what comes out of the TUN. A kernel asks nobody for the way back of what was IPsec; it would
+    be by another device, if there is one. The host's filter for all devices, which may be strict, is stronger than
+    "off", but weaker than "loose"."""
+    return _LOOSE if read_sysctl("net/ipv4/conf/all/rp_filter", _LOOSE) else _OFF
+
+
+def set_switches(rtnl: Rtnl, ifindex: int, forwards: bool, rp_filter: int) -> None:
+    """Whether IPv4 that comes out of it may be forwarded (in IPv6 that is no matter of a device), and its rp_filter."""
+    switches = attr_u32(_FORWARDING, int(forwards)) + attr_u32(_RP_FILTER, rp_filter)
+    _configure(rtnl, ifindex, attr(AF_INET | NLA_F_NESTED, attr(_INET_CONF | NLA_F_NESTED, switches)))
 
 
 def remove(tun: Tun) -> None:
     with contextlib.suppress(OSError):
         tun.set_persist(False)
     tun.close()
-
-
-def _inet(switch: int, value: int) -> bytes:
-    return attr(AF_INET | NLA_F_NESTED, attr(_INET_CONF | NLA_F_NESTED, attr_u32(switch, value)))
 
 
 def _configure(rtnl: Rtnl, ifindex: int, settings: bytes) -> None:
