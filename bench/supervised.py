@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xfrmi.interpose.launch import CARRIERS
+from xfrmi.interpose.launch import MOST_CARRIERS
 from xfrmi.lab.namespace import Namespace, become_root_in_user_namespace
 
 EXEC = [sys.executable, "-m", "xfrmi", "exec", "--"]
@@ -196,7 +196,8 @@ def idle(seconds: float) -> None:
     print(
         f"{len(supervisors)} processes of the supervisor: {resident} MB resident, "
         f"{sum(pss for _, pss in memory):.1f} MB in all where pages are shared; "
-        f"{100 * used / seconds:.2f} % of a core while one program waits; room for {CARRIERS} sockets a process"
+        f"{100 * used / seconds:.2f} % of a core while one program waits; "
+        f"room for up to {MOST_CARRIERS} sockets a process"
     )
     monitor.kill()
     monitor.wait()
