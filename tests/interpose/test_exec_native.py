@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,54 @@ def test_a_daemon_is_started_and_goes_with_the_last_program() -> None:
         assert stays.returncode == 0 and os.path.exists(directory)
         os.kill(int(stays.stderr.split("pid ")[1].split(",")[0]), signal.SIGTERM)
         wait_until_gone(directory)
+
+
+@in_netns
+def test_policies_without_if_id_catch_packets_when_the_last_program_has_gone() -> None:
+    """An IKE daemon that crashes leaves its policies in a kernel, too: nothing leaves in the clear."""
+    need_exec()
+    need_tun()
+    setup = (
+        "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up",
+        "address add 192.0.2.1/24 dev eth0", "neighbour replace 192.0.2.2 lladdr 02:00:00:00:00:01 dev eth0",
+    )  # fmt: skip
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(setup), text=True, check=True)
+    with runtime_directory() as base, closing(sniffer("eth1")) as wire:
+        directory = f"{base}/{netns_inode()}"
+        sends("192.0.2.2")
+        assert plaintext(wire)
+        policy = "src 192.0.2.1 dst 192.0.2.2 dir out tmpl src 192.0.2.1 dst 192.0.2.2 proto esp mode transport"
+        assert run(f"ip xfrm policy add {policy}").returncode == 0
+        wait_until_gone(directory)
+        sends("192.0.2.2")
+        assert not plaintext(wire), "nobody is there, and nothing leaves"
+        assert run("ip xfrm policy count").returncode == 0
+        wait_until_gone(directory)
+        sends("192.0.2.2")
+        assert not plaintext(wire), "it was asked about, and not told anything new"
+        assert run("ip xfrm policy flush").returncode == 0
+        sends("192.0.2.2")
+        assert plaintext(wire)
+
+
+def sniffer(device: str) -> socket.socket:
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    wire.bind((device, 0))
+    wire.settimeout(0.3)
+    return wire
+
+
+def sends(address: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"in the clear", (address, 9))
+
+
+def plaintext(wire: socket.socket) -> bool:
+    with suppress(TimeoutError):
+        while True:
+            if b"in the clear" in wire.recv(2048):
+                return True
+    return False
 
 
 def wait_until_gone(path: str) -> None:

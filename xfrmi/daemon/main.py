@@ -76,6 +76,7 @@ class Daemon:
         self._data_path: DataPath | None = None
         self._policy_path: PolicyPath | None = None
         prepare: Callable[[PolicyInfo], None] = refuse_with_workers
+        flushed: Callable[[], None] = _nothing
         self.tick: Callable[[float], None]
         hear: Callable[[], None] = _nothing  # workers hear by themselves, when their turn comes
         if workers > 1:
@@ -89,7 +90,7 @@ class Daemon:
             self.tick, hear = data_path.tick, data_path.hear
             policy_path = self._policy_path = PolicyPath(self._engine, self._loop, data_path, log)
             resources.callback(policy_path.close)
-            prepare = policy_path.prepare
+            prepare, flushed = policy_path.prepare, policy_path.let_go
         resources.callback(devices.close, remove_on_exit)
         devices.take_over()
         if self._policy_path is not None:
@@ -98,12 +99,12 @@ class Daemon:
         state_file = StateFile(control.directory, log)
         self._engine.subscribe(state_file.note)
         events.greet = state_file.tell
-        xfrm = XfrmHandler(self._engine, events, prepare=prepare).handle
+        xfrm = XfrmHandler(self._engine, events, prepare=prepare, flushed=flushed).handle
         route = RouteHandler(devices, hear).handle
         if self._workers is not None:
             events.on_listeners = self._workers.tell_listeners
             xfrm, route = self._workers.everywhere(xfrm), self._workers.everywhere(route)
-        hub = Hub(events, self._loop.stop if while_used else _nothing)
+        hub = Hub(events, self._unused if while_used else _nothing)
         resources.callback(hub.close)
         resources.callback(lambda: state_file.close(forget=while_used and not hub.used))
         self._ports = SharedPorts(self._data_path, self._loop, log)
@@ -127,6 +128,12 @@ class Daemon:
 
         self.tick = tick
         return workers.make_devices(log)
+
+    def _unused(self) -> None:
+        """The last of those for whom exec has started this has gone."""
+        if self._policy_path is not None:
+            self._policy_path.leave()
+        self._loop.stop()
 
     def run(self) -> None:
         """Serve until a signal."""

@@ -16,8 +16,9 @@ A request is answered when what it asks for is in force on all devices. A device
 when the kernel has announced it.
 
 When the daemon is killed, filters and TUNs stay: what they lead into a TUN without carrier is lost, and not sent in the
-clear. The next daemon takes them over as they are; they stay until the first policy without if_id comes or goes, or
-the daemon is ended.
+clear. So they do when one that exec has started goes because nobody needs it any more: an IKE daemon that crashes
+leaves its policies in a kernel, too. The next daemon takes them over as they are; they stay until the first policy
+without if_id comes or goes, policies are flushed, or the daemon is ended.
 
 Looked at and not taken: IP rules that mirror the SPD, with routes into the TUN. They decide before a packet has a
 source, ports of an unbound socket or its final mark, choose other sources than the host's routes would, and what they
@@ -110,6 +111,7 @@ class PolicyPath:
         self._monitor = HostMonitor()
         self._held = False
         """What the filters do is an earlier daemon's will."""
+        self._leaves = False
         self._complete = False
         """What is in force was what the tables say, before the latest change."""
         loop.watch(self._monitor.fileno(), self._host_changed)
@@ -134,6 +136,12 @@ class PolicyPath:
             self._filters.ports.add(port)
             self._apply()
 
+    def let_go(self) -> None:
+        """What an earlier daemon's policies catch may go as it likes."""
+        if self._held:
+            self._held = False
+            self._down()
+
     # Start and end ---------------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
@@ -146,9 +154,19 @@ class PolicyPath:
         self._held = True
         self._log("what policies without if_id of an earlier daemon catch is dropped until there are new ones")
 
+    def leave(self) -> None:
+        """When this is closed, what is in force is to stay as if the daemon had been killed."""
+        self._leaves = True
+
     def close(self) -> None:
         """With the daemon its policies end."""
-        self._down()
+        if self._tuns is None or not self._leaves:
+            self._down()
+        else:
+            for tun in self._tuns.all:
+                self._loop.unwatch(tun.fileno())
+                tun.close()
+            self._log("policies without if_id end here, but what they catch is dropped until there are new ones")
         self._loop.unwatch(self._monitor.fileno())
         self._monitor.close()
         self._rtnl.close()

@@ -44,10 +44,13 @@ class XfrmHandler(Handler):
         events: Events,
         clock: Callable[[], float] = time.time,
         prepare: Callable[[PolicyInfo], None] = lambda info: None,
+        flushed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`prepare` is called before a policy is added, and may refuse it (XfrmError)."""
+        """`prepare` is called before a policy is added, and may refuse it (XfrmError). `flushed` is called when all
+        policies of a type were wanted away, even if there were none."""
         self._engine = engine
         self._prepare = prepare
+        self._flushed = flushed
         self._events = events
         self._clock = clock
         self._actions: dict[int, Callable[[Any], Reply]] = {
@@ -178,6 +181,7 @@ class XfrmHandler(Handler):
 
     def _flush_policies(self, policy_type: int) -> Reply:
         self._engine.flush_policies(policy_type, self._clock())
+        self._flushed()
         return None
 
     def _expire_policy(self, expiry: xfrm_msg.PolicyExpiry) -> Reply:
