@@ -4,8 +4,8 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lessons kernel libreswan interop coverage bench lint clean lab dev
-.NOTPARALLEL: # lab and dev are made in the same folder
+.PHONY: help demo test lessons kernel libreswan interop coverage bench docs lint clean lab dev docs-tools
+.NOTPARALLEL: # lab, dev and docs-tools are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
@@ -13,6 +13,7 @@ help:
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
 	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
+	@echo "make docs    build the documentation site: build/site/index.html"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   remove the virtual environment and caches"
 
@@ -49,6 +50,13 @@ coverage: dev
 
 bench: dev
 	@"$(BIN)/python" -m bench $(BENCHARGS)
+
+docs-tools:
+	@sh .ci/venv.sh "$(VENV)" docs "$(PYTHON)"
+
+docs: docs-tools
+	@"$(BIN)/python" -m sphinx --quiet --fail-on-warning --keep-going -c docs/site . build/site
+	@echo "build/site/index.html"
 
 lint: dev
 	@"$(BIN)/ruff" check .

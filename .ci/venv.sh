@@ -9,6 +9,7 @@ venv=$1 extra=$2 python=${3-}
 here=$(pwd -P)
 goal="test"
 [ "$extra" = lab ] && goal="demo"
+[ "$extra" = docs ] && goal="docs"
 name_one="name one: make $goal PYTHON=/path/to/python3"
 
 fail() {
@@ -26,7 +27,9 @@ usable() {
 }
 
 installed() {
-    for stamp in "$venv/$extra.stamp" "$venv/dev.stamp"; do # dev has all of lab
+    has_it=$extra
+    [ "$extra" = lab ] && has_it=dev # all of lab
+    for stamp in "$venv/$extra.stamp" "$venv/$has_it.stamp"; do
         [ -e "$stamp" ] && [ -z "$(find pyproject.toml -newer "$stamp")" ] && return
     done
     return 1
