@@ -35,8 +35,7 @@ beside it is a folder FILE.wireshark with Wireshark's table of keys: FILES WITH 
   WIRESHARK_CONFIG_DIR=ipsec0.pcapng.wireshark wireshark ipsec0.pcapng"""
 
 
-def capture(options: Options, words: list[str]) -> int:
-    """The words after `capture`."""
+def capture_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi capture",
         description="Record packets inside and outside, until Ctrl-C.",
@@ -48,7 +47,12 @@ def capture(options: Options, words: list[str]) -> int:
     parser.add_argument("-c", "--count", type=int, help="end after so many packets")
     parser.add_argument("--dropped", action="store_true", help="only what dies")
     parser.add_argument("--keys", action="store_true", help="with the keys, so that it can be decrypted")
-    given = parser.parse_args(words)
+    return parser
+
+
+def capture(options: Options, words: list[str]) -> int:
+    """The words after `capture`."""
+    given = capture_parser().parse_args(words)
     try:
         return _record(given)
     except XfrmError as error:

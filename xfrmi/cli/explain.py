@@ -34,8 +34,7 @@ touched: packets that passed are shown with the bytes they had, others are seale
   xfrmi explain -i ipsec0 out --flip 60         ... and what a turned bit would do"""
 
 
-def explain(options: Options, words: list[str]) -> int:
-    """The words after `explain`."""
+def explain_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi explain",
         description="Show what ESP does with a packet, every step and every byte, and why.",
@@ -55,7 +54,12 @@ def explain(options: Options, words: list[str]) -> int:
     parser.add_argument("--html", metavar="FILE", help="write a page (mode 0600)")
     parser.add_argument("--svg", metavar="FILE", help="write what the terminal would show as a picture (mode 0600)")
     parser.add_argument("--json", "-j", action="store_true")
-    given = parser.parse_args(words)
+    return parser
+
+
+def explain(options: Options, words: list[str]) -> int:
+    """The words after `explain`."""
+    given = explain_parser().parse_args(words)
     try:
         flips = [_flip(text) for text in given.flip or ()]
         found = _explain(given)

@@ -19,6 +19,7 @@ Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi trace [ DEV ] [ in | out ] ...
        xfrmi capture [ -i DEV ] -w FILE [ --keys ]
        xfrmi metrics [ -w FILE ]
+       xfrmi completion { bash | zsh | fish }
 where  OBJECT := { link | state | policy | monitor | stat }
        OPTIONS := { -4 | -6 | -s[tats] | -d[etails] | -o[neline] | -j[son] | -p[retty] | -n[etns] NETNS | -V[ersion] }
 

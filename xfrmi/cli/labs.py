@@ -20,7 +20,7 @@ NOT_FOUND, NOT_RUNNABLE = 127, 126
 
 def lab(words: list[str]) -> int:
     """`xfrmi lab ...`. The exit status; exec and shell become the program."""
-    options = _parser().parse_args(words)
+    options = lab_parser().parse_args(words)
     try:
         from xfrmi.lab.plan import LabError
         from xfrmi.lab.preflight import Lacking
@@ -35,7 +35,7 @@ def lab(words: list[str]) -> int:
         return FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+def lab_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi lab",
         description="Topologies in network namespaces of their own: as root, or as an ordinary user.",

@@ -84,6 +84,10 @@ def _run(options: Options, words: list[str]) -> int:
         from xfrmi.cli.metrics import metrics
 
         return metrics(words[1:])
+    if words[0] == "completion":
+        from xfrmi.cli.completion import completion
+
+        return completion(words[1:])
     if words[0] == "exec":
         from xfrmi.cli.programs import execute_program
 

@@ -18,8 +18,7 @@ then, as it is by default. Put into a timer, this feeds node_exporter's textfile
 examples/grafana.json is a dashboard for them."""
 
 
-def metrics(words: list[str]) -> int:
-    """The words after `metrics`."""
+def metrics_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi metrics",
         description="Counters in Prometheus's text format.",
@@ -28,7 +27,12 @@ def metrics(words: list[str]) -> int:
     )
     parser.add_argument("-w", "--write", metavar="FILE", help="replace this file, at once and as a whole")
     parser.add_argument("--spi", action="store_true", help="the SPI as a label: a time series more with each rekeying")
-    given = parser.parse_args(words)
+    return parser
+
+
+def metrics(words: list[str]) -> int:
+    """The words after `metrics`."""
+    given = metrics_parser().parse_args(words)
     try:
         text = _text(given.spi)
         if given.write is None:

@@ -37,6 +37,14 @@ _WITH_ARGUMENT = ("netns", "batch", "family")
 _SHORT = {"4": "4", "6": "6", "j": "json", "p": "pretty", "s": "stats", "d": "details", "o": "oneline", "n": "netns",
           "b": "batch", "V": "Version", "h": "help", "f": "family", "c": "color"}  # fmt: skip
 
+SPELLINGS = (*(f"-{letter}" for letter in _SHORT), *(f"-{name}" for name in _NAMES))
+
+
+def takes_value(word: str) -> bool:
+    """Whether the next word belongs to this option."""
+    bare = word.lstrip("-")
+    return _SHORT.get(bare, bare) in _WITH_ARGUMENT
+
 
 def read_options(words: list[str]) -> tuple[Options, list[str]]:
     """(options, the words from the object on). Raises GrammarError."""

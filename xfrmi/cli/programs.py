@@ -11,8 +11,7 @@ MAX_WORKERS = 14
 """Each holds descriptors of every device."""
 
 
-def daemon(words: list[str]) -> int:
-    """`xfrmi daemon`."""
+def daemon_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi daemon",
         description="Emulate xfrm for this network namespace, in the foreground, until SIGTERM or SIGINT.",
@@ -37,7 +36,12 @@ def daemon(words: list[str]) -> int:
     parser.add_argument(
         "--while-used", action="store_true", help="end when the last program that `xfrmi exec` runs here has ended"
     )
-    options = parser.parse_args(words)
+    return parser
+
+
+def daemon(words: list[str]) -> int:
+    """`xfrmi daemon`."""
+    options = daemon_parser().parse_args(words)
     from xfrmi.daemon.main import run_daemon
 
     try:
@@ -48,9 +52,7 @@ def daemon(words: list[str]) -> int:
     return 0
 
 
-def execute_program(words: list[str]) -> int:
-    """`xfrmi exec`. Returns only if the program could not be started: 127 where there is none of that name, as a shell
-    does."""
+def exec_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi exec",
         usage="xfrmi exec [-h] [-v] [--stay] -- COMMAND [ARGUMENT ...]",
@@ -61,6 +63,13 @@ def execute_program(words: list[str]) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is intercepted, on standard error")
     parser.add_argument("--stay", action="store_true", help="a daemon that is started stays when the program ends")
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def execute_program(words: list[str]) -> int:
+    """`xfrmi exec`. Returns only if the program could not be started: 127 where there is none of that name, as a shell
+    does."""
+    parser = exec_parser()
     options = parser.parse_args(words)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:

@@ -26,8 +26,7 @@ packet, which costs throughput; who reads too slowly loses records and is told h
   xfrmi trace in --spi 0x1001    what arrives for one state"""
 
 
-def trace(options: Options, words: list[str]) -> int:
-    """The words after `trace`."""
+def trace_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xfrmi trace",
         description="Follow packets as they pass.",
@@ -41,6 +40,12 @@ def trace(options: Options, words: list[str]) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="every step of each packet")
     parser.add_argument("--keys", action="store_true", help="with -v: show keys")
     parser.add_argument("--json", "-j", action="store_true", help="one object a line")
+    return parser
+
+
+def trace(options: Options, words: list[str]) -> int:
+    """The words after `trace`."""
+    parser = trace_parser()
     given = parser.parse_args(words)
     direction = next((word for word in given.words if word in ("in", "out")), None)
     devices = [word for word in given.words if word not in ("in", "out")]
