@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lessons kernel libreswan interop coverage bench docs lint clean lab dev docs-tools
+.PHONY: help demo test lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools
 .NOTPARALLEL: # lab, dev and docs-tools are made in the same folder
 
 help:
@@ -50,6 +50,10 @@ coverage: dev
 
 bench: dev
 	@"$(BIN)/python" -m bench $(BENCHARGS)
+
+# The manual page, out of the command line itself.
+man: dev
+	@"$(BIN)/python" -m docs.manpage > docs/xfrmi.8
 
 docs-tools:
 	@sh .ci/venv.sh "$(VENV)" docs "$(PYTHON)"

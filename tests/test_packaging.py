@@ -35,6 +35,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
+    (copy / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "xfrmi.8", copy / "docs")
     shutil.copytree(PACKAGE, copy / "xfrmi", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "tests").mkdir()
     (copy / "tests" / "__init__.py").touch()  # not to be packed
@@ -47,7 +49,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")}
-    assert packed == modules | {"xfrmi/py.typed"}
+    (manual,) = (name for name in packed if name.endswith(".data/data/share/man/man8/xfrmi.8"))
+    assert packed == modules | {"xfrmi/py.typed", manual}
 
 
 def test_every_package_has_an_init() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 import xfrmi
+from docs.manpage import markdown
 
 project = "xfrmi"
 author = "the xfrmi authors"
@@ -22,6 +23,7 @@ root_doc = "docs/site/index"
 include_patterns = ["README.md", "docs/**.md", "examples/**.md", "bench/README.md"]
 exclude_patterns = [".*", "build", "dist", "tests", "docs/README.md", "**/__pycache__"]
 myst_heading_anchors = 4
+myst_enable_extensions = ["deflist"]  # for the options of the manual page
 suppress_warnings = [
     "misc.highlighting_failure",  # hexadecimal and "..." in examples are no errors
     "ref.python",  # an annotation `bytes` is the type, whatever has a member of this name
@@ -62,6 +64,12 @@ def _as_rst(app: Sphinx, what: str, name: str, obj: object, options: object, lin
     lines[:] = made
 
 
+def _manual(app: Sphinx, page: str, source: list[str]) -> None:
+    """man.md is only the place for it."""
+    if page == "docs/site/man":
+        source[0] = markdown()
+
+
 def _entrance(app: Sphinx, exception: Exception | None) -> None:
     """Who opens the folder finds the first page."""
     if exception is None:
@@ -71,4 +79,5 @@ def _entrance(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _as_rst)
+    app.connect("source-read", _manual)
     app.connect("build-finished", _entrance)
