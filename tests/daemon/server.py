@@ -17,6 +17,7 @@ from xfrmi.daemon.events import Events
 from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.route_handler import RouteHandler
+from xfrmi.daemon.state_samples import StateSamples
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.rtnl import IFF_MULTICAST
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
@@ -103,7 +104,7 @@ class Server:
             self.events,
             self.hub,
             {"stat": self._stat, "status": lambda request: {"pid": 1}},
-            {},
+            {"states": lambda request, wake: StateSamples(self.engine.sad, request)},
         )
         self._thread = threading.Thread(target=self.loop.run, args=(lambda now: None, lambda: None))
 

@@ -282,7 +282,7 @@ def test_lines_are_answered_in_order_however_they_arrive(server: Server) -> None
 def test_a_line_that_is_no_request_is_told_what_one_is(server: Server, line: bytes) -> None:
     (answer,) = converse(line + b"\n")
     assert answer["errno"] == errno.EINVAL
-    assert "stat, status" in str(answer["error"])
+    assert "stat, states, status" in str(answer["error"])
 
 
 def test_a_line_without_an_end(server: Server) -> None:

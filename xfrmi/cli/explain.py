@@ -208,20 +208,11 @@ def _show(found: Explanation, given: argparse.Namespace, flips: list[tuple[int, 
 
 
 def _write_svg(found: Explanation, given: argparse.Namespace) -> None:
-    from io import StringIO
-
     terminal()
-    from rich.console import Console
-
-    from xfrmi.cli.private_file import create
+    from xfrmi.cli.svg import write_svg
     from xfrmi.teach.show_text import render
 
-    console = Console(record=True, width=WIDTH, file=StringIO(), color_system="truecolor", force_terminal=True)
-    console.print(render(found, whole=given.all, width=WIDTH), highlight=False)
-    picture = console.export_svg(title="xfrmi explain")
-    picture = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)  # nothing is loaded from elsewhere
-    with create(given.svg) as file:
-        file.write(picture.encode())
+    write_svg(given.svg, render(found, whole=given.all, width=WIDTH), WIDTH, "xfrmi explain")
     print(f"xfrmi: written to {given.svg}; {found.about_keys}", file=sys.stderr)
 
 

@@ -80,6 +80,10 @@ def _run(options: Options, words: list[str]) -> int:
         from xfrmi.cli.capture import capture
 
         return capture(options, words[1:])
+    if words[0] == "top":
+        from xfrmi.cli.top import top
+
+        return top(options, words[1:])
     if words[0] == "metrics":
         from xfrmi.cli.metrics import metrics
 

@@ -34,6 +34,7 @@ from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, StateId, StateInfo
 
 if TYPE_CHECKING:
     from xfrmi.client.packets import Packets
+    from xfrmi.client.samples import Sampler
     from xfrmi.wire.link_types import LinkInfo
     from xfrmi.wire.xfrm_msg import Aevent, Defaults, Migration, Notice, SadInfo, SpdInfo, StateFilter, Thresholds
 
@@ -305,6 +306,12 @@ class Client:
 
         wanted = {"interface": interface, "dir": direction, "dropped": dropped, "spi": spi}
         return Packets(self._netns, wanted)
+
+    def sampler(self) -> Sampler:
+        """Takes samples of counters and states, without keys, over a connection of its own."""
+        from xfrmi.client.samples import Sampler
+
+        return Sampler(self, self._netns, self._timeout)
 
     # Plumbing ----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.daemon.session import Stream
 from xfrmi.daemon.shared_ports import SharedPorts
 from xfrmi.daemon.state_file import StateFile
+from xfrmi.daemon.state_samples import StateSamples
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.router import KernelRouter
@@ -110,7 +111,7 @@ class Daemon:
         self._ports = SharedPorts(self._data_path, self._loop, log)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
-        control.listen(xfrm, route, events, hub, commands, {"trace": self._trace})
+        control.listen(xfrm, route, events, hub, commands, {"trace": self._trace, "states": self._states})
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
         from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
@@ -173,6 +174,11 @@ class Daemon:
         if self._data_path is None:
             raise XfrmError(errno.EOPNOTSUPP, detail="workers tell nobody of packets: start with --workers 1 to trace")
         return self._data_path.tracer.subscribe(request, wake)
+
+    def _states(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
+        if self._workers is not None:
+            self._workers.refresh()
+        return StateSamples(self._engine.sad, request)
 
     def _status(self, request: Mapping[str, Any]) -> dict[str, object]:
         return {
