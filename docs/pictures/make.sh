@@ -1,5 +1,6 @@
 #!/bin/sh
-# The pictures of explain.md and of the lessons, by the command itself. Run in the root of the clone; page.png wants Debian's chromium.
+# The pictures of explain.md, top.md and the lessons, by the command itself. Run in the root of the clone; page.png wants
+# Debian's chromium.
 set -eu
 ping=4500001c000100004001664c0a0100010a0201010800f7ff00000000
 xfrmi=.venv/bin/xfrmi
@@ -14,4 +15,14 @@ trap 'rm -rf "$page"' EXIT
 "$xfrmi" explain --config examples/states.txt out "$ping" --html "$page/page.html"
 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1560 \
     --screenshot=docs/pictures/page.png "file://$page/page.html" 2>/dev/null
+"$xfrmi" lab up docs/pictures/top.toml
+trap '"$xfrmi" lab down top; rm -rf "$page"' EXIT
+exec_in() { node=$1; shift; "$xfrmi" lab exec --native "$node" -- "$@"; }
+exec_in moon ping -q -i 0.01 -c 450 10.0.42.2 > "$page/pings" & one=$!
+exec_in moon ping -q -i 0.04 -c 112 10.0.43.2 >> "$page/pings" & other=$!
+sleep 2
+"$xfrmi" lab exec sun -- ip xfrm state allocspi src 192.0.2.2 dst 192.0.2.1 proto esp reqid 42 mode tunnel \
+    min 0x4402 max 0x4402 > "$page/larval"
+exec_in sun "$PWD/$xfrmi" top --svg "$PWD/docs/pictures/top.svg"
+wait "$one" "$other"
 chmod 644 docs/pictures/*

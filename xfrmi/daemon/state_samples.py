@@ -1,7 +1,7 @@
 """What states have done, for who looks on (`xfrmi top`): counters and positions, never keys.
 
-A dump holds keys and costs some 15 us a state, so none is made. Two requests instead, each answered by lines in pieces,
-so that packets get their turn in between, and then {"end": true}:
+A dump holds keys and takes twenty times as long, so none is made. Two requests instead, each answered by lines in
+pieces, so that packets get their turn in between, and then {"end": true}:
 
     {"cmd": "states"}                 of all states what orders them: [dst, spi, proto, mark, if_id, bytes, packets]
     {"cmd": "states", "of": [...]}    of those named (the first four of these) and of the larval ones all that is shown

@@ -88,7 +88,7 @@ def _interfaces(
 
 def _interface(link: LinkInfo, received: Rate | None, sent: Rate | None) -> Text:
     up = bool(link.flags & IFF_UP)
-    line = Text(f"{link.name + ('' if up else ' (down)'):<18.18}", "cyan" if up else "dim")
+    line = Text().append(f"{link.name + ('' if up else ' (down)'):<18.18}", "cyan" if up else "dim")
     line.append(f"{link.if_id or 0:>#10x}")
     for rate in (received, sent):
         moving = rate is not None and rate.packets > 0
@@ -112,6 +112,7 @@ def _drops(drops: list[Drop], width: int, height: int | None) -> list[Text]:
             name = shortened(drop.name, DROP_WIDTH - 17)
             text = f"{name:<{DROP_WIDTH - 17}}{si(drop.total):>7}{rate + '/s':>8}  "
             line.append(text, "red" if drop.rate else "")
+        line.rstrip()
         lines.append(line)
     return lines
 

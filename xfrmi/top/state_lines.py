@@ -42,7 +42,7 @@ def larval_line(state: StateView, at: float, name: str, width: int) -> Text:
 
 def _head(state: StateView, rate: Rate | None, name: str, width: int) -> Text:
     rates = "-" if rate is None else f"{si(rate.packets)} pkt/s {si(rate.bits):>6}bit/s"
-    line = Text(f"{state.spi:#010x}", "cyan")
+    line = Text().append(f"{state.spi:#010x}", "cyan")
     line.append(f" {_direction(state):<3} ")
     dying = "  DYING" if state.dying else ""
     room = width - len(line) - len(name) - len(dying) - 2 - max(RATES_WIDTH, len(rates))
@@ -58,7 +58,7 @@ def _what(state: StateView) -> Text:
     words += ["esn"] * state.esn + ["in UDP"] * state.encap
     if state.sent or _direction(state) == "out":
         words.append(f" seq {state.sent}")
-    line = Text(INDENT + " ".join(words), "dim")
+    line = Text().append(INDENT + " ".join(words), "dim")
     told = (("late", state.late), ("replayed", state.replayed), ("unauthentic", state.unauthentic))
     for word, count in told:
         if count:
@@ -109,7 +109,7 @@ def lives(state: StateView, at: float) -> list[Life]:
 def _life(life: Life) -> Text:
     drawn = bar(life.used, life.soft, life.hard, BAR_CELLS)
     past_soft = life.soft is not None and life.used >= life.soft
-    line = Text(f"{INDENT}{life.name:<8}", "dim")
+    line = Text().append(f"{INDENT}{life.name:<8}", "dim")
     line.append(str(drawn), "red" if drawn.full >= drawn.cells else "yellow" if past_soft else "green")
     for word, limit in (("soft", life.soft), ("hard", life.hard)):
         if limit is not None:
