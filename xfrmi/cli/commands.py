@@ -29,6 +29,7 @@ _PARSERS: Final = {
     "explain": ("explain", "explain_parser"),
     "trace": ("trace", "trace_parser"),
     "capture": ("capture", "capture_parser"),
+    "top": ("top", "top_parser"),
     "metrics": ("metrics", "metrics_parser"),
     "completion": ("completion", "completion_parser"),
 }

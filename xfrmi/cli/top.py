@@ -32,8 +32,7 @@ LIVE_SECONDS = 2.0
 SHORTEST = 0.1
 
 
-def top(options: Options, words: list[str]) -> int:
-    """The words after `top`."""
+def top_parser() -> argparse.ArgumentParser:
     from xfrmi.top.selection import SORTS
 
     parser = argparse.ArgumentParser(
@@ -50,7 +49,12 @@ def top(options: Options, words: list[str]) -> int:
     parser.add_argument("--once", action="store_true", help="print one picture")
     parser.add_argument("--svg", metavar="FILE", help="write one picture into a file")
     parser.add_argument("--json", "-j", action="store_true", help="print one sample")
-    given = parser.parse_args(words)
+    return parser
+
+
+def top(options: Options, words: list[str]) -> int:
+    """The words after `top`."""
+    given = top_parser().parse_args(words)
     try:
         return _show(given, given.json or options.json)
     except XfrmError as error:
