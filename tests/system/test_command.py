@@ -122,7 +122,7 @@ def test_nobody_else_may_ask() -> None:
         (directory,) = (path for path in hosts.moon.folder.iterdir() if path.is_dir())
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-        assert modes == {"xfrm": 0o600, "route": 0o600, "json": 0o600, "lock": 0o600}
+        assert modes == {"xfrm": 0o600, "route": 0o600, "json": 0o600, "lock": 0o600, "states": 0o600}
         kinds = {"xfrm": socket.SOCK_SEQPACKET, "route": socket.SOCK_SEQPACKET, "json": socket.SOCK_STREAM}
         for name, kind in kinds.items():
             assert somebody_else(directory / name, kind) == "PermissionError"
