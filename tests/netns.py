@@ -136,6 +136,14 @@ def in_netns(test: Callable[P, object]) -> Callable[P, None]:
     return run
 
 
+def need_other_users() -> None:
+    """Skip loudly where nobody can become somebody else: not as root, or with one user in this user namespace."""
+    with open("/proc/self/uid_map", encoding="ascii") as table:
+        users = sum(int(line.split()[2]) for line in table)
+    if os.geteuid() != 0 or users < 2:
+        pytest.skip("HERE IS ONLY ONE USER, NOT TESTED")
+
+
 def need_tun() -> None:
     """Skip loudly where /dev/net/tun cannot be used."""
     try:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
 
-import pytest
-
 from tests.interpose.supervised import EXEC, daemon, output, run
 from tests.iproute import ip
-from tests.netns import Namespace, in_netns
+from tests.netns import Namespace, in_netns, need_other_users
 from xfrmi.client import Client
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.interpose.link_view import Heard
@@ -162,8 +159,7 @@ def test_a_monitor_hears_of_xfrm_devices_only() -> None:
 
 @in_netns
 def test_who_may_not_configure_is_refused_by_the_kernel() -> None:
-    if os.getuid() != 0:
-        pytest.skip("ONLY ROOT CAN BECOME SOMEBODY ELSE, NOT TESTED")
+    need_other_users()
     with daemon():
         nobody = "setpriv --reuid 65534 --clear-groups"
         refused = run(f"{nobody} ip link add xfrm0 type xfrm if_id 42")

@@ -11,12 +11,10 @@ import sys
 import time
 from dataclasses import replace
 
-import pytest
-
 from tests.daemon.messages import STATE as GENUINE
 from tests.interpose.supervised import AEAD, EXEC, POLICY, STATE, daemon, need, output, run
 from tests.iproute import ip
-from tests.netns import Namespace, in_netns
+from tests.netns import Namespace, in_netns, need_other_users
 from xfrmi.client import Client
 from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
@@ -192,8 +190,7 @@ def test_counters_are_read_from_proc() -> None:
 @in_netns
 def test_who_may_not_configure_may_not_ask() -> None:
     """NL-01: dumps included; and root of a user namespace of his own is nobody here."""
-    if os.getuid() != 0:
-        pytest.skip("ONLY ROOT CAN BECOME SOMEBODY ELSE, NOT TESTED")
+    need_other_users()
     need("setpriv")
     with daemon():
         output(f"ip xfrm state add {STATE}")

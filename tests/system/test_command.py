@@ -11,9 +11,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.netns import in_netns
+from tests.netns import in_netns, need_other_users
 from tests.system.hosts import Hosts, Tunnel, give_addresses, tell, two_hosts
 from tests.system.monitor import Monitor
 from tests.system.stage import on_stage
@@ -116,8 +114,7 @@ def test_a_monitor_ends_with_ctrl_c_or_with_its_daemon() -> None:
 @in_netns
 def test_nobody_else_may_ask() -> None:
     """0700 and 0600; and where somebody has opened these, the daemon itself looks at who is asking."""
-    if os.geteuid() != 0 or list_of_uids() < 2:
-        pytest.skip("HERE IS ONLY ONE USER, NOT TESTED")
+    need_other_users()
     with two_hosts() as hosts:
         (directory,) = (path for path in hosts.moon.folder.iterdir() if path.is_dir())
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -131,12 +128,6 @@ def test_nobody_else_may_ask() -> None:
         for name, kind in kinds.items():
             assert somebody_else(directory / name, kind) == "hung up"
         assert hosts.moon.xfrmi("stat").returncode == 2, "no client, either, trusts a directory that others can change"
-
-
-def list_of_uids() -> int:
-    """How many users there are in this user namespace."""
-    with open("/proc/self/uid_map", encoding="ascii") as table:
-        return sum(int(line.split()[2]) for line in table)
 
 
 def somebody_else(path: Path, kind: socket.SocketKind) -> str:
