@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 
@@ -204,7 +205,8 @@ def test_more_announcements_than_the_socket_holds() -> None:
     """ENOBUFS tells that some are lost, so something has changed."""
     Wire()
     router = KernelRouter(Clock())
-    router._monitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    with socket.socket(fileno=os.dup(router.fileno())) as monitor:
+        monitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     before = router.generation
     for number in range(30):
         ip(f"route add 198.51.100.{number} dev wire0")

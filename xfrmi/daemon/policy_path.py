@@ -46,8 +46,9 @@ from xfrmi.daemon.data_path import port_for
 from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.left_behind import POLICY_TUN, REFUSED_TUN, hidden_alias
 from xfrmi.daemon.policy_filters import PolicyFilters, demands
+from xfrmi.dev.announcements import Announcements
 from xfrmi.dev.hidden_tun import open_hidden, remove, reverse_path_filter, set_switches
-from xfrmi.dev.host_devices import HostMonitor
+from xfrmi.dev.host_devices import CHANGES
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.errors import XfrmError
@@ -108,7 +109,7 @@ class PolicyPath:
         self._rtnl = Rtnl()
         self._filters = PolicyFilters(engine.spd, self._rtnl)
         self._tuns: _Tuns | None = None
-        self._monitor = HostMonitor()
+        self._monitor = Announcements(CHANGES)
         self._held = False
         """What the filters do is an earlier daemon's will."""
         self._leaves = False

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
 from typing import NamedTuple
 
-from xfrmi.dev.rtnl import IFINFO, NETLINK_ROUTE, RTM_GETLINK, Rtnl
+from xfrmi.dev.rtnl import IFINFO, RTM_GETLINK, Rtnl
 from xfrmi.wire.netlink import get_string, parse_attrs
 from xfrmi.wire.xfrm_const import AF_INET, AF_UNSPEC
 
 ARPHRD_ETHER, ARPHRD_RAWIP, ARPHRD_LOOPBACK, ARPHRD_NONE = 1, 519, 772, 65534
 
 # RTMGRP_*: LINK, IPV4_IFADDR, IPV6_IFADDR, and group 24, IPV4_NETCONF
-_GROUPS = 0x1 | 0x10 | 0x100 | 1 << 23
+CHANGES = 0x1 | 0x10 | 0x100 | 1 << 23
+"""Announcements (announcements.py) of devices, addresses, and switches for forwarding."""
 
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC = 3, 18, 20, 26
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
@@ -78,28 +76,3 @@ def own_addresses(rtnl: Rtnl) -> set[bytes]:
 def broadcast_of(address: bytes, prefixlen: int) -> bytes:
     """Of an IPv4 network. The kernel makes its route itself, whether or not the address was given it."""
     return (int.from_bytes(address) | (1 << 32 - prefixlen) - 1).to_bytes(4)
-
-
-class HostMonitor:
-    """Hears of devices, addresses, and switches for forwarding in the network namespace it is made in."""
-
-    def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
-        self._socket.bind((0, _GROUPS))
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def drain(self) -> None:
-        """Take in what was announced: something is different now."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    self._socket.recv(1 << 16)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:  # some were lost
-                        raise
-
-    def close(self) -> None:
-        self._socket.close()

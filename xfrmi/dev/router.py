@@ -8,15 +8,13 @@ is for core/path_mtu.py to judge.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
 import time
 from collections.abc import Callable
 
 from xfrmi.core.router import DEFAULT_TTL, Route, is_multicast
+from xfrmi.dev.announcements import Announcements
 from xfrmi.dev.host_devices import broadcast_of
-from xfrmi.dev.rtnl import NETLINK_ROUTE, Link, Rtnl
+from xfrmi.dev.rtnl import Link, Rtnl
 from xfrmi.dev.sysctl import read_sysctl
 from xfrmi.errors import XfrmError
 
@@ -40,10 +38,7 @@ class KernelRouter:
         self.generation = 0
         self._clock = clock
         self._rtnl = Rtnl()
-        self._monitor = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_ROUTE
-        )
-        self._monitor.bind((0, _GROUPS))
+        self._monitor = Announcements(_GROUPS)
         self._routes: dict[_Key, tuple[float, Route | None]] = {}
         self._own: set[bytes] | None = None
         self._scoped: set[tuple[int, bytes]] = set()
@@ -54,16 +49,7 @@ class KernelRouter:
 
     def process(self) -> None:
         """Read what the kernel announces and forget every answer it may have made wrong."""
-        changed = False
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    self._monitor.recv(1 << 16)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:  # ENOBUFS: announcements were lost, so there were some
-                        raise
-                changed = True
-        if changed:
+        if self._monitor.drain():
             self._forget()
 
     def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
