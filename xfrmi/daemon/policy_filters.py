@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from xfrmi.dev.rtnl import Rtnl
 
 _FAMILIES = AF_INET, AF_INET6
+_DIRECTIONS = {Hook.EGRESS: (Dir.OUT,), Hook.INGRESS: (Dir.IN, Dir.FWD)}
+"""Whose policies a packet meets there."""
 _BASES = {ARPHRD_ETHER: ETHERNET, ARPHRD_NONE: 0, ARPHRD_RAWIP: 0}
 _PORTS_OF = frozenset(("bridge", "bond", "team", "openvswitch"))
 """What goes through a part of such a device is frames, the host's own and others'. Its IP is that device's."""
@@ -79,14 +81,12 @@ class PolicyFilters:
         families: tuple[int, ...] = _FAMILIES
         if changed is not None:
             families = (changed.selector.family,)
-            del targets[Hook.INGRESS if changed.dir == Dir.OUT else Hook.EGRESS]
+            targets = {hook: target for hook, target in targets.items() if changed.dir in _DIRECTIONS[hook]}
         for family in families:
             made: dict[tuple[Hook, int, int], list[Program]] = {}
-            sections = [
-                Section(self._rules(direction, family), self._spd.defaults[direction] == Default.BLOCK)
-                for direction in (Dir.OUT, Dir.IN, Dir.FWD)
-            ]
-            by_device = any(rule.selector.ifindex for rule in sections[0].rules)
+            sections = {hook: [self._section(direction, family) for direction in _DIRECTIONS[hook]] for hook in targets}
+            leaving = sections.get(Hook.EGRESS, ())
+            by_device = any(rule.selector.ifindex for section in leaving for rule in section.rules)
             size = 4 if family == AF_INET else 16
             own = tuple(sorted(address for address in self._own if len(address) == size))
             for device in self._devices:
@@ -95,7 +95,7 @@ class PolicyFilters:
                 for hook, target in targets.items():
                     key = hook, base, device.ifindex if by_device else 0
                     if key not in made:
-                        made[key] = _compile(hook, around, sections, device.ifindex)
+                        made[key] = _compile(hook, around, sections[hook], device.ifindex)
                     programs = made[key]
                     if _is_exempt(device, hook, family):
                         programs = []
@@ -134,6 +134,9 @@ class PolicyFilters:
         for key in [key for key in self._in_force if key[0] == ifindex]:
             del self._in_force[key]
 
+    def _section(self, direction: Dir, family: int) -> Section:
+        return Section(self._rules(direction, family), self._spd.defaults[direction] == Default.BLOCK)
+
     def _rules(self, direction: Dir, family: int) -> list[Rule]:
         # A sub policy that demands nothing leaves it to the main ones.
         sub = map(self._rule, self._spd.ranked(direction, 0, family, PolicyType.SUB))
@@ -160,7 +163,9 @@ def _is_exempt(device: HostDevice, hook: Hook, family: int) -> bool:
 def _compile(hook: Hook, around: Surroundings, sections: list[Section], ifindex: int) -> list[Program]:
     try:
         if hook == Hook.EGRESS:
-            return outbound(around, sections[0], ifindex)
-        return inbound(around, sections[1], sections[2], LOOPBACK_IFINDEX)
+            (out,) = sections
+            return outbound(around, out, ifindex)
+        delivered, forwarded = sections
+        return inbound(around, delivered, forwarded, LOOPBACK_IFINDEX)
     except ValueError as error:
         raise XfrmError(errno.E2BIG, detail=str(error)) from None
