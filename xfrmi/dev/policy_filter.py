@@ -20,11 +20,23 @@ a row: one that diverts, and one that ends the search for packets that a policy 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from xfrmi.dev.socket_filter import JEQ, LD_ABS, LDB_IND, LDH_IND, LDX_MSH, RET, Line
+from xfrmi.dev.socket_filter import (
+    INSTRUCTION,
+    JEQ,
+    LD_ABS,
+    LDB_ABS,
+    LDB_IND,
+    LDH_IND,
+    LDX_MSH,
+    RET,
+    SKF_NET_OFF,
+    Line,
+    assembled,
+)
 from xfrmi.wire.flow import PORT_PROTOCOLS
 from xfrmi.wire.ip import IPV6_HEADER_LEN
 from xfrmi.wire.xfrm_const import (
@@ -45,10 +57,10 @@ MAX_LINES = 4096
 
 ETHERNET = 14
 """Bytes in front of the IP header on a device of this kind; 0 on one without a link layer."""
-UNKNOWN = 0xFFF00000
-"""SKF_NET_OFF: wherever the IP header is. There a program cannot see what lies outside the packet's head."""
+UNKNOWN = SKF_NET_OFF
+"""Wherever the IP header is. There a program cannot see what lies outside the packet's head."""
 
-_LD_LEN, _LD_IMM, _LDH_ABS, _LDB_ABS, _LDX_IMM, _LD_MEM, _ST = 0x80, 0x00, 0x28, 0x30, 0x01, 0x60, 0x02
+_LD_LEN, _LD_IMM, _LDH_ABS, _LDX_IMM, _LD_MEM, _ST = 0x80, 0x00, 0x28, 0x01, 0x60, 0x02
 _AND, _SUB_X, _JSET, _JGE, _JA = 0x54, 0x1C, 0x45, 0x35, 0x05
 _MARK = 0xFFFFF000 + 20
 """SKF_AD_MARK."""
@@ -57,7 +69,6 @@ _SADDR, _DADDR, _PROTO, _SPORT, _DPORT, _LATE, _OWN = 0, 4, 8, 9, 10, 11, 12
 
 _FRAGMENT, _EXTENSIONS = 44, (0, 43, 60)
 _NEIGHBOUR_DISCOVERY = range(133, 138)
-_INSTRUCTION = struct.Struct("=HBBI")
 
 
 class Rule:
@@ -76,7 +87,7 @@ class Rule:
     def length(self, family: int) -> int:
         """Lines it takes in all."""
         if not self._length:
-            self._length = sum(len(self.block(family, seen, DIVERT)) for seen in (True, False)) // _INSTRUCTION.size
+            self._length = sum(len(self.block(family, seen, DIVERT)) for seen in (True, False)) // INSTRUCTION.size
         return self._length
 
     def block(self, family: int, seen: bool, verdict: int) -> bytes:
@@ -124,12 +135,12 @@ class _Listing:
         self._places: dict[str, int] = {}
 
     def add(self, *lines: Line) -> None:
-        self.block(_assembled(lines))
+        self.block(assembled(lines))
 
     def block(self, code: bytes) -> None:
         """Lines that jump among themselves only."""
         self._parts.append(code)
-        self._length += len(code) // _INSTRUCTION.size
+        self._length += len(code) // INSTRUCTION.size
 
     def unless(self, code: int, value: int, place: str) -> None:
         """Go on if it is so, else go to a place that is at most 255 lines ahead."""
@@ -146,12 +157,8 @@ class _Listing:
         for part, line, code, value, place in self._jumps:
             distance = self._places[place] - line - 1
             jump = (code, 0, 0, distance) if code == _JA else (code, 0, distance, value)
-            self._parts[part] = _INSTRUCTION.pack(*jump)
+            self._parts[part] = INSTRUCTION.pack(*jump)
         return b"".join(self._parts)
-
-
-def _assembled(lines: Iterable[Line]) -> bytes:
-    return b"".join(_INSTRUCTION.pack(*line) for line in lines)
 
 
 def outbound(around: Surroundings, out: Section, ifindex: int) -> list[Program]:
@@ -175,7 +182,7 @@ def _programs(around: Surroundings, sections: Sequence[Section], inbound: bool) 
     if not any(section.blocks or any(rule.diverts for rule in section.rules) for section in sections):
         return []
     none = (False,) * len(sections)
-    room = MAX_LINES - len(_part(around, ((),) * len(sections), none, inbound, True)) // 8
+    room = MAX_LINES - len(_part(around, ((),) * len(sections), none, inbound, True)) // INSTRUCTION.size
     if room < 256:
         raise ValueError(f"{len(around.own)} addresses of this host are too many for a filter")
     parts = [_slices(section.rules, around.family, room // len(sections)) for section in sections]
@@ -252,12 +259,12 @@ def _look(listing: _Listing, around: Surroundings) -> None:
             listing.add((LD_ABS, 0, 0, base + start + 4 * word), (_ST, 0, 0, place + word))
     listing.add((_LD_IMM, 0, 0, 0), *((_ST, 0, 0, place) for place in (_SPORT, _DPORT, _LATE, _OWN)))
     if ipv4:
-        listing.add((_LDB_ABS, 0, 0, base + 9), (_ST, 0, 0, _PROTO))
+        listing.add((LDB_ABS, 0, 0, base + 9), (_ST, 0, 0, _PROTO))
         listing.add((_LDH_ABS, 0, 0, base + 6), (_JSET, 0, 1, 0x3FFF))
         listing.go("late")
     else:
-        listing.add((_LDB_ABS, 0, 0, base + 6), (_ST, 0, 0, _PROTO), (JEQ, 0, 3, _FRAGMENT))
-        listing.add((_LDB_ABS, 0, 0, base + IPV6_HEADER_LEN), (_ST, 0, 0, _PROTO))
+        listing.add((LDB_ABS, 0, 0, base + 6), (_ST, 0, 0, _PROTO), (JEQ, 0, 3, _FRAGMENT))
+        listing.add((LDB_ABS, 0, 0, base + IPV6_HEADER_LEN), (_ST, 0, 0, _PROTO))
         listing.go("late")
         for header in _EXTENSIONS:
             listing.add((JEQ, 0, 1, header))
@@ -302,10 +309,10 @@ def _let_through(listing: _Listing, around: Surroundings, inbound: bool) -> None
     listing.go("ours?")
     if not ipv4:
         listing.unless(JEQ, IPPROTO_ICMPV6, "no neighbour discovery")
-        listing.add((_LDB_ABS, 0, 0, around.base + 7))
+        listing.add((LDB_ABS, 0, 0, around.base + 7))
         listing.unless(JEQ, 255, "no neighbour discovery")
         if around.base == UNKNOWN:
-            listing.add((_LDB_ABS, 0, 0, around.base + IPV6_HEADER_LEN))
+            listing.add((LDB_ABS, 0, 0, around.base + IPV6_HEADER_LEN))
         else:
             listing.add((_LD_MEM, 0, 0, _SPORT))
         first, last = _NEIGHBOUR_DISCOVERY[0], _NEIGHBOUR_DISCOVERY[-1]
@@ -342,8 +349,6 @@ def _test_own(listing: _Listing, around: Surroundings, place: int, then: str) ->
             listing.unless(JEQ, words[word], following)
         listing.go(then)
         listing.at(following)
-
-
 
 
 # A policy -----------------------------------------------------------------------------------------------------------
@@ -392,4 +397,4 @@ def _block(rule: Rule, family: int, seen: bool, verdict: int) -> bytes:
     for at in tests:
         code, _, _, value = lines[at]
         lines[at] = (code, 0, len(lines) - at - 1, value)
-    return _assembled(lines)
+    return assembled(lines)

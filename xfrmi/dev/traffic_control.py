@@ -18,6 +18,7 @@ from enum import IntEnum
 
 from xfrmi.dev.policy_filter import Program
 from xfrmi.dev.rtnl import RTM_NEWQDISC, Rtnl
+from xfrmi.dev.socket_filter import INSTRUCTION
 from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import (
     NLA_F_NESTED,
@@ -149,7 +150,7 @@ class TrafficControl:
 
     def _put(self, ifindex: int, hook: Hook, family: int, preference: int, program: Program, target: int) -> None:
         code = program.code
-        options = attr_u16(_TCA_BPF_OPS_LEN, len(code) // 8) + attr(_TCA_BPF_OPS, code)
+        options = attr_u16(_TCA_BPF_OPS_LEN, len(code) // INSTRUCTION.size) + attr(_TCA_BPF_OPS, code)
         options += attr_u32(_TCA_BPF_FLAGS_GEN, _SKIP_HW)
         if program.diverts:
             redirect = attr(_MIRRED_PARMS, _MIRRED.pack(0, 0, _STOLEN, 0, 0, _EGRESS_REDIRECT, target))
