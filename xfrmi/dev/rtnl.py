@@ -51,8 +51,8 @@ _ANY_NSID = 0xFFFFFFFF
 
 _RTGENMSG = bytes(4)
 IFINFO = struct.Struct("=BxHiII")
-_TCMSG = struct.Struct("=BxxxiIII")
-_TC_H_ROOT, _TCA_KIND = 0xFFFFFFFF, 1
+TCMSG = struct.Struct("=BxxxiIII")
+_TC_H_ROOT, TCA_KIND = 0xFFFFFFFF, 1
 IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _BUFFER = 1 << 17
@@ -119,23 +119,17 @@ class Rtnl:
         """The device of that name or ifindex, None if there is none. With `nsid` (netns_id) in another namespace,
         and None, too, if that is no more.
         """
+        body = self.link_body(which, nsid)
+        return None if body is None else _link(body)
+
+    def link_body(self, which: str | int, nsid: int | None = None) -> memoryview | None:
+        """As `link`, what the kernel says of the device, as it says it."""
         index, attributes = (which, b"") if isinstance(which, int) else (0, attr_string(_IFLA_IFNAME, which))
         attributes += b"" if nsid is None else attr_u32(_IFLA_TARGET_NETNSID, nsid)
         try:
-            answers = self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)
-        except XfrmError as error:
-            if error.errno == errno.ENODEV or (error.errno == errno.EINVAL and nsid is not None):
-                return None
-            raise
-        return _link(answers[0])
-
-    def link_body(self, which: str | int) -> memoryview | None:
-        """What the kernel says of a device, as it says it, by name or ifindex; None if there is none."""
-        index, attributes = (which, b"") if isinstance(which, int) else (0, attr_string(_IFLA_IFNAME, which))
-        try:
             return self._request(RTM_GETLINK, IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attributes)[0]
         except XfrmError as error:
-            if error.errno == errno.ENODEV:
+            if error.errno == errno.ENODEV or (error.errno == errno.EINVAL and nsid is not None):
                 return None
             raise
 
@@ -173,7 +167,7 @@ class Rtnl:
 
     def set_qdisc(self, ifindex: int, kind: str) -> None:
         """Replace what queues packets for the device. XfrmError ENOENT where the kernel has no such discipline."""
-        body = _TCMSG.pack(AF_UNSPEC, ifindex, 0, _TC_H_ROOT, 0) + attr_string(_TCA_KIND, kind)
+        body = TCMSG.pack(AF_UNSPEC, ifindex, 0, _TC_H_ROOT, 0) + attr_string(TCA_KIND, kind)
         self._request(RTM_NEWQDISC, body, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
 
     def order(self, kind: int, body: bytes, flags: int = 0) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from xfrmi.dev.policy_filter import Program
-from xfrmi.dev.rtnl import RTM_NEWQDISC, Rtnl
+from xfrmi.dev.rtnl import RTM_NEWQDISC, TCA_KIND, TCMSG, Rtnl
 from xfrmi.dev.socket_filter import INSTRUCTION
 from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import (
@@ -37,8 +37,7 @@ RTM_DELQDISC, RTM_GETQDISC = 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
-_TCMSG = struct.Struct("=BxxxiIII")
-_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_OPTIONS = 2
 _TCA_BPF_ACT, _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS_GEN = 1, 4, 5, 9
 _SKIP_HW = 1
 _ACT_KIND, _ACT_OPTIONS, _MIRRED_PARMS = 1, 2, 2
@@ -69,7 +68,7 @@ class TrafficControl:
 
     def hook(self, ifindex: int) -> None:
         """Make the hooks of a device. XfrmError EOPNOTSUPP where the kernel has none, ENODEV."""
-        body = _TCMSG.pack(AF_UNSPEC, ifindex, _CLSACT_HANDLE, _CLSACT, 0) + attr_string(_TCA_KIND, "clsact")
+        body = TCMSG.pack(AF_UNSPEC, ifindex, _CLSACT_HANDLE, _CLSACT, 0) + attr_string(TCA_KIND, "clsact")
         try:
             self._rtnl.order(RTM_NEWQDISC, body, NLM_F_CREATE | NLM_F_EXCL)
             self._made.add(ifindex)
@@ -120,16 +119,16 @@ class TrafficControl:
         if made and not any(self._found(ifindex, hook) for hook in Hook):
             self._rtnl.order(
                 RTM_DELQDISC,
-                _TCMSG.pack(AF_UNSPEC, ifindex, _CLSACT_HANDLE, _CLSACT, 0) + attr_string(_TCA_KIND, "clsact"),
+                TCMSG.pack(AF_UNSPEC, ifindex, _CLSACT_HANDLE, _CLSACT, 0) + attr_string(TCA_KIND, "clsact"),
             )
 
     def hooked(self) -> set[int]:
         """Devices that have hooks, whoever has made them."""
-        answers = self._rtnl.ask(RTM_GETQDISC, _TCMSG.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True)
+        answers = self._rtnl.ask(RTM_GETQDISC, TCMSG.pack(AF_UNSPEC, 0, 0, 0, 0), dump=True)
         return {
-            _TCMSG.unpack_from(body)[1]
+            TCMSG.unpack_from(body)[1]
             for body in answers
-            if get_string(parse_attrs(body, _TCMSG.size)[_TCA_KIND]) == "clsact"
+            if get_string(parse_attrs(body, TCMSG.size)[TCA_KIND]) == "clsact"
         }
 
     def _ours(self, ifindex: int, hook: Hook, family: int) -> set[int]:
@@ -140,9 +139,9 @@ class TrafficControl:
     def _found(self, ifindex: int, hook: Hook) -> set[tuple[int, int]]:
         """(preference, family) of the filters there; family AF_UNSPEC for what is no cls_bpf of a family."""
         found = set()
-        for body in self._rtnl.ask(RTM_GETTFILTER, _TCMSG.pack(AF_UNSPEC, ifindex, 0, hook, 0), dump=True):
-            info = _TCMSG.unpack_from(body)[4]
-            is_bpf = get_string(parse_attrs(body, _TCMSG.size)[_TCA_KIND]) == "bpf"
+        for body in self._rtnl.ask(RTM_GETTFILTER, TCMSG.pack(AF_UNSPEC, ifindex, 0, hook, 0), dump=True):
+            info = TCMSG.unpack_from(body)[4]
+            is_bpf = get_string(parse_attrs(body, TCMSG.size)[TCA_KIND]) == "bpf"
             ethertype = socket.ntohs(info & 0xFFFF)
             family = next((family for family, of in _ETHERTYPES.items() if of == ethertype and is_bpf), AF_UNSPEC)
             found.add((info >> 16, family))
@@ -174,7 +173,7 @@ class TrafficControl:
 
 def _filter(ifindex: int, hook: Hook, family: int, preference: int) -> bytes:
     info = preference << 16 | socket.htons(_ETHERTYPES[family])
-    return _TCMSG.pack(AF_UNSPEC, ifindex, 1, hook, info) + attr_string(_TCA_KIND, "bpf")
+    return TCMSG.pack(AF_UNSPEC, ifindex, 1, hook, info) + attr_string(TCA_KIND, "bpf")
 
 
 def _preference(place: int, index: int, family: int) -> int:
