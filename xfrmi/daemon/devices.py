@@ -22,12 +22,11 @@ from xfrmi.daemon.standing_queue import StandingQueue
 from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_netns
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
-from xfrmi.dev.tun import Tun, keep_routes, shape_like_xfrm, shown_qlen
+from xfrmi.dev.tun import IFNAMSIZ, Tun, keep_routes, shape_like_xfrm, shown_qlen
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MAX_MTU, XFRM_LINK_MIN_MTU, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
 
 TUNGETIFF = 0x800454D2
-IFNAMSIZ = 16
 LONGEST_RESTORED = 128
 """Characters of an alias that somebody has written over ours."""
 

@@ -226,18 +226,21 @@ def _attach(name: str, multi_queue: bool) -> tuple[pytun.TunTapDevice, bool]:
 
 
 def _open(name: str, multi_queue: bool) -> pytun.TunTapDevice:
-    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | (pytun.IFF_MULTI_QUEUE if multi_queue else 0)
-    return pytun.TunTapDevice(name=name, flags=flags)
+    return pytun.TunTapDevice(name=name, flags=_flags(multi_queue))
+
+
+def _flags(multi_queue: bool) -> int:
+    flags: int = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR
+    return flags | pytun.IFF_MULTI_QUEUE if multi_queue else flags
 
 
 def _numbered(name: str, multi_queue: bool, ifindex: int) -> _Queue:
     """A new device with this number; python-pytun knows nothing of numbers."""
-    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_VNET_HDR | (pytun.IFF_MULTI_QUEUE if multi_queue else 0)
     try:
         fd = os.open(DEVICE_NODE, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.ioctl(fd, TUNSETIFINDEX, struct.pack("=I", ifindex))
-            answer = fcntl.ioctl(fd, TUNSETIFF, struct.pack("=16sH22x", name.encode(), flags & 0xFFFF))
+            answer = fcntl.ioctl(fd, TUNSETIFF, struct.pack("=16sH22x", name.encode(), _flags(multi_queue) & 0xFFFF))
         except OSError:
             os.close(fd)
             raise
