@@ -31,6 +31,11 @@ class Dropped(NamedTuple):
     state: State | None
     """The one that was at work."""
 
+    @property
+    def counter(self) -> str:
+        """Its name in /proc/net/xfrm_stat, empty if there is none."""
+        return self.stat.label if self.stat is not None else ""
+
 
 def tell(
     engine: Engine,

@@ -151,9 +151,8 @@ class Tracer:
                 self._tell(now, name, "out", inner, outer)
         for drop in self._drops:
             packet = drop.packet.data if isinstance(drop.packet, SuperPacket) else drop.packet
-            counter = drop.stat.label if drop.stat is not None else ""
             if not isinstance(packet, tuple):
-                self._tell(now, interface.name, "out", packet, b"", counter, drop.reason)
+                self._tell(now, interface.name, "out", packet, b"", drop.counter, drop.reason)
         self._drops.clear()
         self._wake()
         return outgoing, replies
@@ -186,8 +185,7 @@ class Tracer:
         elif self._drops:
             drop = self._drops[-1]
             name = drop.interface.name if drop.interface is not None else ""
-            counter = drop.stat.label if drop.stat is not None else ""
-            self._tell(now, name, "in", b"", outer, counter, drop.reason)
+            self._tell(now, name, "in", b"", outer, drop.counter, drop.reason)
 
     def _tell(
         self, now: float, interface: str, direction: str, inner: Buffer, outer: Buffer, counter: str = "",

@@ -56,7 +56,7 @@ def explain_input(found: Explanation, engine: Engine, packet: bytes, now: float)
     if drops and not found.delivered:
         drop = drops[-1]
         found.reason = drop.reason
-        found.counter = drop.stat.label if drop.stat is not None else ""
+        found.counter = drop.counter
         if drop.interface is not None:
             found.interface = drop.interface.name
         facts = (("counter", found.counter or "none of /proc/net/xfrm_stat"), *_device_facts(drop.interface))

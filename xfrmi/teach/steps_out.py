@@ -45,7 +45,7 @@ def explain_output(
     if drops:
         drop = drops[-1]
         found.reason = drop.reason
-        found.counter = drop.stat.label if drop.stat is not None else ""
+        found.counter = drop.counter
         found.steps.append(_dropped(drop, replies))
     elif decision is not None and found.sent:
         _tell_departure(found, decision)
@@ -163,7 +163,7 @@ def _tell_departure(found: Explanation, decision: Decision) -> None:
 
 
 def _dropped(drop: Dropped, replies: list[bytes] | list[bytes | bytearray | memoryview]) -> Step:
-    facts = [("counter", drop.stat.label if drop.stat is not None else "none of /proc/net/xfrm_stat")]
+    facts = [("counter", drop.counter or "none of /proc/net/xfrm_stat")]
     for reply in replies:
         facts.append(("answer to the sender", _icmp_text(bytes(reply))))
     return Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", tuple(facts), failed=True)
