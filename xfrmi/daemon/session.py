@@ -63,8 +63,18 @@ def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
     return tuple(fds)
 
 
+class _Received(NamedTuple):
+    data: bytes
+    is_cut: bool
+    """It was a datagram longer than there is room for."""
+    fds: tuple[int, ...]
+
+
 class Session:
     """What both kinds share: a non-blocking connection in the loop, and the replies still to be sent."""
+
+    _room: int
+    """Bytes taken in at once."""
 
     def __init__(self, loop: Loop, connection: socket.socket, closed: Callable[[Session], None]) -> None:
         connection.setblocking(False)
@@ -86,12 +96,13 @@ class Session:
             self._replies = iter(())
             self._closed(self)
 
-    def _receive(self) -> Any:
+    def _receive(self) -> _Received:
         """What the client sent, off the socket. OSError ends the session."""
-        raise NotImplementedError
+        data, ancillary, flags, _ = self._connection.recvmsg(self._room, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        return _Received(data, bool(flags & socket.MSG_TRUNC), _received_fds(ancillary))
 
-    def _answer(self, received: Any) -> Iterable[bytes]:
-        """What answers it, in pieces that are made when they are taken."""
+    def _answer(self, received: _Received) -> Iterable[bytes]:
+        """What answers it, in pieces that are made when they are taken. Its descriptors are closed before that."""
         raise NotImplementedError
 
     def _unasked(self) -> bytes:
@@ -111,7 +122,15 @@ class Session:
         except Exception:  # ours: the client must not wait for an answer that never comes
             self.close()
             raise
+        finally:
+            for fd in received.fds:
+                os.close(fd)
         self._flush()
+
+    def _wake(self) -> None:
+        """There is something to be sent unasked. It has to wait if something else is waiting already."""
+        if not self._waiting and self.open:
+            self._flush()
 
     def _flush(self) -> None:
         """Send a few messages; what is left waits for the next turn, or until the client takes more."""
@@ -139,14 +158,9 @@ class Session:
             self._loop.want_write(self._connection.fileno(), self._flush if waiting else None)
 
 
-class _Received(NamedTuple):
-    datagram: bytes
-    is_cut: bool
-    """It was longer than MAX_DATAGRAM."""
-    fds: tuple[int, ...]
-
-
 class DatagramSession(Session):
+    _room = MAX_DATAGRAM
+
     def __init__(
         self,
         loop: Loop,
@@ -170,19 +184,8 @@ class DatagramSession(Session):
         self._hub.detach(self)
         super().close()
 
-    def _receive(self) -> _Received:
-        datagram, ancillary, flags, _ = self._connection.recvmsg(MAX_DATAGRAM, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
-        return _Received(datagram, bool(flags & socket.MSG_TRUNC), _received_fds(ancillary))
-
     def _answer(self, received: _Received) -> Iterable[bytes]:
-        try:
-            return self._answer_datagram(received)
-        finally:
-            for fd in received.fds:
-                os.close(fd)
-
-    def _answer_datagram(self, received: _Received) -> Iterable[bytes]:
-        datagram = received.datagram
+        datagram = received.data
         if len(datagram) < netlink.NLMSG_HDRLEN:  # the end, or nothing that could be answered
             self.close()
             return ()
@@ -223,11 +226,6 @@ class DatagramSession(Session):
     def _unasked(self) -> bytes:
         return self._subscriber.take() if self._subscriber is not None else b""
 
-    def _wake(self) -> None:
-        """There is an event. It has to wait if something else is waiting already."""
-        if not self._waiting:
-            self._flush()
-
 
 def _enveloped(request: netlink.Message, answers: Iterable[bytes]) -> Iterator[bytes]:
     """The envelope stands before the last datagram of answers, or alone: that most answers are of one piece spares both
@@ -242,6 +240,8 @@ def _enveloped(request: netlink.Message, answers: Iterable[bytes]) -> Iterator[b
 
 class LineSession(Session):
     """{"cmd": NAME, ...} -> {"result": ...} or {"error": SENTENCE, "errno": N}; after some, lines without end."""
+
+    _room = MAX_LINE
 
     def __init__(
         self,
@@ -266,23 +266,15 @@ class LineSession(Session):
             self._stream.close()
             self._stream = None
 
-    def _receive(self) -> _Received:
-        data, ancillary, _, _ = self._connection.recvmsg(MAX_LINE, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
-        return _Received(data, False, _received_fds(ancillary))
-
     def _answer(self, received: _Received) -> Iterable[bytes]:
         """Descriptors belong to the lines that end in what they came with."""
-        try:
-            *lines, self._input = (self._input + received.datagram).split(b"\n")
-            if not received.datagram or len(self._input) > MAX_LINE:
-                self.close()
-                return ()
-            if received.fds:
-                return [self._answer_line(line, received.fds) for line in lines]
-            return map(self._answer_line, lines)
-        finally:
-            for fd in received.fds:
-                os.close(fd)
+        *lines, self._input = (self._input + received.data).split(b"\n")
+        if not received.data or len(self._input) > MAX_LINE:
+            self.close()
+            return ()
+        if received.fds:
+            return [self._answer_line(line, received.fds) for line in lines]
+        return map(self._answer_line, lines)
 
     def _answer_line(self, line: bytes, fds: tuple[int, ...] = ()) -> bytes:
         try:
@@ -308,7 +300,3 @@ class LineSession(Session):
 
     def _unasked(self) -> bytes:
         return self._stream.take() if self._stream is not None else b""
-
-    def _wake(self) -> None:
-        if not self._waiting and self.open:
-            self._flush()
