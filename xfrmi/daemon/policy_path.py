@@ -147,8 +147,8 @@ class PolicyPath:
 
     def take_over(self) -> None:
         """Go on where a killed daemon has left filters: with them, or without if their TUN is gone."""
-        names = {link.name for link in self._rtnl.links() if link.alias == hidden_alias(netns_inode())}
-        if not names:
+        alias = hidden_alias(netns_inode())
+        if not any(link.alias == alias for link in self._rtnl.links()):
             self._filters.clear()
             return
         self._up()
