@@ -59,7 +59,7 @@ def listening(host: Node, **wanted: object) -> Iterator[Listener]:
     with at(host) as client:
         packets = client.packets(**wanted)  # type: ignore[arg-type]
     yield Listener(packets)
-    packets._connection.shutdown(socket.SHUT_RDWR)
+    packets._channel._connection.shutdown(socket.SHUT_RDWR)
 
 
 def send_again(hosts: Hosts, frame: bytes) -> None:

@@ -18,11 +18,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from xfrmi.client.channel import Channel, connect, hung_up, silent
+from xfrmi.client.channel import Channel, connect
 from xfrmi.daemon import runtime
 from xfrmi.dev.netns import OWN_NETNS, netns_path, open_netns
 from xfrmi.errors import XfrmError
@@ -259,23 +260,10 @@ class Client:
 
     def command(self, name: str, **arguments: Any) -> Any:
         """One request on the JSON socket."""
-        import json
+        from xfrmi.client.json_channel import JsonChannel
 
-        with connect(self._netns, runtime.JSON_SOCKET, socket.SOCK_STREAM, self._timeout) as connection:
-            try:
-                connection.sendall(json.dumps({"cmd": name} | arguments).encode() + b"\n")
-                with connection.makefile("rb") as lines:
-                    line = lines.readline()
-            except ConnectionError:
-                line = b""
-            except TimeoutError:
-                raise silent() from None
-        if not line:
-            raise hung_up()
-        answer = json.loads(line)
-        if "error" in answer:
-            raise XfrmError(answer["errno"], detail=answer["error"])
-        return answer["result"]
+        with closing(JsonChannel(self._netns, self._timeout)) as channel:
+            return channel.ask(name, **arguments)
 
     def monitor(self, groups: Iterable[Group] = tuple(Group)) -> Iterator[Event]:
         """Events of these multicast groups, for ever, on a connection of its own; subscribed when this returns.

@@ -5,15 +5,11 @@ The daemon waits for nobody: who does not read in time loses records, and is tol
 
 from __future__ import annotations
 
-import errno
-import json
-import socket
 from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from xfrmi.client.channel import connect, hung_up
-from xfrmi.daemon import runtime
+from xfrmi.client.json_channel import JsonChannel
 from xfrmi.errors import XfrmError
 
 
@@ -47,16 +43,15 @@ class Packets(Iterator[Record | Lost]):
 
     def __init__(self, netns: str, request: dict[str, Any]) -> None:
         """`request`: see xfrmi.daemon.tracer. The daemon is tracing when this returns. Raises XfrmError."""
-        self._connection = connect(netns, runtime.JSON_SOCKET, socket.SOCK_STREAM)
-        self._lines = self._connection.makefile("rb")
-        self._connection.sendall(json.dumps({"cmd": "trace", **request}).encode() + b"\n")
-        answer = self._line()
-        if "error" in answer:
+        self._channel = JsonChannel(netns)
+        try:
+            self._channel.ask("trace", **request)
+        except XfrmError:
             self.close()
-            raise XfrmError(answer.get("errno", errno.EPROTO), detail=answer["error"])
+            raise
 
     def __next__(self) -> Record | Lost:
-        line = self._line()
+        line = self._channel.line()
         if "lost" in line:
             return Lost(line["lost"])
         return Record(
@@ -66,15 +61,4 @@ class Packets(Iterator[Record | Lost]):
 
     def close(self) -> None:
         """The daemon stops tracing, if nobody else listens."""
-        self._lines.close()
-        self._connection.close()
-
-    def _line(self) -> dict[str, Any]:
-        try:
-            line = self._lines.readline()
-        except ConnectionError:
-            line = b""
-        if not line:
-            raise hung_up()
-        found: dict[str, Any] = json.loads(line)
-        return found
+        self._channel.close()

@@ -6,18 +6,13 @@ those that somebody wants to see.
 
 from __future__ import annotations
 
-import errno
-import json
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from xfrmi.client.channel import connect, hung_up, silent
-from xfrmi.daemon import runtime
-from xfrmi.errors import XfrmError
+from xfrmi.client.json_channel import JsonChannel
 
 if TYPE_CHECKING:
     from xfrmi.client import Client
@@ -117,8 +112,7 @@ class Sampler:
     def __init__(self, client: Client, netns: str, timeout: float | None) -> None:
         """See Client.sampler."""
         self._client = client
-        self._connection = connect(netns, runtime.JSON_SOCKET, socket.SOCK_STREAM, timeout)
-        self._lines = self._connection.makefile("rb")
+        self._channel = JsonChannel(netns, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -129,12 +123,11 @@ class Sampler:
         self.close()
 
     def close(self) -> None:
-        self._lines.close()
-        self._connection.close()
+        self._channel.close()
 
     def sample(self) -> Sample:
         """Everything but the details of states."""
-        status, stat = self._ask("status"), self._ask("stat")
+        status, stat = self._channel.ask("status"), self._channel.ask("stat")
         links = tuple(self._client.links())
         uses = tuple(
             Use(StateKey(*use[:4]), *use[4:]) for line in self._stream() for use in line["uses"]
@@ -160,31 +153,9 @@ class Sampler:
         return replace(sample, larval=tuple(larval), larval_count=count, states={**sample.states, **found})
 
     def _stream(self, **arguments: object) -> Iterator[dict[str, Any]]:
-        self._ask("states", **arguments)
-        while not (line := self._line()).get("end"):
+        self._channel.ask("states", **arguments)
+        while not (line := self._channel.line()).get("end"):
             yield line
-
-    def _ask(self, command: str, **arguments: object) -> Any:
-        try:
-            self._connection.sendall(json.dumps({"cmd": command, **arguments}).encode() + b"\n")
-        except OSError as error:
-            raise silent() if isinstance(error, TimeoutError) else hung_up() from None
-        answer = self._line()
-        if "error" in answer:
-            raise XfrmError(answer.get("errno", errno.EPROTO), detail=answer["error"])
-        return answer["result"]
-
-    def _line(self) -> dict[str, Any]:
-        try:
-            line = self._lines.readline()
-        except TimeoutError:
-            raise silent() from None
-        except OSError:
-            line = b""
-        if not line:
-            raise hung_up()
-        found: dict[str, Any] = json.loads(line)
-        return found
 
 
 def _state(row: Mapping[str, Any]) -> StateView:
