@@ -16,7 +16,7 @@ from xfrmi.cli.private_file import create, create_directory
 from xfrmi.client.packets import Lost, Record
 from xfrmi.errors import XfrmError
 from xfrmi.formats import pcapng
-from xfrmi.formats.esp_sa import esp_sa_lines
+from xfrmi.formats.esp_sa import esp_sa_line, esp_sa_lines
 
 if TYPE_CHECKING:
     from xfrmi.client import Client
@@ -171,13 +171,15 @@ class Keys:
         self._asked = time.monotonic()
         states = list(self._client.states())
         self._known |= {(state.dst, state.spi) for state in states}
-        table, self.strange = esp_sa_lines(states)
-        lines = [line for line in table.splitlines() if line not in self._table]
-        self._table.update(dict.fromkeys(lines))
-        whole, _ = esp_sa_lines(states, whole=True)
-        self._fresh = "".join(
-            f"{line}\n" for line in whole.splitlines() if any(line.startswith(new) for new in lines)
-        )  # fmt: skip
+        lines = [esp_sa_line(state) for state in states]
+        self.strange = lines.count(None)
+        new = {
+            line: state
+            for line, state in zip(lines, states, strict=True)
+            if line is not None and line not in self._table
+        }
+        self._table.update(dict.fromkeys(new))
+        self._fresh, _ = esp_sa_lines(new.values(), whole=True)
         with create(os.path.join(self._folder, "esp_sa")) as file:
             file.write("".join(f"{line}\n" for line in self._table).encode())
 
