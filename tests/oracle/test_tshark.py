@@ -17,6 +17,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from tests.core.packets import udp
 from tests.core.pair import INNER, OUTER, Pair
 from xfrmi.core import esp
 from xfrmi.core.state import State
-from xfrmi.wire.address import format_address
+from xfrmi.formats.esp_sa import esp_sa_line
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_ESN, Mode
 from xfrmi.wire.xfrm_types import Encap, ReplayEsn, Selector, StateInfo
@@ -48,25 +49,6 @@ RAW_IP = 101
 # What goes in ------------------------------------------------------------------------------------------------------
 
 
-CIPHERS = {
-    "ecb(cipher_null)": "NULL",
-    "cbc(aes)": "AES-CBC [RFC3602]",
-    "rfc3686(ctr(aes))": "AES-CTR [RFC3686]",
-    "cbc(des)": "DES-CBC [RFC2405]",
-    "cbc(des3_ede)": "TripleDES-CBC [RFC2451]",
-    "cbc(cast5)": "CAST5-CBC [RFC2144]",
-    "cbc(blowfish)": "BLOWFISH-CBC [RFC2451]",
-}
-AUTHS = {
-    ("hmac(md5)", 96): "HMAC-MD5-96 [RFC2403]",
-    ("hmac(sha1)", 96): "HMAC-SHA-1-96 [RFC2404]",
-    ("hmac(sha256)", 96): "HMAC-SHA-256-96 [draft-ietf-ipsec-ciph-sha-256-00]",
-    ("hmac(sha256)", 128): "HMAC-SHA-256-128 [RFC4868]",
-    ("hmac(sha384)", 192): "HMAC-SHA-384-192 [RFC4868]",
-    ("hmac(sha512)", 256): "HMAC-SHA-512-256 [RFC4868]",
-    ("hmac(rmd160)", 96): "MAC-RIPEMD-160-96 [RFC2857]",
-}
-"""(name, ICV in bits)."""
 ALGORITHMS = [
     "cbc128", "cbc192", "cbc256", "ctr128", "ctr192", "ctr256", "null", "des", "des3", "cast5-16", "blowfish-16",
     "md5", "sha1", "sha1-long-key", "sha256-96", "sha384", "sha512", "rmd160",
@@ -156,23 +138,15 @@ def inside(mode: int, packet: bytes) -> bytes:
 def esp_sa(info: StateInfo, upper: int | None = None) -> str:
     """A line of Wireshark's esp_sa table; `upper` half of the sequence numbers, or None without ESN.
 
-    Addresses as the state's, key and salt or nonce together. Without ESN the last two columns are left out: versions
-    before they came warn, those after fill them in.
+    Without ESN the last two columns are left out: versions before they came warn, those after fill them in.
     """
-    family = "IPv4" if len(info.dst) == 4 else "IPv6"
-    columns = [family, format_address(info.src), format_address(info.dst), f"0x{info.spi:08x}"]
-    if info.aead is not None:
-        columns += [f"AES-GCM with {info.aead.bits // 8} octet ICV [RFC4106]", f"0x{info.aead.key.hex()}", "NULL", ""]
-    else:
-        assert info.crypt is not None and info.auth_trunc is not None
-        cipher, auth = CIPHERS[info.crypt.name], AUTHS[info.auth_trunc.name, info.auth_trunc.bits]
-        columns += [cipher, _hex(info.crypt.key), auth, _hex(info.auth_trunc.key)]
-    columns += [] if upper is None else ["64-bit", f"0x{upper:08x}"]
-    return ",".join(f'"{column}"' for column in columns)
-
-
-def _hex(key: bytes) -> str:
-    return f"0x{key.hex()}" if key else ""
+    assert bool(info.flags & STATE_ESN) == (upper is not None)
+    if upper is not None:
+        assert info.replay_esn is not None
+        info = replace(info, replay_esn=info.replay_esn._replace(oseq_hi=upper, seq_hi=0))
+    line = esp_sa_line(info)
+    assert line is not None
+    return line
 
 
 def pcap(packets: Iterable[bytes]) -> bytes:
