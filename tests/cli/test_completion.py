@@ -79,6 +79,8 @@ def test_verbs_are_those_of_the_grammar(name: str, grammar: object) -> None:
         ("trace ipsec0 --dr", ["--dropped"]),
         ("daemon --work", ["--workers"]),
         ("-b ", [FILES]),
+        ("-ba ", [FILES]),
+        ("-net blue stat", ["stat", "state"]),
         ("-js", ["-json"]),
         ("nothing of the kind ", []),
         ("help state al", ["allocspi"]),

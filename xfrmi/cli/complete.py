@@ -25,17 +25,15 @@ TIMEOUT = 0.5
 """Seconds. Somebody has pressed a key and waits."""
 FILE_VALUES = ("FILE", "file", "folder")
 DEVICES = ("DEV", "PHYS_DEV")
-_OPTIONS_WITH_FILE = ("-b", "-batch")
 
 
 def complete(words: Sequence[str]) -> list[str]:
     """The words that the last one of `words`, which may be empty, can become. `words` begin behind `xfrmi`."""
     *before, begun = words or [""]
     while before and before[0].startswith("-"):
-        option = before.pop(0)
-        if front.takes_value(option):
+        if name := front.name_with_value(before.pop(0)):
             if not before:
-                return [FILES] if option in _OPTIONS_WITH_FILE else []
+                return [FILES] if name == "batch" else []
             before.pop(0)
     if before[:1] == ["xfrm"]:
         before.pop(0)
@@ -74,10 +72,10 @@ def _of_object(name: str, before: list[str]) -> Iterable[str]:
     for at, word in enumerate(before):
         if slots:
             slots.pop(0)
-        elif word in clause.words or (at == 0 and clause.first and word in clause.first[0].choices):
+        elif at == 0 and clause.first and word in clause.first[0].choices:
+            slots = [Slot(value=clause.first[0].value)]
+        else:
             slots = list(clause.words.get(word, ()))
-            if at == 0 and clause.first and word in clause.first[0].choices:
-                slots = [Slot(value=clause.first[0].value)]
     if slots:
         return (*slots[0].choices, *_values(slots[0].value, name))
     first = clause.first[0] if clause.first and not before else Slot()

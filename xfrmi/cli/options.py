@@ -40,10 +40,13 @@ _SHORT = {"4": "4", "6": "6", "j": "json", "p": "pretty", "s": "stats", "d": "de
 SPELLINGS = (*(f"-{letter}" for letter in _SHORT), *(f"-{name}" for name in _NAMES))
 
 
-def takes_value(word: str) -> bool:
-    """Whether the next word belongs to this option."""
-    bare = word.lstrip("-")
-    return _SHORT.get(bare, bare) in _WITH_ARGUMENT
+def name_with_value(word: str) -> str:
+    """The full name of this option if the next word belongs to it, else empty."""
+    try:
+        name = _full_name(word, 0)
+    except GrammarError:
+        return ""
+    return name if name in _WITH_ARGUMENT else ""
 
 
 def read_options(words: list[str]) -> tuple[Options, list[str]]:
