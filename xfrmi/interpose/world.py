@@ -227,9 +227,7 @@ class World:
     @staticmethod
     def _alive(connection: socket.socket) -> bool:
         """Nothing comes on an attachment unasked, so that what is readable is its end."""
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return not poll.poll(0)
+        return not _readable(connection.fileno())
 
     def _hang_up(self) -> None:
         self.hub_port = 0
