@@ -87,7 +87,7 @@ def as_dict(sample: Sample, wanted: str = "") -> dict[str, object]:
     """A sample as plain data: addresses as text, limits that are none as null."""
     from dataclasses import asdict
 
-    from xfrmi.formats.words import MODES
+    from xfrmi.formats.words import MODES, SA_DIRS
     from xfrmi.top.selection import wanted_if_ids
     from xfrmi.wire.address import format_address
     from xfrmi.wire.link_types import IFF_UP
@@ -110,7 +110,7 @@ def as_dict(sample: Sample, wanted: str = "") -> dict[str, object]:
         "states": [
             {
                 **asdict(state), "src": format_address(state.src), "dst": format_address(state.dst),
-                "mode": MODES.get(state.mode, state.mode), "dir": ("", "in", "out")[state.dir] if state.dir < 3 else "",
+                "mode": MODES.get(state.mode, state.mode), "dir": SA_DIRS.get(state.dir, ""),
                 "limits": {
                     name: None if limit is None or (limit == 0 and name.endswith(("_add", "_use"))) else limit
                     for name, limit in zip(Limits._fields, state.limits, strict=True)

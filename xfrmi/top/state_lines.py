@@ -8,11 +8,10 @@ from typing import NamedTuple
 from rich.text import Text
 
 from xfrmi.client.samples import StateView
-from xfrmi.formats.words import MODES
+from xfrmi.formats.words import MODES, SA_DIRS
 from xfrmi.top.drawing import bar, duration, shortened, si, window
 from xfrmi.top.selection import Rate
 from xfrmi.wire.address import format_address
-from xfrmi.wire.xfrm_const import SaDir
 from xfrmi.wire.xfrm_types import Limits
 
 INDENT = "    "
@@ -20,7 +19,6 @@ RATES_WIDTH = 26
 BAR_CELLS = 20
 WINDOW_CELLS = 64
 HARD_ADD = Limits._fields.index("hard_add")
-_DIRECTIONS = {SaDir.IN: "in", SaDir.OUT: "out"}
 
 
 def state_lines(state: StateView, rate: Rate | None, at: float, name: str, width: int) -> list[Text]:
@@ -121,7 +119,7 @@ def _life(life: Life) -> Text:
 
 def _direction(state: StateView) -> str:
     """As configured; where it is not, as its numbers tell; where they do not, empty."""
-    said = _DIRECTIONS.get(SaDir(state.dir), "") if state.dir in (1, 2) else ""
+    said = SA_DIRS.get(state.dir)
     return said or ("out" if state.sent else "in" if state.top or state.packets else "")
 
 
