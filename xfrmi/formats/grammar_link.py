@@ -12,9 +12,8 @@ from typing import Any, Final
 from xfrmi.formats import requests_link as requests
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, matches, suggestion, take_verb
 from xfrmi.formats.usage import LINK_TYPE_USAGE, LINK_USAGE
-from xfrmi.wire.link_types import IFF_NOARP, IFF_UP, LinkInfo
+from xfrmi.wire.link_types import IFF_NOARP, IFF_UP, MAX_NAME, LinkInfo, is_device_name
 
-_NAME_MAX: Final = 15
 _KERNEL_ERROR: Final = 2
 """Exit code of ip(8) when the kernel refused."""
 _SWITCHES: Final = {"arp": IFF_NOARP, "multicast": 0x1000, "allmulticast": 0x200, "promisc": 0x100}
@@ -140,8 +139,8 @@ def _once(tokens: Tokens, draft: _Draft, word: str, expected: str) -> str:
 
 
 def _check_name(tokens: Tokens, name: str, word: str) -> None:
-    if not 0 < len(name) <= _NAME_MAX or "/" in name or any(char.isspace() for char in name):
-        hint = f"a device name has 1 to {_NAME_MAX} characters, no blank and no slash."
+    if not is_device_name(name):
+        hint = f"a device name has 1 to {MAX_NAME} characters, no blank and no slash."
         raise tokens.wrong(f'"{word}" not a valid ifname', hint)
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from xfrmi.formats.numbers import parse_number
 from xfrmi.formats.tokens import suggestion
+from xfrmi.wire.link_types import MAX_NAME, is_device_name
 
 _KEYS: Final = {
     "NetDev": ("Name", "Kind", "MTUBytes", "Description"),
@@ -25,7 +26,6 @@ _KEYS: Final = {
 }
 _BOOLEANS: Final = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False,
                     "off": False}  # fmt: skip
-_NAME_MAX: Final = 15
 
 
 class NetdevError(Exception):
@@ -57,8 +57,8 @@ class _Draft:
 
     def finish(self) -> NetDev:
         name, at = self._value("Name", "the name of the interface, such as Name=ipsec0")
-        if not 0 < len(name) <= _NAME_MAX or "/" in name or any(letter.isspace() for letter in name):
-            raise NetdevError(at, f'Name={name} cannot name a device: 1 to {_NAME_MAX} letters, without "/" and blanks')
+        if not is_device_name(name):
+            raise NetdevError(at, f'Name={name} cannot name a device: 1 to {MAX_NAME} letters, without "/" and blanks')
         kind, at = self._value("Kind", "Kind=xfrm")
         if kind != "xfrm":
             raise NetdevError(at, f"Kind={kind}: only interfaces of Kind=xfrm are made here")

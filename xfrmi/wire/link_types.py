@@ -18,6 +18,13 @@ XFRM_LINK_MTU = 1500
 XFRM_LINK_MIN_MTU = 68
 XFRM_LINK_MAX_MTU = 65535
 XFRM_LINK_QLEN = 1000
+MAX_NAME = 15
+"""Characters of a device's name: IFNAMSIZ without the 0 at its end."""
+
+
+def is_device_name(name: str) -> bool:
+    """As ip(8) asks before it asks the kernel."""
+    return 0 < len(name) <= MAX_NAME and "/" not in name and not any(char.isspace() for char in name)
 
 
 @dataclass(frozen=True, slots=True)
