@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import tempfile
@@ -64,4 +65,4 @@ def _replace(path: str, text: str) -> None:
             os.fchmod(file.fileno(), 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise XfrmError(error.errno or 5, detail=f"cannot write {path}: {error.strerror}") from None
+        raise XfrmError(error.errno or errno.EIO, detail=f"cannot write {path}: {error.strerror}") from None
