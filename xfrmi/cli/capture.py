@@ -185,11 +185,10 @@ class Keys:
 
 
 def _key_of(outer: bytes) -> tuple[bytes, int] | None:
-    from xfrmi.wire.ip import split_outer
+    from xfrmi.wire.ip import destination_of, split_outer
 
     try:
         header, esp = split_outer(outer)
     except ValueError:
         return None
-    daddr = header[16:20] if header[0] >> 4 == 4 else header[24:40]
-    return bytes(daddr), int.from_bytes(esp[:4], "big")
+    return destination_of(header), int.from_bytes(esp[:4], "big")

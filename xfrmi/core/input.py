@@ -38,7 +38,7 @@ from xfrmi.core.verdict import OFF_THE_WIRE, Way, known_verdict, mark_of, refres
 from xfrmi.errors import Drop
 from xfrmi.wire.esp import ESP_HEADER_LEN
 from xfrmi.wire.flow import flow_of
-from xfrmi.wire.ip import renew_checksum, split_outer, trim, upper_layer
+from xfrmi.wire.ip import destination_of, renew_checksum, split_outer, trim, upper_layer
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, XFRM_MAX_DEPTH, Dir, Mode, XfrmStat
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _receive_train(engine: Engine, train: Arrived, delivered: Delivered, now: fl
     before. False if there is more to it, and then nothing has happened."""
     start, count = train.start, train.count
     spi = int.from_bytes(train.block.rows[start][:SPI_LEN], "big")
-    state = engine.sad.lookup_input(_daddr(train.header), spi, IPPROTO_ESP, 0)
+    state = engine.sad.lookup_input(destination_of(train.header), spi, IPPROTO_ESP, 0)
     if state is None or (opened := open_train(state, train, now)) is None:
         return False
     packets, drops, views = opened
@@ -107,7 +107,7 @@ def _receive_lone(engine: Engine, datagram: Datagram, delivered: Delivered, now:
     header, esp = datagram
     if len(esp) < ESP_HEADER_LEN:
         return False
-    state = engine.sad.lookup_input(_daddr(header), int.from_bytes(esp[:SPI_LEN], "big"), IPPROTO_ESP, 0)
+    state = engine.sad.lookup_input(destination_of(header), int.from_bytes(esp[:SPI_LEN], "big"), IPPROTO_ESP, 0)
     if state is None or state.mode != _TUNNEL:
         return False
     try:
@@ -149,7 +149,7 @@ def _walk(engine: Engine, datagrams: Sequence[Datagram], way: Way, delivered: De
     run_state: State | None = None
     for header, group in groupby(datagrams, _header_of):
         # 1 find
-        daddr = _daddr(header)
+        daddr = destination_of(header)
         for spi, alike in _by_spi(list(group)):
             if len(spi) < SPI_LEN:
                 engine.stats[XfrmStat.IN_HDR_ERROR] += len(alike)
@@ -323,7 +323,7 @@ def _nested(engine: Engine, packet: Buffer, mark: int) -> Datagram | None:
         header, esp = split_outer(packet)
     except ValueError:
         return None
-    state = engine.sad.lookup_input(_daddr(header), int.from_bytes(esp[:4], "big"), IPPROTO_ESP, mark)
+    state = engine.sad.lookup_input(destination_of(header), int.from_bytes(esp[:4], "big"), IPPROTO_ESP, mark)
     return None if state is None else (header, esp)
 
 
@@ -348,10 +348,6 @@ def _refuse_stray(engine: Engine, way: Way, packets: list[Buffer], now: float) -
         if stat is not None:
             engine.stats[stat] += 1
         tell(engine, stat, reason, packet, None, way.secpath[-1])
-
-
-def _daddr(header: Buffer) -> bytes:
-    return bytes(header[16:20] if header[0] >> 4 == 4 else header[24:40])
 
 
 def _ip_header_len(packet: Buffer) -> int:

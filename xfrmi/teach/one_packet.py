@@ -18,7 +18,7 @@ from xfrmi.teach.steps_in import explain_input
 from xfrmi.teach.steps_out import explain_output
 from xfrmi.teach.tables import Tables
 from xfrmi.wire.esp import SEQ, SPI
-from xfrmi.wire.ip import split_outer
+from xfrmi.wire.ip import destination_of, split_outer
 from xfrmi.wire.link_types import XFRM_LINK_MTU
 from xfrmi.wire.xfrm_const import IPPROTO_ESP
 
@@ -121,5 +121,4 @@ def state_for(packet: bytes, engine: Engine) -> State | None:
         header, esp = split_outer(packet)
     except ValueError:
         return None
-    daddr = bytes(header[16:20] if header[0] >> 4 == 4 else header[24:40])
-    return engine.sad.lookup_input(daddr, int.from_bytes(esp[SPI], "big"), IPPROTO_ESP, 0)
+    return engine.sad.lookup_input(destination_of(header), int.from_bytes(esp[SPI], "big"), IPPROTO_ESP, 0)

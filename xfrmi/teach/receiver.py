@@ -20,6 +20,7 @@ from xfrmi.wire.ip import (
     UDP_HEADER_LEN,
     Buffer,
     checksum,
+    destination_of,
     ipv4_header_checksum,
     pseudo_header_sum,
     split_outer,
@@ -118,7 +119,7 @@ def refused_by_host(packet: bytes, original: bytes) -> tuple[str, str] | None:
         header_len = (whole[0] & 15) * 4 if whole[0] >> 4 == 4 else 40
         if whole[0] >> 4 == 4 and ipv4_header_checksum(whole[:header_len]) != int.from_bytes(whole[10:12], "big"):
             return "IP", "the header checksum is wrong"
-        if _daddr(whole) != _daddr(original):
+        if destination_of(whole) != destination_of(original):
             return "IP", "the destination is another host"
         protocol, offset, fragment = upper_layer(whole)
         if fragment != -1:
@@ -129,10 +130,6 @@ def refused_by_host(packet: bytes, original: bytes) -> tuple[str, str] | None:
     except ValueError as error:
         return "IP", str(error)
     return None
-
-
-def _daddr(packet: Buffer) -> bytes:
-    return bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
 
 
 def _refused_by_udp(packet: Buffer, at: int, original: bytes) -> str | None:

@@ -14,7 +14,7 @@ from xfrmi.teach.receiver import refused_by_host
 from xfrmi.teach.steps_esp import opening, state_facts
 from xfrmi.teach.watch import Watch, Work
 from xfrmi.teach.wording import address, direction, flow_text, template_text
-from xfrmi.wire.ip import split_outer
+from xfrmi.wire.ip import destination_of, split_outer
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, SaDir
 
 
@@ -29,7 +29,7 @@ def explain_input(found: Explanation, engine: Engine, packet: bytes, now: float)
         return
     header, esp = split_outer(packet)
     found.steps.append(_arrival(bytes(header), bytes(esp)))
-    daddr = bytes(header[16:20] if header[0] >> 4 == 4 else header[24:40])
+    daddr = destination_of(header)
     state = engine.sad.lookup_input(daddr, int.from_bytes(esp[:4], "big"), IPPROTO_ESP, 0)
     _tell_state(found, engine, state, daddr, int.from_bytes(esp[:4], "big"))
     watch = Watch([state for state in engine.sad.dump() if state.transform is not None])

@@ -207,6 +207,11 @@ def renew_checksum(packet: bytearray) -> None:
     packet[offset + at : offset + at + 2] = (right or 0xFFFF).to_bytes(2, "big")
 
 
+def destination_of(packet: Buffer) -> bytes:
+    """Of an IP packet, or of its header alone."""
+    return bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+
+
 def split_outer(packet: Buffer) -> tuple[Buffer, Buffer]:
     """(header, esp) of a received outer packet: header is the IP header with options or extension headers, plus the
     UDP header when encapsulated; esp begins at the SPI. Padding behind the packet is cut off.
