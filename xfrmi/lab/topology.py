@@ -86,14 +86,7 @@ class Node(Namespace):
             time.sleep(0.002)
 
     def route(self, destination: str, *, via: str | None = None, device: str | None = None) -> None:
-        family = socket.AF_INET6 if ":" in (via or destination) else socket.AF_INET
-        self._netlink.route(
-            "add",
-            dst=destination,
-            family=family,
-            **({"gateway": via} if via else {}),
-            **({"oif": self._index(device)} if device else {}),
-        )
+        self.add_route(Route(destination, via, device))
 
     def add_route(self, route: Route) -> None:
         """As a lab file has it. NetlinkError if the kernel refuses."""
