@@ -15,7 +15,6 @@ from typing import Any
 from xfrmi.formats.tokens import suggestion
 from xfrmi.lab.plan import (
     KINDS,
-    NAME,
     LabError,
     LinkPlan,
     NodePlan,
@@ -26,6 +25,7 @@ from xfrmi.lab.plan import (
     checked_address,
     checked_faults,
     checked_kind,
+    checked_name,
     checked_route,
     endpoint,
     netdevs,
@@ -72,8 +72,7 @@ class _Reader:
     def plan(self) -> Plan:
         self.known(self.data, TOP_KEYS, "a lab file")
         name = self.string(self.data.get("name", self.default_name()), "name")
-        if not NAME.fullmatch(name):
-            raise self.place("name").error(f'"{name}" cannot name a lab: up to 24 of a-z, 0-9 and "-" were expected')
+        checked_name(name, "lab", self.place("name"))
         about = self.string(self.data.get("about", ""), "about")
         plan = Plan(name, about, self.file.absolute().parent)
         for node, values in self.table(self.data.get("node", {}), "node").items():

@@ -136,8 +136,7 @@ class Plan:
     links: list[LinkPlan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise LabError(f'"{self.name}" cannot name a lab: up to 24 of a-z, 0-9 and "-" were expected')
+        checked_name(self.name, "lab", NOWHERE)
 
     def node(
         self,
@@ -169,8 +168,7 @@ class Plan:
 
     def add_node(self, name: str, place: Place) -> NodePlan:
         """An empty one."""
-        if not NAME.fullmatch(name):
-            raise place.error(f'"{name}" cannot name a node: up to 24 of a-z, 0-9 and "-" were expected')
+        checked_name(name, "node", place)
         if name in self.nodes:
             raise place.error(f'there is a node "{name}" already')
         node = self.nodes[name] = NodePlan(name, place=place)
@@ -186,6 +184,11 @@ class Plan:
     def devices(self, node: str) -> list[str]:
         """What links give a node, in their order."""
         return [device for link in self.links for name, device in (link.left, link.right) if name == node]
+
+
+def checked_name(name: str, what: str, place: Place) -> None:
+    if not NAME.fullmatch(name):
+        raise place.error(f'"{name}" cannot name a {what}: up to 24 of a-z, 0-9 and "-" were expected')
 
 
 def checked_kind(kind: str, place: Place) -> str:
