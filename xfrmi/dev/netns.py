@@ -53,15 +53,15 @@ def _cannot_open(path: str, error: OSError) -> XfrmError:
 
 def enter(fd: int) -> None:
     """Move the calling thread into the namespace. XfrmError EPERM (takes CAP_SYS_ADMIN), EINVAL."""
-    if number := _setns(fd):
+    if number := setns(fd, CLONE_NEWNET):
         raise XfrmError(number, detail="cannot enter the network namespace (takes CAP_SYS_ADMIN in it)")
 
 
-def _setns(fd: int) -> int:
-    """The errno, 0 if it was done."""
+def setns(fd: int, kind: int) -> int:
+    """Move the calling thread into a namespace of this kind (CLONE_NEW*). The errno, 0 if it was done."""
     import ctypes  # the command line imports this module for its names only
 
-    return ctypes.get_errno() if _libc().setns(fd, CLONE_NEWNET) else 0
+    return ctypes.get_errno() if _libc().setns(fd, kind) else 0
 
 
 @functools.cache

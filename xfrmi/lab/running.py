@@ -10,7 +10,6 @@ enter them. Rootless labs are entered through the keeper's user namespace, which
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import pickle
@@ -25,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from xfrmi.dev.netns import CLONE_NEWNET
+from xfrmi.dev.netns import CLONE_NEWNET, setns
 from xfrmi.lab import registry
 from xfrmi.lab.build import under_exec
 from xfrmi.lab.namespace import CLONE_NEWUSER
@@ -82,9 +81,8 @@ class Running:
             if kind == CLONE_NEWUSER and os.stat(path).st_ino == os.stat("/proc/self/ns/user").st_ino:
                 continue  # a shell of this lab: in it already, and nobody may enter twice
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(fd, kind):
-                raise LabError(f'cannot enter node "{node}" of lab "{self.name}": {os.strerror(ctypes.get_errno())}')
+            if number := setns(fd, kind):
+                raise LabError(f'cannot enter node "{node}" of lab "{self.name}": {os.strerror(number)}')
             os.close(fd)
 
     def _doors(self, node: NodeRecord) -> list[tuple[int, str]]:
