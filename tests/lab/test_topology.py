@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ def test_sockets_fit_below_a_deep_tmpdir(tmp_path: Path, monkeypatch: pytest.Mon
             assert len(f"{lab.folder}/internet/4294967295/route") <= 107
             assert lab.folder.is_dir()
         assert not lab.folder.exists()
+
+
+@in_netns
+def test_a_tap_outlives_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears no more, and that is no error: an interrupted demo may have no time to close its tap first."""
+    errors: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    with Lab() as lab:
+        left, right = lab.node("left"), lab.node("right")
+        lab.link(left, "eth0", [], right, "eth0", [])
+        with Wiretap(left, "eth0") as tap:
+            right.close()
+            eventually(lambda: not tap._thread.is_alive(), "it listens to nothing")
+    assert errors == []
 
 
 @in_netns

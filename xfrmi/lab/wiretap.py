@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import socket
 import struct
 import threading
@@ -35,9 +35,15 @@ class Wiretap:
 
     def _listen(self) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
+            try:
                 frame = self._socket.recv(65535)
-                self.frames.append(frame)  # looked up now: `clear` may have made a new list in the meantime
+            except TimeoutError:
+                continue
+            except OSError as error:
+                if error.errno == errno.ENETDOWN:
+                    return  # the device has gone, as where a lab ends before its taps do
+                raise
+            self.frames.append(frame)  # looked up now: `clear` may have made a new list in the meantime
 
     def inject(self, frame: bytes) -> None:
         """Put a frame on the wire, towards the other end of the cable."""
