@@ -248,6 +248,16 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
                 host.stop()
 
 
+def carried(listing: str) -> dict[str, tuple[int, int, int]]:
+    """By direction, (SPI, bytes, packets) of the CHILD_SA in what `swanctl --list-sas` prints."""
+    found = re.findall(r"  (in |out) +([0-9a-f]{8}).*?, +(\d+) bytes, +(\d+) packets", listing)
+    return {direction.strip(): (int(spi, 16), int(size), int(packets)) for direction, spi, size, packets in found}
+
+
+def counters(host: Host) -> dict[str, tuple[int, int]]:
+    """By direction, bytes and packets of the CHILD_SA."""
+    found = carried(host.swanctl("--list-sas"))
+    return {direction: (size, packets) for direction, (_, size, packets) in found.items()}
 
 
 def make_certificates(*names: str) -> dict[str, bytes]:

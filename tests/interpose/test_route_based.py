@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.interpose.strongswan import Host, need_charon
-from tests.interpose.test_strongswan import counters, eventually
+from tests.interpose.strongswan import Host, counters, eventually, need_charon
 from tests.netns import in_netns
 from tests.oracle.spread import EVERYTHING
 from xfrmi.lab.topology import Lab, Node

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interpose.strongswan import ADDRESS, INNER, Host, eventually, make_certificates, two_hosts
+from tests.interpose.strongswan import ADDRESS, INNER, Host, counters, eventually, make_certificates, two_hosts
 from tests.netns import in_netns
 from xfrmi.lab.namespace import sysctl
 
@@ -21,12 +21,6 @@ from xfrmi.lab.namespace import sysctl
 def installed(host: Host) -> list[str]:
     """SPIs that come in, of the CHILD_SAs that are up."""
     return re.findall(r"  in  ([0-9a-f]{8})", host.swanctl("--list-sas"))
-
-
-def counters(host: Host) -> dict[str, tuple[int, int]]:
-    """By direction, bytes and packets of the CHILD_SA."""
-    found = re.findall(r"  (in |out) +[0-9a-f]{8}.*?, +(\d+) bytes, +(\d+) packets", host.swanctl("--list-sas"))
-    return {direction.strip(): (int(size), int(packets)) for direction, size, packets in found}
 
 
 @in_netns

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.oracle.kernelpeer.ike import IkePair, carried, ike_pair
+from tests.interpose.strongswan import carried
+from tests.oracle.kernelpeer.ike import IkePair, ike_pair
 from tests.oracle.kernelpeer.machine import BOOT_SECONDS
 from tests.oracle.kernelpeer.pair import clean, inner
 from tests.oracle.kernelpeer.talk import Datagrams, carries_tcp, echoes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,9 +98,3 @@ def ike_pair() -> Iterator[IkePair]:
     need_charon()
     with pair(programs(), encap=False) as built:
         yield IkePair(built, Host(built.moon.node), GuestCharon(built))
-
-
-def carried(listing: str) -> dict[str, tuple[int, int, int]]:
-    """By direction, (SPI, bytes, packets) of the CHILD_SA in what `swanctl --list-sas` prints."""
-    found = re.findall(r"  (in |out) +([0-9a-f]{8}).*?, +(\d+) bytes, +(\d+) packets", listing)
-    return {direction.strip(): (int(spi, 16), int(size), int(packets)) for direction, spi, size, packets in found}
