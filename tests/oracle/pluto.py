@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from tests.interpose.strongswan import EXEC, eventually
 from tests.interpose.supervised import need_exec
 from tests.lacks import own_mounts
 from tests.netns import need_tun
+from tests.oracle import packages
 from xfrmi.lab.topology import Node
 
 PACKAGES = (
@@ -48,22 +47,15 @@ conn net
 
 def folder() -> Path:
     """Where it is unpacked."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "xfrmi-libreswan"
+    return packages.cache() / "xfrmi-libreswan"
 
 
 def fetch() -> Path:
     """Download and unpack it unless it is there. CalledProcessError, OSError."""
     place = folder()
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix="fetching-") as name:
-            work = Path(name)
-            for command in (["apt-get", "download", *PACKAGES], ["mkdir", "root"]):
-                subprocess.run(command, cwd=work, check=True, capture_output=True)
-            for package in work.glob("*.deb"):
-                subprocess.run(["dpkg-deb", "-x", package.name, "root"], cwd=work, check=True, capture_output=True)
-            (work / "root").rename(place)  # at once: another test run may be doing the same
+        with packages.unpacked(place, *PACKAGES) as work:
+            (work / "root").rename(place)
     return place
 
 
@@ -149,9 +141,4 @@ class Pluto:
 
 
 if __name__ == "__main__":
-    try:
-        print(fetch())
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"xfrmi: libreswan could not be fetched: {(error.stderr or b'').decode().strip() or error}")
-    except OSError as error:
-        sys.exit(f"xfrmi: libreswan could not be fetched: {error}")
+    packages.main(fetch, "libreswan could not be fetched")

@@ -7,15 +7,14 @@ runs besides (interpreter, `ip`, busybox) is a copy of what this machine has, se
 from __future__ import annotations
 
 import lzma
-import os
 import platform
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
 import zlib
 from pathlib import Path
+
+from tests.oracle import packages
 
 META_PACKAGE = "linux-image-6.12-cloud-amd64"
 """Depends on the newest 6.12 of Debian 12: few drivers, so it boots quickly."""
@@ -43,9 +42,8 @@ FETCHING = {"apt-get": "apt", "dpkg-deb": "dpkg", "zstd": "zstd"}
 def folder() -> Path:
     """Where the kernel is kept: `vmlinux`, and `modules` in the order in which they load. Another choice of them is
     another folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     choice = zlib.crc32(" ".join(WANTED).encode())
-    return Path(cache) / "xfrmi-kernelpeer" / f"{META_PACKAGE}-{choice:08x}"
+    return packages.cache() / "xfrmi-kernelpeer" / f"{META_PACKAGE}-{choice:08x}"
 
 
 def lacking() -> str:
@@ -68,18 +66,13 @@ def fetch() -> Path:
     place = folder()
     if (place / "vmlinux").exists():
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix="fetching-") as name:
-        work = Path(name)
-        _run(work, "apt-get", "download", _newest())
-        (package,) = work.glob("*.deb")
-        _run(work, "dpkg-deb", "-x", package.name, "root")
+    with packages.unpacked(place, _newest()) as work:
         (image,) = (work / "root/boot").glob("vmlinuz-*")
         ready = work / "ready"
         ready.mkdir()
         (ready / "vmlinux").write_bytes(vmlinux(image.read_bytes()))
         _keep_modules(work / "root/lib/modules", ready / "modules")
-        ready.rename(place)  # at once: another test run may be doing the same
+        ready.rename(place)
     return place
 
 
@@ -89,10 +82,6 @@ def _newest() -> str:
     if found is None:
         raise OSError(f"apt knows no {META_PACKAGE}; try: apt-get update")
     return found[1]
-
-
-def _run(folder: Path, *command: str) -> None:
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def vmlinux(image: bytes) -> bytes:
@@ -130,9 +119,4 @@ def _keep_modules(tree: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        print(fetch())
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"xfrmi: no kernel could be fetched: {(error.stderr or b'').decode().strip() or error}")
-    except OSError as error:
-        sys.exit(f"xfrmi: no kernel could be fetched: {error}")
+    packages.main(fetch, "no kernel could be fetched")
