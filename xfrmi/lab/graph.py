@@ -143,7 +143,7 @@ def _row(plan: Plan, chain: list[LinkPlan]) -> str:
         for number, part in enumerate(box):
             wire = (f" {doing} " if doing else "").center(gap, "─") if number == 1 and not last else " " * gap
             if number == 1:
-                part = ("├" if at else "│")[:1].replace("├", "┤") + part[1:-1] + ("│" if last else "├")
+                part = ("┤" if at else "│") + part[1:-1] + ("│" if last else "├")
             lines[number] += part + wire
     return "\n".join(line.rstrip() for line in lines)
 
