@@ -118,24 +118,25 @@ def header_fields(header: bytes) -> list[Field]:
     """IP header with options or extension headers, and the UDP header behind it if there is one."""
     version = header[0] >> 4 if header else 0
     if version == 4 and len(header) >= IPV4_HEADER_LEN:
-        fields, end = _ipv4_fields(header), (header[0] & 15) * 4
+        fields, header_len = _ipv4_fields(header), (header[0] & 15) * 4
     elif version == 6 and len(header) >= IPV6_HEADER_LEN:
-        fields, end = _ipv6_fields(header), IPV6_HEADER_LEN
+        fields, header_len = _ipv6_fields(header), IPV6_HEADER_LEN
     else:
         return [Field(0, len(header), "no IP header", "opaque")]
     rest = len(header)
     udp = rest - UDP_HEADER_LEN
-    if _ends_in_udp(header, udp, end):
+    if _ends_in_udp(header, udp, header_len):
         rest = udp
-    if rest > end:
-        fields.append(Field(end, rest, "options" if version == 4 else "extension headers", "ip"))
+    fixed_end = fields[-1].end
+    if rest > fixed_end:
+        fields.append(Field(fixed_end, rest, "options" if version == 4 else "extension headers", "ip"))
     if udp == rest:
         fields += _udp_fields(header, udp)
     return fields
 
 
-def _ends_in_udp(header: bytes, udp: int, end: int) -> bool:
-    if udp < end:
+def _ends_in_udp(header: bytes, udp: int, header_len: int) -> bool:
+    if udp < header_len:
         return False
     try:
         return upper_layer(header)[0] == 17
