@@ -24,6 +24,10 @@ PATTERN = b"this is plaintext and must never be seen outside "
 ICMP_ECHO, ICMP6_ECHO = 8, 128
 ICMP_ECHO_REPLY, ICMP6_ECHO_REPLY = 0, 129
 
+LINGER = struct.pack("ii", 1, 5)
+"""close() waits, up to 5 seconds, until the other end has acknowledged this end's FIN: what a test leaves behind would
+be sent again while the next one looks at the cable, by then without the policies that protected it."""
+
 
 def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -99,6 +103,7 @@ def tcp_transfer(
         try:
             connection, _ = listener.accept()
             with connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
                 connection.settimeout(timeout)
                 while chunk := connection.recv(1 << 18):
                     received.update(chunk)
