@@ -162,6 +162,24 @@ def test_a_listing_of_a_real_gateway(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert step["facts"]["number"] == "8"
 
 
+def test_a_listing_of_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ip -o` ends each in a backslash, which leads nowhere."""
+    path = tmp_path / "listed.txt"
+    state, policy = LISTED.split("src 0.0.0.0/0 dst 0.0.0.0/0 \n\tdir")
+    records = (state, f"src 0.0.0.0/0 dst 0.0.0.0/0 \n\tdir{policy}")
+    path.write_text("".join(record.replace("\n", "\\") + "\n" for record in records))
+    status, out, err = run(capsys, "--config", str(path), PACKET.hex(), "--json")
+    assert (status, err, json.loads(out)["verdict"]) == (0, "", "would be sent")
+
+
+def test_a_command_that_goes_on_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "states.txt"
+    path.write_text("# a comment does not go on \\\n\nstate add src 192.0.2.1 \\\n    dst 192.0.2.2 \\\n")
+    status, _, err = run(capsys, "--config", str(path), PACKET.hex())
+    assert status == 1
+    assert f"{path}, line 3: Missing continuation line" in err
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "odd": (["450"], "3 hexadecimal digits are no whole bytes: one is missing"),
     "not hexadecimal": (["45zz"], "'z' at digit 3 is no hexadecimal digit"),

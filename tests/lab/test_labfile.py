@@ -123,6 +123,8 @@ def test_a_folder_and_files_beside(tmp_path: Path) -> None:
         ("[node.sun]", "moved.ipsec0 = 'mars'\n[node.sun]", "moved", "another node was expected"),
         ('kind = "router"', 'kind = "nat"', "[node.sun]", 'a NAT takes outside = "DEVICE"'),
         ('kind = "router"', 'kind = "router"\noutside = "eth0"', "[node.sun]", "belongs to nodes of kind"),
+        ("proto esp mode tunnel\n", "proto esp mode tunnel \\\n", "policy add", "Missing continuation line"),
+        ("echo 1\n", "echo 1 \\\n", "echo 1", "a backslash at the end, and no next line"),
         ("[node.sun]", "[node.Sun]", "[node.Sun]", '"Sun" cannot name a node'),
     ],
 )  # fmt: skip

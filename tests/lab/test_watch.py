@@ -39,6 +39,8 @@ ESP = (0x1001).to_bytes(4, "big") + (7).to_bytes(4, "big") + bytes(24)
         (ipv6(50, ESP), "::1 > ::2: ESP spi 0x1001 seq 7, 32 bytes"),
         (ipv4(17, UDP + ESP), "192.0.2.1 > 192.0.2.2: UDP 4500 > 4500: ESP spi 0x1001 seq 7, 32 bytes"),
         (ipv4(17, UDP + b"\xff"), "192.0.2.1 > 192.0.2.2: UDP 4500 > 4500: keepalive"),
+        (ipv4(17, UDP + ESP[:9]), "192.0.2.1 > 192.0.2.2: UDP 4500 > 4500: ESP spi 0x1001 seq 7, 9 bytes"),
+        (ipv4(17, UDP + ESP[:8]), "192.0.2.1 > 192.0.2.2: UDP 4500 > 4500, 16 bytes"),
         (ipv4(17, UDP + bytes(20)), "192.0.2.1 > 192.0.2.2: UDP 4500 > 4500, 28 bytes"),
         (ipv4(1, bytes(64)), "192.0.2.1 > 192.0.2.2: ICMP, 64 bytes"),
         (ipv4(50, ESP, 0x2000), "192.0.2.1 > 192.0.2.2: fragment, 32 bytes"),

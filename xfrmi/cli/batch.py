@@ -8,7 +8,7 @@ from xfrmi.cli.main import complain, run_line
 from xfrmi.cli.options import Options
 from xfrmi.client import Client
 from xfrmi.errors import XfrmError
-from xfrmi.formats.grammar import split_line
+from xfrmi.formats.grammar import logical_lines, split_line
 from xfrmi.formats.tokens import GrammarError
 
 FAILED = 1
@@ -24,7 +24,7 @@ def run_batch(options: Options, path: str) -> int:
         return FAILED
     status = 0
     with Client() as client:
-        for number, line in enumerate(_joined(text), 1):
+        for _, number, line in logical_lines(text):
             try:
                 if words := split_line(line):
                     run_line(client, options, words)
@@ -35,17 +35,3 @@ def run_batch(options: Options, path: str) -> int:
                 if not options.force:
                     break
     return status
-
-
-def _joined(text: str) -> list[str]:
-    """Lines; one that ends in a backslash goes on in the next, which then counts as empty."""
-    lines: list[str] = []
-    pending = ""
-    for line in text.splitlines():
-        if line.endswith("\\"):
-            pending += line[:-1]
-            lines.append("")
-        else:
-            lines.append(pending + line)
-            pending = ""
-    return [*lines, pending] if pending else lines

@@ -9,7 +9,8 @@ needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, GrammarError, Tokens, matches
@@ -63,10 +64,34 @@ def take_object(tokens: Tokens) -> str:
     raise tokens.error(text, USAGE, f"one of {', '.join(OBJECTS)} goes here.")
 
 
+def has_no_comment(line: str) -> bool:
+    return not re.search(r"(^|\s)#", line)
+
+
+def logical_lines(text: str, may_go_on: Callable[[str], bool] = has_no_comment) -> Iterator[tuple[int, int, str]]:
+    """(number of its first line, of its last, line) of commands in a file. A line that ends in a backslash goes on in
+    the next, if it `may_go_on`: a comment does not. Where there is no next line the backslash stays, and `split_line`
+    complains."""
+    pending, first = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        first = first or number
+        pending += line
+        if line.endswith("\\") and may_go_on(pending):
+            pending = pending[:-1]
+            continue
+        yield first, number, pending
+        pending, first = "", 0
+    if first:
+        yield first, number, f"{pending}\\"
+
+
 def split_line(line: str) -> list[str]:
     """A line of a batch file as the words a shell would make of it; what follows a # is a comment."""
     from shlex import split
 
+    if line.endswith("\\") and has_no_comment(line):
+        hint = "It ends in a backslash: the next line belongs to it, and there is none."
+        raise GrammarError("Missing continuation line", INCOMPLETE, position=0, hint=hint)
     try:
         return split(line, comments=True)
     except ValueError as error:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xfrmi.formats.grammar import logical_lines
 from xfrmi.formats.netdev import NetDev, NetdevError, parse_netdevs
 from xfrmi.formats.tokens import suggestion
 from xfrmi.lab.faults import Faults, parse_fault
@@ -61,14 +62,7 @@ class Text:
 
     def commands(self) -> Iterator[tuple[int, str]]:
         """(number, line): a line that ends in a backslash goes on in the next, and counts where it begins."""
-        pending, began = "", 0
-        for number, line in enumerate(self.content.splitlines(), 1):
-            began = began or number
-            if line.endswith("\\"):
-                pending += line[:-1]
-                continue
-            yield began, pending + line
-            pending, began = "", 0
+        return ((number, line) for number, _, line in logical_lines(self.content))
 
 
 @dataclass(frozen=True)

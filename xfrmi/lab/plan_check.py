@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xfrmi.formats.grammar import parse, split_line
+from xfrmi.formats.grammar import has_no_comment, parse, split_line
 from xfrmi.formats.requests_link import AddLink
 from xfrmi.formats.tokens import USAGE, GrammarError, suggestion
 from xfrmi.lab.plan import LabError, NodePlan, Place, Plan, Text
@@ -24,6 +24,10 @@ def check(plan: Plan) -> None:
             devices[node.name].discard(device)
     for node in plan.nodes.values():
         _check_node(node, devices[node.name])
+        for text in node.run:
+            for number, line in text.commands():
+                if line.endswith("\\") and has_no_comment(line):
+                    raise text.error(number, "run: a backslash at the end, and no next line that would belong to it")
 
 
 def _check_links(plan: Plan) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from xfrmi.lab.running import Running
 from xfrmi.lab.wiretap import ETH_HEADER_LEN, ETH_P_ALL, kind
 from xfrmi.wire.address import format_address
+from xfrmi.wire.udpencap import Payload, classify
 
 ESP, UDP, TCP, FRAGMENT = 50, 17, 6, 44
 ENCAP_PORT = 4500
@@ -106,9 +107,10 @@ def _transport(protocol: int, body: bytes) -> str:
         inside = body[8:]
         said = f"UDP {source} > {destination}"
         if ENCAP_PORT in (source, destination):
-            if inside == b"\xff":
+            sort = classify(inside)
+            if sort is Payload.KEEPALIVE:
                 return f"{said}: keepalive"
-            if len(inside) >= 8 and inside[:4] != bytes(4):
+            if sort is Payload.ESP:
                 return f"{said}: {_esp(inside)}, {len(inside)} bytes"
         return f"{said}, {size}"
     if protocol == TCP and len(body) >= 8:

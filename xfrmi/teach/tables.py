@@ -7,12 +7,12 @@ and `ip xfrm policy` print, in any mixture, one kind after the other.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xfrmi.errors import XfrmError
-from xfrmi.formats.grammar import parse, split_line
+from xfrmi.formats.grammar import logical_lines, parse, split_line
 from xfrmi.formats.listing import ListingError, parse_policies, parse_states
 from xfrmi.formats.requests import AddLink, AddPolicy, AddState, SetLink
 from xfrmi.formats.tokens import GrammarError
@@ -57,9 +57,10 @@ class Tables:
         """Out of a text that `name` is the name of. Raises XfrmError EINVAL."""
         tables = cls(source=name)
         listing: list[str] = []
-        for number, line in _logical_lines(text):
-            first = line.split(maxsplit=1)[:1]
-            if first and first[0] in _OBJECTS and not line[0].isspace():
+        for number, _, line in logical_lines(text, _is_command):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            if _is_command(line):
                 tables = tables._with_command(line, f"{name}, line {number}", ifindex_of)
             else:
                 listing += [""] * (number - 1 - len(listing)) + [line]  # keeps its number
@@ -118,18 +119,9 @@ class Tables:
         )
 
 
-def _logical_lines(text: str) -> Iterable[tuple[int, str]]:
-    """(number of its first line, line), without comments' lines; one that ends in a backslash goes on in the next."""
-    pending, first = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        first = first or number
-        if line.endswith("\\"):
-            pending += line[:-1] + " "
-            continue
-        whole, pending = pending + line, ""
-        if whole.strip() and not whole.lstrip().startswith("#"):
-            yield first, whole
-        first = 0
+def _is_command(line: str) -> bool:
+    """And no line of a listing, each of which ends in a backslash where `ip -o` has printed it."""
+    return not line[0].isspace() and line.split(maxsplit=1)[0] in _OBJECTS
 
 
 def _sorted_records(lines: list[str]) -> tuple[list[str], list[str]]:
