@@ -299,7 +299,8 @@ def test_batch_stops_at_the_first_failure_unless_forced(server: Server, shell: S
 def test_a_batch_that_ends_in_a_backslash(server: Server, shell: Shell, tmp_path: Path) -> None:
     """It is an error as with ip; a comment ends where its line does."""
     lines = tmp_path / "lines"
-    lines.write_text("# not this one \\\nlink add x0 type xfrm if_id 3 # nor this \\\nlink add x1 type xfrm \\\n  if_id 4 \\\n")
+    first = "# not this one \\\nlink add x0 type xfrm if_id 3 # nor this \\\n"
+    lines.write_text(f"{first}link add x1 type xfrm \\\n  if_id 4 \\\n")
     status, _, err = shell(f"-b {lines}")
     assert status == 1
     assert err.splitlines()[0].endswith("Missing continuation line") and err.endswith(f"Command failed {lines}:4\n")

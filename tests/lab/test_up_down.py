@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,9 +129,6 @@ def test_wrong_words(place: Place) -> None:
             1, 'xfrmi: lab "trial" has no node "mars"; it has moon, sun\n',
         )  # fmt: skip
         assert place.lab("exec", "sun", "--", "no-such-program")[0] == 127
-        inside = place.lab("exec", "sun", "--", sys.executable, "-m", "xfrmi", "lab", "down")
-        assert inside[0] == 1 and 'this is a program of lab "trial": leave it' in inside[2]
-        assert place.status()["state"] == "up"
     assert place.nothing_left()
 
 
@@ -205,6 +203,30 @@ def test_a_daemon_is_killed(place: Place) -> None:
         os.kill(lab.record.programs["moon: xfrmi daemon"], signal.SIGKILL)
         eventually(lambda: "✗ moon: xfrmi daemon: has ended" in place.lab("status")[1], "nobody notices")
         assert "moon: xfrmi daemon ended with status -9" in (lab.folder / "keeper.log").read_text()
+    assert place.nothing_left()
+
+
+@pytest.mark.parametrize("node", ["moon", "sun"], ids=["under xfrmi exec", "plain"])
+def test_down_from_inside(place: Place, node: str) -> None:
+    """Also out of a shell that would go on: it ends with the lab."""
+    up(read_lab(place.file))
+    down = f"{sys.executable} -m xfrmi lab down; sleep 600"
+    status, out, _ = place.lab("exec", node, "--", "sh", "-c", down)
+    assert status != 0 and out.startswith('lab "trial" goes down, and with it whatever runs in it')
+    assert place.nothing_left()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "and another lab is there"])
+def test_its_directory_is_taken_away(place: Place, again: bool) -> None:
+    lab = up(read_lab(place.file))
+    program = lab.popen("sun", "sleep", "600")
+    shutil.rmtree(lab.folder)
+    if again:
+        with up(read_lab(place.file)) as other:
+            eventually(lambda: not stat_of(lab.record.pid), "its keeper stays", 20)
+            assert program.wait(5) != 0
+            assert other.run("moon", "true").returncode == 0, "the other is as it was"
+            assert all(program["runs"] for program in place.status()["programs"].values())
     assert place.nothing_left()
 
 

@@ -100,14 +100,17 @@ def _up(options: argparse.Namespace) -> int:
 
 def _down(options: argparse.Namespace) -> int:
     from xfrmi.lab import registry
-    from xfrmi.lab.plan import LabError
-    from xfrmi.lab.running import down
+    from xfrmi.lab.running import down, down_from_inside
 
-    for folder in list(registry.folders()) if options.all else [registry.find(options.name)]:
-        if str(folder) == os.environ.get(registry.LAB_FOLDER):
-            raise LabError(f'this is a program of lab "{folder.name}": leave it, and take it down from outside')
-        down(folder)
-        print(f'lab "{folder.name}" is down')
+    here = os.environ.get(registry.LAB_FOLDER)
+    folders = list(registry.folders()) if options.all else [registry.find(options.name)]
+    for folder in sorted(folders, key=lambda folder: str(folder) == here):
+        if str(folder) == here:
+            print(f'lab "{folder.name}" goes down, and with it whatever runs in it, this shell too', flush=True)
+            down_from_inside(folder)
+        else:
+            down(folder)
+            print(f'lab "{folder.name}" is down')
     return 0
 
 

@@ -2,9 +2,10 @@
 
     python -m xfrmi.lab.keeper FOLDER < plan (pickled by `running.up`, which made the folder)
 
-One line of JSON on standard output says how the building went. From then on it sleeps until a signal: SIGTERM ends the
-lab; the end of a program of it is logged. If it is killed, the kernel sends its children SIGKILL and forgets the
-namespaces with the last process in them; `lab down` sees to the rest.
+One line of JSON on standard output says how the building went. From then on it sleeps until a signal: SIGTERM ends
+the lab and whatever runs in it; the end of a program of it is logged. If its directory is taken away nobody can find
+the lab any more, so it ends by itself. If it is killed, the kernel sends its children SIGKILL and forgets the namespaces
+with the last process in them; `lab down` sees to the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import time
@@ -21,10 +23,22 @@ from types import FrameType
 from xfrmi.lab.build import Built, build
 from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.preflight import Lacking, prepare
-from xfrmi.lab.registry import LAB_FOLDER, LAB_ID, LinkRecord, NodeRecord, Record, start_time
+from xfrmi.lab.registry import (
+    LAB_FOLDER,
+    LAB_ID,
+    LinkRecord,
+    NodeRecord,
+    Record,
+    hang_up,
+    processes_of,
+    read_record,
+    start_time,
+)
 from xfrmi.lab.topology import Lab
 
 STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+LOOK_SECONDS = 2.0
+"""It looks so often whether its directory is still there."""
 
 
 class _Stopped(BaseException):
@@ -60,7 +74,7 @@ def keep(folder: Path, plan: Plan, record: Record) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS | {signal.SIGCHLD})
         _write_down(plan, built, record, folder)
         _report(up=record.name)
-        _stay(built)
+        _stay(built, folder, record.id)
         return 0
     except (LabError, Lacking) as error:
         _report(error=str(error))
@@ -72,8 +86,18 @@ def keep(folder: Path, plan: Plan, record: Record) -> int:
         _report(error=f"{type(error).__name__}: {error}")
     finally:
         if lab is not None:
-            lab.close()
+            _end(lab, folder, record)
     return 1
+
+
+def _end(lab: Lab, folder: Path, record: Record) -> None:
+    strays = processes_of(record)
+    mine = _is_mine(folder, record.id)
+    lab.close(and_folder=mine)
+    hang_up(strays)
+    hang_up(processes_of(record, by_namespace=False))  # those begun in the meantime
+    if mine:
+        shutil.rmtree(folder, ignore_errors=True)  # what they have written in the meantime
 
 
 def _write_down(plan: Plan, built: Built, record: Record, folder: Path) -> None:
@@ -98,7 +122,13 @@ def _report(**message: str) -> None:
     os.close(null)
 
 
-def _stay(built: Built) -> None:
+def _is_mine(folder: Path, lab_id: str) -> bool:
+    """Or it has been removed, and perhaps another lab of that name has been brought up there."""
+    found = read_record(folder)
+    return found is not None and found.id == lab_id
+
+
+def _stay(built: Built, folder: Path, lab_id: str) -> None:
     running = dict(built.programs)
     while True:
         for name, program in list(running.items()):
@@ -106,9 +136,13 @@ def _stay(built: Built) -> None:
                 print(f"{time.strftime('%H:%M:%S')} {name} ended with status {program.returncode}", file=sys.stderr,
                       flush=True)  # fmt: skip
                 del running[name]
-        if signal.sigwait(STOPS | {signal.SIGCHLD}) != signal.SIGCHLD:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-            return
+        came = signal.sigtimedwait(STOPS | {signal.SIGCHLD}, LOOK_SECONDS)
+        if came is None and not _is_mine(folder, lab_id):
+            print(f"{folder} has been taken away, so the lab ends", file=sys.stderr, flush=True)
+        elif came is None or came.si_signo == signal.SIGCHLD:
+            continue
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        return
 
 
 def main() -> int:

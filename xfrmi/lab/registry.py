@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from xfrmi.lab.plan import LabError
 FILE = "lab.json"
 LAB_ID, LAB_FOLDER, LAB_NODE = "XFRMI_LAB_ID", "XFRMI_LAB_FOLDER", "XFRMI_LAB_NODE"
 """In the environment of what runs in a lab."""
+HANG_UP_SECONDS = 1.0
 
 
 @dataclass
@@ -139,10 +142,11 @@ def find(name: str = "") -> Path:
     return known[0]
 
 
-def processes_of(record: Record) -> dict[int, str]:
+def processes_of(record: Record, by_namespace: bool = True) -> dict[int, str]:
     """What runs in the lab but its keeper, with start times: known by the network namespace, or by an environment that
-    names the lab. Once the keeper has ended only by the latter: others may have got the numbers of its namespaces."""
-    inodes = {node.inode for node in record.nodes.values()} if record.alive else set()
+    names the lab. Once the keeper has let go of them only by the latter: others may have got the numbers of its
+    namespaces."""
+    inodes = {node.inode for node in record.nodes.values()} if by_namespace and record.alive else set()
     sign = f"{LAB_ID}={record.id}".encode()
     found = {}
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
@@ -153,3 +157,15 @@ def processes_of(record: Record) -> dict[int, str]:
             if in_it or sign in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found[pid] = start_time(pid)
     return found
+
+
+def hang_up(processes: dict[int, str]) -> None:
+    """SIGHUP, which shells do not ignore; then, for those that do, SIGKILL."""
+    for number in (signal.SIGHUP, signal.SIGKILL):
+        processes = {pid: started for pid, started in processes.items() if start_time(pid) == started}
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + HANG_UP_SECONDS
+        while any(start_time(pid) == started for pid, started in processes.items()) and time.monotonic() < deadline:
+            time.sleep(0.02)

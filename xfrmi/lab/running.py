@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,7 +34,6 @@ SOCKET = "4294967295/route"
 """The longest path of a control socket, below a node's directory."""
 MAX_SOCKET_PATH = 107
 STOP_SECONDS = 15.0
-HANG_UP_SECONDS = 1.0
 
 
 class Running:
@@ -187,9 +185,20 @@ def down(folder: Path) -> None:
         strays = registry.processes_of(record)
         if record.alive and record.pid != os.getpid():  # `up` has not got as far as a keeper
             _end(record.pid)
-        _hang_up(strays)
-        _hang_up(registry.processes_of(record))  # those begun in the meantime
+        registry.hang_up(strays)
+        registry.hang_up(registry.processes_of(record))  # those begun in the meantime
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def down_from_inside(folder: Path) -> None:
+    """The same for a program of the lab: the keeper does it, and ends the caller and its shell, too."""
+    record = read_record(folder)
+    if record is None or not record.alive:
+        down(folder)
+    else:
+        fd = os.pidfd_open(record.pid)
+        signal.pidfd_send_signal(fd, signal.SIGTERM)
+        select.select([fd], [], [], STOP_SECONDS)  # or as long as we live: the shell is not to go on meanwhile
 
 
 def _end(keeper: int) -> None:
@@ -203,18 +212,6 @@ def _end(keeper: int) -> None:
                     return
         finally:
             os.close(fd)
-
-
-def _hang_up(processes: dict[int, str]) -> None:
-    """SIGHUP, which shells do not ignore; then, for those that do, SIGKILL."""
-    for number in (signal.SIGHUP, signal.SIGKILL):
-        processes = {pid: started for pid, started in processes.items() if start_time(pid) == started}
-        for pid in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + HANG_UP_SECONDS
-        while any(start_time(pid) == started for pid, started in processes.items()) and time.monotonic() < deadline:
-            time.sleep(0.02)
 
 
 def _last_line(log: Path) -> str:

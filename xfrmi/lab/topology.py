@@ -244,14 +244,15 @@ class Lab:
         left.programs.append(process)
         return process
 
-    def close(self) -> None:
+    def close(self, and_folder: bool = True) -> None:
         for node in self.nodes:
             node.close()
         self.nodes.clear()
         for tap in self._taps:
             os.close(tap)
         self._taps.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if and_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Lab:
         return self
