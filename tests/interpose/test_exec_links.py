@@ -211,3 +211,28 @@ def test_what_is_shown_is_no_longer_than_what_it_is_made_of() -> None:
             shown = heard.as_xfrm(heard.tag, None, 7)
             assert len(shown) <= len(body)
             assert parse_attrs(memoryview(shown), 16)
+
+
+LATE = """
+import socket, struct, subprocess
+news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+news.bind((0, 1))  # RTMGRP_LINK
+subprocess.run(["ip", "link", "add", "xfrm0", "type", "xfrm", "if_id", "42"], check=True)
+subprocess.run(["ip", "link", "set", "xfrm0", "up"], check=True)
+seen = []
+news.settimeout(0)
+try:
+    while True:
+        data = news.recv(65536)
+        seen.append(struct.unpack_from("=BxHiII", data, 16)[3] & 1)
+except BlockingIOError:
+    print(seen)
+"""
+
+
+@in_netns
+def test_who_reads_late_hears_what_was() -> None:
+    """The first announcement says that the device was made, and not that it is up by now."""
+    with daemon():
+        done = subprocess.run([*EXEC, "--", sys.executable, "-c", LATE], capture_output=True, text=True, timeout=40)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1]\n", "")

@@ -123,10 +123,12 @@ class LinkNews:
 
     def _finished(self, world: World, heard: Heard) -> Heard | None:
         """A TUN is announced before the daemon has made an xfrm device of it. When the daemon answers, it has: then
-        what it has become is announced instead. None if the TUN is somebody else's."""
+        what it has become is announced instead, but not that it may be up by now: of that its own announcement tells.
+        None if the TUN is somebody else's."""
         if not world.hub_port or self._questions.device(world, heard.ifindex) is None:
             return None
-        return heard_at(world, heard.ifindex)
+        now = heard_at(world, heard.ifindex)
+        return None if now is None else now.in_condition_of(heard)
 
     @staticmethod
     def _nsid(here: World, home: World | None) -> int | None:

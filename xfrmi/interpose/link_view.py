@@ -20,6 +20,10 @@ IFLA_IFNAME, IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 3,
 IFLA_LINK_NETNSID, IFLA_GSO_MAX_SIZE, IFLA_MAX_MTU = 37, 41, 51
 INFO_KIND, INFO_DATA, INFO_XSTATS = 1, 2, 3
 IFF_POINTOPOINT = 0x10
+IFF_CONDITION = 0x1 | 0x40 | 0x1_0000 | 0x2_0000
+"""UP, RUNNING, LOWER_UP, DORMANT."""
+IFLA_CONDITION = (6, 16, 33, 35, 47, 48)
+"""QDISC, OPERSTATE, CARRIER, CARRIER_CHANGES, CARRIER_UP_COUNT, CARRIER_DOWN_COUNT."""
 XFRM_GSO_MAX_SIZE = 65536
 AF_UNSPEC = 0
 
@@ -60,6 +64,14 @@ class Heard:
         if link_nsid is not None:
             parts.append(attr_u32(IFLA_LINK_NETNSID, link_nsid))
         return b"".join(parts)
+
+    def in_condition_of(self, other: Heard) -> Heard:
+        """This, but up or down, and with a carrier or without, as `other` of the same device says."""
+        family, kind, ifindex, flags, change = IFINFOMSG.unpack_from(self.body)
+        flags = flags & ~IFF_CONDITION | IFINFOMSG.unpack_from(other.body)[3] & IFF_CONDITION
+        its = {number: bytes(raw) for number, _, raw in attributes(other.body) if number in IFLA_CONDITION}
+        parts = (its.get(number, bytes(raw)) for number, _, raw in attributes(self.body))
+        return Heard(memoryview(IFINFOMSG.pack(family, kind, ifindex, flags, change) + b"".join(parts)))
 
     @staticmethod
     def _attribute(number: int, value: memoryview, raw: memoryview, tag: Tag, stats: LinkStats | None) -> bytes:
