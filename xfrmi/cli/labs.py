@@ -68,6 +68,10 @@ def lab_parser() -> argparse.ArgumentParser:
     watch.add_argument("-c", "--count", type=int, default=0, metavar="N", help="show no more than N")
     watch.add_argument("end", metavar="NODE:DEVICE")
     watch.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    nat = command("nat", _nat, "what leaves a node by a device gets its address, as at a NAT")
+    nat.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    nat.add_argument("--port", type=int, metavar="N", help="UDP leaves from port N: a NAT that was switched off and on")
+    nat.add_argument("end", metavar="NODE:DEVICE")
     status = command("status", _status, "the labs that are up, their nodes, daemons, and links with their losses")
     status.add_argument("name", nargs="?", default="", help="one lab")
     status.add_argument("-j", "--json", action="store_true", help="as JSON")
@@ -179,6 +183,23 @@ def _supervised(command: Sequence[str]) -> None:
         execute(command, Options(), say)
     except XfrmError as error:
         say(f"without xfrmi exec, so `ip xfrm` is the kernel's here: {error.detail or error}")
+
+
+def _nat(options: argparse.Namespace) -> int:
+    from xfrmi.lab.nat import masquerade
+
+    node, _, device = options.end.partition(":")
+    if not device or options.port not in (None, *range(1, 1 << 16)):
+        example = "xfrmi lab nat home:eth1 --port 10001"
+        print(f"xfrmi: it takes NODE:DEVICE, and a port from 1 to 65535: {example}", file=sys.stderr)
+        return FAILED
+    _running(options.lab).enter(node)
+    try:
+        masquerade(device, options.port)
+    except OSError as error:
+        print(f"xfrmi: this machine makes no NAT: {error.strerror}", file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

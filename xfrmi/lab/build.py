@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from xfrmi.lab.namespace import xfrmi_command
+from xfrmi.lab.nat import masquerade
 from xfrmi.lab.plan import LabError, NodePlan, Place, Plan
 from xfrmi.lab.topology import Lab, Node
 
 FAILED_LINE = re.compile(r"^Command failed .*:(\d+)$")
 DAEMON_SECONDS = 30.0
 """A daemon has this long to come up, on a machine with other things to do."""
-NAT = """\
-add table inet lab
-add chain inet lab out {{ type nat hook postrouting priority 100; }}
-add rule inet lab out oifname "{device}" masquerade
-"""
 
 
 @dataclass
@@ -84,13 +79,11 @@ def _forward(planned: NodePlan, node: Node) -> None:
     if planned.kind != "host":
         node.forward()
     if planned.kind == "nat":
-        if shutil.which("nft") is None:
-            raise planned.place.error("a NAT needs the nft command: sudo apt install nftables")
-        path = node.folder / "nat.nft"
-        path.write_text(NAT.format(device=planned.outside))
-        done = node.run(["nft", "-f", str(path)])
-        if done.returncode:
-            raise planned.place.error(f"this machine makes no NAT: {_last(done.stderr)}")
+        try:
+            with node:
+                masquerade(planned.outside)
+        except OSError as error:
+            raise planned.place.error(f"this machine makes no NAT: {error.strerror}") from None
 
 
 def _tell(plan: Plan, with_xfrm: list[NodePlan], built: Built) -> None:

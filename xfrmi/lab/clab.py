@@ -17,11 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xfrmi.lab.build import NAT, commands_of
+from xfrmi.lab.build import commands_of
 from xfrmi.lab.faults import Faults
 from xfrmi.lab.plan import LabError, NodePlan, Plan
 
 IMAGE = "xfrmi-lab"
+NAT = """\
+add table inet lab
+add chain inet lab out {{ type nat hook postrouting priority 100; }}
+add rule inet lab out oifname "{device}" masquerade
+"""
 CONTAINERFILE = """\
 # docker build -t {image} -f Containerfile PATH-TO-A-CLONE-OF-XFRMI
 FROM docker.io/library/python:3.12-slim

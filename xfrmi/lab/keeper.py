@@ -4,8 +4,8 @@
 
 One line of JSON on standard output says how the building went. From then on it sleeps until a signal: SIGTERM ends
 the lab and whatever runs in it; the end of a program of it is logged. If its directory is taken away nobody can find
-the lab any more, so it ends by itself. If it is killed, the kernel sends its children SIGKILL and forgets the namespaces
-with the last process in them; `lab down` sees to the rest.
+the lab any more, so it ends by itself. If it is killed, the kernel sends its children SIGKILL and forgets the
+namespaces with the last process in them; `lab down` sees to the rest.
 """
 
 from __future__ import annotations
