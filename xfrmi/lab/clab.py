@@ -96,9 +96,11 @@ def topology(plan: Plan) -> str:
             **({"sysctls": FORWARDING} if node.kind != "host" else {}),
             "binds": binds, "exec": ["sh /lab-setup.sh"],
         }  # fmt: skip
-    links = [{"endpoints": [":".join(link.left), ":".join(link.right)]} for link in plan.links]
+    wired: dict[str, Any] = {"nodes": nodes}
+    if plan.links:  # the schema has no empty list of links
+        wired["links"] = [{"endpoints": [":".join(link.left), ":".join(link.right)]} for link in plan.links]
     head = f"# {plan.about}\n" if plan.about else ""
-    return head + "\n".join(_yaml({"name": plan.name, "topology": {"nodes": nodes, "links": links}}, "")) + "\n"
+    return head + "\n".join(_yaml({"name": plan.name, "topology": wired}, "")) + "\n"
 
 
 def _setup(plan: Plan, node: NodePlan) -> str:
@@ -162,7 +164,5 @@ def _yaml(value: Any, indent: str) -> Iterator[str]:
                 first, *rest = _yaml(member, indent + "    ")
                 yield f"{indent}  - {first.strip()}"
                 yield from rest
-        elif isinstance(entry, list) and not entry:
-            yield f"{indent}{key}: []"
         else:
             yield f"{indent}{key}: {json.dumps(entry)}"
