@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from typing import Any
 
 TABLE, CHAIN = "lab", "out"
 NFPROTO_INET = 1
@@ -27,16 +28,16 @@ def masquerade(device: str, port: int | None = None) -> None:
 
     register = Regs.NFT_REG_1.value
 
-    def load(key: Meta) -> dict[str, object]:
+    def load(key: Meta) -> Any:
         return genex("meta", {"key": key.value, "dreg": register})
 
-    def data(value: bytes) -> dict[str, object]:
+    def data(value: bytes) -> Any:
         return {"attrs": [("NFTA_DATA_VALUE", value)]}
 
-    def equals(value: bytes) -> dict[str, object]:
+    def equals(value: bytes) -> Any:
         return genex("cmp", {"sreg": register, "op": Cmp.NFT_CMP_EQ.value, "data": data(value)})
 
-    def put(value: bytes) -> dict[str, object]:
+    def put(value: bytes) -> Any:
         return genex("immediate", {"dreg": register, "data": data(value)})
 
     leaves = [load(Meta.NFT_META_OIFNAME), equals(device.encode().ljust(IFNAMSIZ, b"\0"))]
