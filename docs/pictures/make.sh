@@ -1,5 +1,5 @@
 #!/bin/sh
-# The pictures of explain.md, top.md and the lessons, by the command itself. Run in the root of the clone; page.png wants
+# The pictures of explain.md, top.md, lab.md and the lessons, by the command itself. Run in the root of the clone; page.png wants
 # Debian's chromium.
 set -eu
 ping=4500001c000100004001664c0a0100010a0201010800f7ff00000000
@@ -15,6 +15,11 @@ trap 'rm -rf "$page"' EXIT
 "$xfrmi" explain --config examples/states.txt out "$ping" --html "$page/page.html"
 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1560 \
     --screenshot=docs/pictures/page.png "file://$page/page.html" 2>/dev/null
+"$xfrmi" lab up --changeable examples/01-two-hosts
+"$xfrmi" lab link moon:internet off
+"$xfrmi" lab link internet:sun loss 10%
+"$xfrmi" lab graph --lab 01-two-hosts --svg docs/pictures/lab-graph.svg
+"$xfrmi" lab down 01-two-hosts
 "$xfrmi" lab up docs/pictures/top.toml
 trap '"$xfrmi" lab down top; rm -rf "$page"' EXIT
 exec_in() { node=$1; shift; "$xfrmi" lab exec --native "$node" -- "$@"; }

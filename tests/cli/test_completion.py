@@ -71,6 +71,8 @@ def test_verbs_are_those_of_the_grammar(name: str, grammar: object) -> None:
         ("lab gr", ["graph"]),
         ("lab graph --format m", ["mermaid"]),
         ("lab up ", [FILES]),
+        ("lab link moon:eth0 lo", ["loss"]),
+        ("lab link moon:eth0 loss 1% o", ["off", "on"]),
         ("lab exec moon -- ", [COMMANDS]),
         ("lab exec moon -- cat ", [FILES]),
         ("exec -- ", [COMMANDS]),

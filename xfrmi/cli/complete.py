@@ -118,8 +118,12 @@ def _of_action(action: argparse.Action) -> list[str]:
         return ["--"]
     if name in ("NAME", "name"):
         return _labs()
-    if name in ("node", "NODE:DEVICE"):
+    if name in ("node", "NODE:DEVICE", "LINK"):
         return _nodes()
+    if name == "CHANGE":
+        from xfrmi.lab.link_setting import WORDS
+
+        return WORDS
     found = [word for word in ("in", "out") if word in name]
     return found + (_interfaces() if "DEV" in name else [])
 

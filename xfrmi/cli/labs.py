@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.errors import XfrmError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from xfrmi.lab.running import Running
 
 FAILED = 1
+SVG_WIDTH = 110
+"""Columns that a drawing may have."""
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 """Exit statuses of a shell for a command that is not there, or is no program."""
 
@@ -49,7 +52,9 @@ def lab_parser() -> argparse.ArgumentParser:
         return made
 
     command("demo", _demo, "two hosts, a router, one screen of checks on real packets")
-    command("up", _up, "build a lab; it stays until `down`").add_argument("file", help="lab file, or its folder")
+    up = command("up", _up, "build a lab; it stays until `down`")
+    up.add_argument("--changeable", action="store_true", help="`lab link` may change each link, also plain cables")
+    up.add_argument("file", help="lab file, or its folder")
     down = command("down", _down, "end a lab and everything in it, in whatever condition it is")
     down.add_argument("name", nargs="?", default="", help="which one, where several are up")
     down.add_argument("--all", action="store_true", help="every lab of this user")
@@ -72,12 +77,21 @@ def lab_parser() -> argparse.ArgumentParser:
     nat.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
     nat.add_argument("--port", type=int, metavar="N", help="UDP leaves from port N: a NAT that was switched off and on")
     nat.add_argument("end", metavar="NODE:DEVICE")
+    link = command("link", _link, "what a link does to packets, and changing it: loss 10% delay 20ms, clear, off, on")
+    link.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    link.add_argument("end", metavar="LINK", help="one of its ends, moon:eth0, or its nodes, moon:sun")
+    link.add_argument(
+        "words", nargs="*", metavar="CHANGE",
+        help="faults as in a lab file, each with its value; clear: none of them; off: the cable is pulled; on",
+    )  # fmt: skip
     status = command("status", _status, "the labs that are up, their nodes, daemons, and links with their losses")
     status.add_argument("name", nargs="?", default="", help="one lab")
     status.add_argument("-j", "--json", action="store_true", help="as JSON")
     graph = command("graph", _graph, "a drawing of a lab")
-    graph.add_argument("file", nargs="?", default="", help="lab file or folder; else the lab that is up")
+    graph.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    graph.add_argument("file", nargs="?", default="", help="lab file or folder; else the lab that is up, as it is now")
     graph.add_argument("--format", choices=("text", "mermaid", "dot"), default="text", help="default: text")
+    graph.add_argument("--svg", default="", metavar="FILE", help="the text as a picture, in colour")
     export = command("export", _export, "the same lab for another program")
     export.add_argument("--clab", action="store_true", required=True, help="for containerlab")
     export.add_argument("file", help="lab file, or its folder")
@@ -96,6 +110,8 @@ def _up(options: argparse.Namespace) -> int:
     from xfrmi.lab.running import up
 
     plan = read_lab(options.file)
+    if options.changeable:
+        plan.links = [replace(link, changeable=True) for link in plan.links]
     running = up(plan, os.path.abspath(options.file))
     how = "rootless" if running.record.rootless else "as root"
     print(f'lab "{plan.name}" is up ({how}): {", ".join(plan.nodes)}')
@@ -141,6 +157,17 @@ def _watch(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"xfrmi: {error.filename or options.end}: {error.strerror}", file=sys.stderr)
         return FAILED
+
+
+def _link(options: argparse.Namespace) -> int:
+    from xfrmi.lab.link_setting import words_to_change
+
+    running = _running(options.lab)
+    link, now = running.link(options.end), running.setting(options.end)
+    if options.words:
+        now = running.set_link(options.end, words_to_change(options.words, now))
+    print(f"{link.name.replace(' ', ' -- ')}: {now.describe() or 'a plain cable'}")
+    return 0
 
 
 def _exec(options: argparse.Namespace) -> int:
@@ -204,6 +231,7 @@ def _nat(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from xfrmi.lab import registry
+    from xfrmi.lab.colours import show
     from xfrmi.lab.status import as_json, describe
 
     folders = [registry.find(options.name)] if options.name else list(registry.folders())
@@ -212,16 +240,23 @@ def _status(options: argparse.Namespace) -> int:
     elif not folders:
         print("no lab is up")
     else:
-        print("\n\n".join(describe(folder) for folder in folders))
+        show("\n\n".join(describe(folder) for folder in folders))
     return 0
 
 
 def _graph(options: argparse.Namespace) -> int:
-    from xfrmi.lab.graph import DRAWINGS
+    from xfrmi.cli.svg import write_svg
+    from xfrmi.lab.colours import painted, show
+    from xfrmi.lab.graph import DRAWINGS, text
     from xfrmi.lab.labfile import read_lab
 
-    plan = read_lab(options.file or _running("").record.file)
-    print(DRAWINGS[options.format](plan))
+    plan = read_lab(options.file) if options.file else _running(options.lab).plan()
+    if options.svg:
+        drawing = text(plan, SVG_WIDTH)
+        width = max(map(len, drawing.splitlines()))
+        write_svg(options.svg, painted(drawing, plan.nodes), width, f"xfrmi lab graph: {plan.name}")
+    else:
+        show(DRAWINGS[options.format](plan), plan.nodes)
     return 0
 
 

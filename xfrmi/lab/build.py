@@ -69,7 +69,7 @@ def _links(plan: Plan, built: Built) -> None:
         with _blamed(link.place, f"link {link.name}"):
             process = built.lab.link(
                 built.nodes[left], left_device, (), built.nodes[right], right_device, (),
-                mtu=link.mtu, faults=link.faults, name=link.file_name,
+                mtu=link.mtu, faults=link.faults, changeable=link.changeable, name=link.file_name,
             )  # fmt: skip
         if process is not None:
             built.programs[f"link {link.name}"] = process

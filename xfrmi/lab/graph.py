@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xfrmi.formats.grammar import parse, split_line
 from xfrmi.formats.requests_link import AddLink
@@ -120,7 +120,7 @@ def _chain(plan: Plan) -> list[LinkPlan]:
             return []
         rest.remove(link)
         if link.left[0] != at:
-            link = LinkPlan(link.right, link.left, link.faults, link.mtu, link.place)
+            link = replace(link, left=link.right, right=link.left)
         chain.append(link)
         at = link.right[0]
     return chain
@@ -141,7 +141,8 @@ def _row(plan: Plan, chain: list[LinkPlan]) -> str:
         body = [f"│ {label:<{inner - 2}} │" for label in labels] + [f"│{'':{inner}}│"] * (rows - len(labels))
         box = [f"╭─{title:─<{inner - 1}}╮", *body, f"╰{'':─<{inner}}╯"]
         for number, part in enumerate(box):
-            wire = (f" {doing} " if doing else "").center(gap, "─") if number == 1 and not last else " " * gap
+            line = "╌" if not last and chain[at].pulled else "─"
+            wire = (f" {doing} " if doing else "").center(gap, line) if number == 1 and not last else " " * gap
             if number == 1:
                 part = ("┤" if at else "│") + part[1:-1] + ("│" if last else "├")
             lines[number] += part + wire
@@ -149,6 +150,8 @@ def _row(plan: Plan, chain: list[LinkPlan]) -> str:
 
 
 def _doing(link: LinkPlan) -> str:
+    if link.pulled:
+        return "pulled"
     parts = [link.faults.describe()] if link.faults else []
     parts += [f"mtu {link.mtu}"] if link.mtu else []
     return ", ".join(parts)
@@ -160,12 +163,14 @@ def _list(plan: Plan) -> str:
         lines.append(name if node.kind == "host" else f"{name} ({node.kind})")
         far = {link.left: link.right for link in plan.links} | {link.right: link.left for link in plan.links}
         doing = {end: _doing(link) for link in plan.links for end in (link.left, link.right)}
+        line = {end: "╌╌" if link.pulled else "──" for link in plan.links for end in (link.left, link.right)}
         labels = _labels(plan, name)
         for at, (device, label) in enumerate(labels.items()):
             branch = "└─" if at == len(labels) - 1 else "├─"
             peer = far.get((name, device))
-            wire = f" ──{f' {doing[name, device]} ' if doing[name, device] else ''}── {' '.join(peer)}" if peer else ""
-            lines.append(f"{branch} {label}{wire}")
+            end = name, device
+            wire = f" {line[end]} {doing[end]} {line[end]} {' '.join(peer)}" if peer else ""
+            lines.append(f"{branch} {label}{wire if doing.get(end) else wire.replace('──  ──', '────')}")
     return "\n".join(lines)
 
 

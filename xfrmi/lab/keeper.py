@@ -108,8 +108,8 @@ def _write_down(plan: Plan, built: Built, record: Record, folder: Path) -> None:
         addresses = {device: [placed.word for placed in words] for device, words in planned.addresses.items()}
         record.nodes[planned.name] = NodeRecord(planned.kind, fd, os.fstat(fd).st_ino, planned.has_xfrm, addresses)
     for link in plan.links:
-        counts = f"{link.file_name}.counts" if link.faults else ""
-        record.links.append(LinkRecord(link.name, link.faults.describe(), counts))
+        stem = link.file_name if link.faults or link.changeable else ""
+        record.links.append(LinkRecord(link.name, link.faults.describe(), stem))
     record.programs = {name: program.pid for name, program in built.programs.items()}
     record.write(folder)
 

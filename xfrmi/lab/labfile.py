@@ -37,7 +37,7 @@ FILE = "lab.toml"
 """What a folder is expected to hold."""
 TOP_KEYS = ("name", "about", "xfrm", "node", "link")
 NODE_KEYS = ("kind", "outside", "address", "route", "netdev", "xfrm", "moved", "run", "start")
-LINK_KEYS = ("endpoints", "mtu")
+LINK_KEYS = ("endpoints", "mtu", "changeable")
 
 
 def read_lab(path: str | Path) -> Plan:
@@ -128,11 +128,14 @@ class _Reader:
         mtu = values.get("mtu")
         if mtu is not None and (isinstance(mtu, bool) or not isinstance(mtu, int) or not 68 <= mtu <= 65521):
             raise self.place(*path, "mtu").error("mtu: a number of bytes from 68 to 65521 was expected, without quotes")
+        changeable = values.get("changeable", False)
+        if not isinstance(changeable, bool):
+            raise self.place(*path, "changeable").error("changeable: true or false was expected, without quotes")
         faults = {
             name: (value, self.place(*path, name)) for name, value in values.items() if name not in LINK_KEYS
         }
         left, right = (endpoint(word) for word in words)
-        return LinkPlan(left, right, checked_faults(faults), mtu, self.place(*path, "endpoints"))
+        return LinkPlan(left, right, checked_faults(faults), mtu, self.place(*path, "endpoints"), changeable)
 
     # Values.
 

@@ -20,7 +20,7 @@ def masquerade(device: str, port: int | None = None) -> None:
     """In the calling thread's network namespace, from now on, and instead of what was said before. With a `port`, UDP
     leaves from that one whatever it came from, as from a NAT that was switched off and on; flows that it knows keep
     their ports until it forgets them. OSError where the kernel makes no NAT."""
-    # A third of a second to import, and only NATs need them.
+    # Slow to import (0.17 s), and only NATs need them.
     from pyroute2.netlink.exceptions import NetlinkError
     from pyroute2.netlink.nfnetlink.nftsocket import Cmp, Meta, Regs
     from pyroute2.nftables.expressions import genex, masq

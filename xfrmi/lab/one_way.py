@@ -58,6 +58,22 @@ class OneWay:
             times.append(self._held[0] + HELD_SECONDS)
         return min(times, default=None)
 
+    def change(self, faults: Faults, seed: int | str, now: float) -> None:
+        """From now on it does this. What is under way arrives no later than it would have if it had left now."""
+        if faults.seed != self._faults.seed:
+            self._random = random.Random(seed)
+        self._faults = faults
+        latest = now + faults.delay + faults.jitter
+        self._under_way = [(min(due, latest), number, frame) for due, number, frame in self._under_way]
+        heapq.heapify(self._under_way)
+        self._last_due = min(self._last_due, latest)
+        self._sent_until = 0.0
+
+    def forget(self) -> None:
+        """What is under way never arrives."""
+        self._under_way.clear()
+        self._held = None
+
     def push(self, frame: bytes, now: float) -> None:
         faults, counts = self._faults, self.counts
         if faults.blackhole and len(frame) - ETH_HEADER_LEN > faults.blackhole:

@@ -108,6 +108,10 @@ class LinkPlan:
     faults: Faults = field(default_factory=Faults)
     mtu: int | None = None
     place: Place = NOWHERE
+    changeable: bool = False
+    """It can be given other faults while the lab is up, as can any that has faults from the beginning."""
+    pulled: bool = False
+    """It is, at the moment: for drawings of labs that are up."""
 
     @property
     def name(self) -> str:
@@ -168,10 +172,13 @@ class Plan:
         node = self.nodes[name] = NodePlan(name, place=place)
         return node
 
-    def link(self, left: str, right: str, *, mtu: int | None = None, **faults: object) -> LinkPlan:
+    def link(
+        self, left: str, right: str, *, mtu: int | None = None, changeable: bool = False, **faults: object
+    ) -> LinkPlan:
         """Join 'node:device' and 'node:device'. Faults as in a lab file: delay="20ms", loss="1%". Raises LabError."""
         ends = endpoint(Placed(left)), endpoint(Placed(right))
-        link = LinkPlan(*ends, checked_faults({name: (value, NOWHERE) for name, value in faults.items()}), mtu)
+        checked = checked_faults({name: (value, NOWHERE) for name, value in faults.items()})
+        link = LinkPlan(*ends, checked, mtu, changeable=changeable)
         self.links.append(link)
         return link
 
@@ -229,7 +236,7 @@ def checked_faults(values: Mapping[str, tuple[object, Place]]) -> Faults:
     read: dict[str, float | int] = {}
     for name, (value, place) in values.items():
         if name not in known:
-            raise place.error(f'a link has no "{name}"; {suggestion(name, [*known, "mtu"])}')
+            raise place.error(f'a link has no "{name}"; {suggestion(name, [*known, "mtu", "changeable"])}')
         try:
             read[name] = parse_fault(name, value)
         except ValueError as error:

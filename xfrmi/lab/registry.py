@@ -44,8 +44,9 @@ class NodeRecord:
 class LinkRecord:
     name: str
     faults: str = ""
-    counts: str = ""
-    """Its file of counters, where it has faults."""
+    """In the beginning; `Running.setting` is what it does now."""
+    stem: str = ""
+    """The name of its files without their endings, where it has a process: counters (see `wire`), and what it does."""
 
 
 @dataclass
@@ -97,6 +98,14 @@ def start_time(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def parent(pid: int) -> int:
+    """0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def new_folder(name: str) -> Path:

@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,9 +27,11 @@ from typing import Any
 from xfrmi.dev.netns import CLONE_NEWNET, setns
 from xfrmi.lab import registry
 from xfrmi.lab.build import under_exec
+from xfrmi.lab.labfile import read_lab
+from xfrmi.lab.link_setting import NOW, Setting, change, changed, read_setting
 from xfrmi.lab.namespace import CLONE_NEWUSER
 from xfrmi.lab.plan import LabError, Plan
-from xfrmi.lab.registry import LAB_FOLDER, LAB_ID, LAB_NODE, NodeRecord, Record, read_record, start_time
+from xfrmi.lab.registry import LAB_FOLDER, LAB_ID, LAB_NODE, LinkRecord, NodeRecord, Record, read_record, start_time
 
 SOCKET = "4294967295/route"
 """The longest path of a control socket, below a node's directory."""
@@ -58,6 +61,62 @@ class Running:
         if name not in self.record.nodes:
             raise LabError(f'lab "{self.name}" has no node "{name}"; it has {", ".join(self.record.nodes)}')
         return self.record.nodes[name]
+
+    def link(self, end: str) -> LinkRecord:
+        """By one of its ends, "moon:eth0", or by the nodes it joins, "moon:sun". LabError."""
+        links = self.record.links
+        nodes = set(end.split(":"))
+        found = [link for link in links if end in link.name.split()] or [
+            link for link in links if {one.partition(":")[0] for one in link.name.split()} == nodes
+        ]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(link.name.replace(" ", " -- ") for link in found or links) or "none"
+        raise LabError(
+            f'"{end}" is more than one link of lab "{self.name}": {known}' if found else
+            f'lab "{self.name}" has no link "{end}": an end as "moon:eth0" was expected, or its nodes as "moon:sun"; '
+            f"it has {known}"
+        )  # fmt: skip
+
+    def setting(self, end: str) -> Setting:
+        """What a link does now."""
+        link = self.link(end)
+        now = read_setting(self.folder / f"{link.stem}{NOW}") if link.stem else Setting()
+        if now is None:
+            raise LabError(f"link {link.name} has not begun yet")
+        return now
+
+    def change_link(self, end: str, *, on: bool | None = None, **faults: object) -> Setting:
+        """Change what a link does, in both directions: faults as in a lab file, loss="10%", delay="20ms"; those not
+        named stay. `on=False` pulls the cable. It is in force when this returns. LabError."""
+        now = self.setting(end)
+        return self.set_link(end, changed(now if on is None else replace(now, on=on), faults))
+
+    def set_link(self, end: str, wanted: Setting) -> Setting:
+        link = self.link(end)
+        if not link.stem:
+            file = self.record.file or "FILE"
+            raise LabError(
+                f"link {link.name} is a plain cable, which does nothing to packets; bring the lab up so that its links "
+                f"can be changed: xfrmi lab down {self.name}; xfrmi lab up --changeable {file}"
+            )
+        pid = self.record.programs.get(f"link {link.name}", 0)
+        if registry.parent(pid) != self.record.pid:  # whoever else has its number now is left alone
+            raise LabError(f"the process of link {link.name} has ended; take the lab down and bring it up again")
+        change(self.folder / link.stem, pid, wanted)
+        return wanted
+
+    def plan(self) -> Plan:
+        """What its file says, with the links as they are now. LabError."""
+        if not self.record.file:
+            raise LabError(f'lab "{self.name}" was made by a program: there is no lab file of it')
+        plan = read_lab(self.record.file)
+        now = {link.name: self.setting(link.name.split()[0]) for link in self.record.links if link.stem}
+        plan.links = [
+            replace(link, faults=now[link.name].faults, pulled=not now[link.name].on) if link.name in now else link
+            for link in plan.links
+        ]
+        return plan
 
     def environment(self, node: str) -> dict[str, str]:
         """For programs in a node: `xfrmi` finds the node's daemon, and `xfrmi lab` this lab."""

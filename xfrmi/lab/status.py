@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from xfrmi.lab.link_setting import NOW, read_setting
 from xfrmi.lab.one_way import Counts
 from xfrmi.lab.registry import LinkRecord, Record, read_record, start_time
-from xfrmi.lab.wire import read_counts
+from xfrmi.lab.wire import COUNTS, read_counts
 
 _FATES = {
     "lost": "lost",
@@ -29,18 +31,27 @@ def describe(folder: Path) -> str:
     if record.state != "up":
         return f"{record.name}: being built"
     lines = [f"{record.name}: up, {'rootless' if record.rootless else 'as root'}, keeper {record.pid}"]
-    width = max(map(len, record.nodes))
-    for name, node in record.nodes.items():
-        addresses = "  ".join(f"{device} {' '.join(words)}" for device, words in node.addresses.items())
-        lines.append(f"  {name:<{width}}  {node.kind:<6}  {addresses}".rstrip())
+    lines += _nodes(record)
     for program, pid in record.programs.items():
         lines.append(f"  {'✓' if start_time(pid) else '✗'} {program}" + ("" if start_time(pid) else ": has ended"))
     for link in record.links:
-        counts = read_counts(folder / link.counts) if link.counts else None
-        lines += [f"  {link.name}: {link.faults}"] if link.faults else []
+        now = read_setting(folder / f"{link.stem}{NOW}") if link.stem else None
+        lines.append(f"  {link.name.replace(' ', ' ── ')}" + (f": {now.describe()}" if now and now.describe() else ""))
+        counts = read_counts(folder / f"{link.stem}{COUNTS}") if link.stem else None
         for end, way in zip(link.name.split(), counts or (), strict=False):
             lines.append(f"    from {end}: {_told(way)}")
     return "\n".join(lines)
+
+
+def _nodes(record: Record) -> Iterator[str]:
+    """A line for each device that has addresses, name and kind in front of a node's first."""
+    width = max(map(len, record.nodes))
+    for name, node in record.nodes.items():
+        head = f"{name:<{width}}  {node.kind:<6}"
+        across = max(map(len, node.addresses), default=0)
+        for device, words in (node.addresses or {"": []}).items():
+            yield f"  {head}  {device:<{across}}  {' '.join(words)}".rstrip()
+            head = " " * len(head)
 
 
 def _told(counts: Counts) -> str:
@@ -60,15 +71,18 @@ def _values(folder: Path) -> dict[str, Any]:
     return {
         "name": record.name, "state": record.state, "file": record.file, "keeper": record.pid,
         "rootless": record.rootless, "nodes": {name: asdict(node) for name, node in record.nodes.items()},
-        "programs": programs, "links": [_link(folder, link, record) for link in record.links],
+        "programs": programs, "links": [_link(folder, link) for link in record.links],
     }  # fmt: skip
 
 
-def _link(folder: Path, link: LinkRecord, record: Record) -> dict[str, Any]:
-    counts = read_counts(folder / link.counts) if link.counts else None
+def _link(folder: Path, link: LinkRecord) -> dict[str, Any]:
+    now = read_setting(folder / f"{link.stem}{NOW}") if link.stem else None
+    counts = read_counts(folder / f"{link.stem}{COUNTS}") if link.stem else None
     ends = link.name.split()
     return {
         "endpoints": ends,
-        "faults": link.faults,
+        "faults": now.faults.describe() if now else link.faults,
+        "on": now.on if now else True,
+        "changeable": bool(link.stem),
         "counts": {end: asdict(way) for end, way in zip(ends, counts, strict=True)} if counts else None,
     }

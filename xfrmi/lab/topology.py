@@ -29,7 +29,7 @@ from typing import Any
 from xfrmi.lab.faults import Faults
 from xfrmi.lab.namespace import Namespace, sysctl, xfrmi_command
 from xfrmi.lab.routes import Route
-from xfrmi.lab.wire import open_tap
+from xfrmi.lab.wire import COUNTS, open_tap
 
 RTN_LOCAL = 2
 STOP_SECONDS = 5.0
@@ -209,13 +209,15 @@ class Lab:
         *,
         mtu: int | None = None,
         faults: Faults | None = None,
+        changeable: bool = False,
         name: str = "",
     ) -> subprocess.Popen[str] | None:
-        """A cable: a veth pair, both ends up, with their addresses. With faults two TAP devices and a process between
-        them, which is returned; its counters are in the lab's folder under `name`."""
+        """A cable: a veth pair, both ends up, with their addresses. With faults, or if it is to be
+        changeable, two TAP devices and a process between them, which is returned; its counters are in the lab's folder
+        under `name`."""
         process = None
-        if faults:
-            process = self._bad_link(left, left_device, right, right_device, faults, name)
+        if faults or changeable:
+            process = self._wire(left, left_device, right, right_device, faults or Faults(), name)
         else:
             left._netlink.link(
                 "add", ifname=left_device, kind="veth", peer={"ifname": right_device, "net_ns_fd": right.fd}
@@ -227,7 +229,7 @@ class Lab:
             node.address(device, *addresses)
         return process
 
-    def _bad_link(
+    def _wire(
         self, left: Node, left_device: str, right: Node, right_device: str, faults: Faults, name: str
     ) -> subprocess.Popen[str]:
         ends = []
@@ -237,9 +239,10 @@ class Lab:
         self._taps += ends  # should the process end, the devices stay, with their addresses
         name = name or f"{left.name}.{left_device}-{right.name}.{right_device}"
         command = [
-            sys.executable, "-m", "xfrmi.lab.wire", *map(str, ends), name, json.dumps(asdict(faults)),
+            sys.executable, "-m", "xfrmi.lab.wire", *map(str, ends), name, str(self.folder / name),
+            json.dumps(asdict(faults)),
         ]  # fmt: skip
-        with open(self.folder / f"{name}.counts", "wb") as counts, open(left.folder / "wire.log", "ab") as log:
+        with open(self.folder / f"{name}{COUNTS}", "wb") as counts, open(left.folder / "wire.log", "ab") as log:
             process = left.popen(command, stdout=counts, stderr=log, pass_fds=ends)
         left.programs.append(process)
         return process
