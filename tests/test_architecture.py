@@ -18,7 +18,7 @@ LAYERS = {
     "formats": 2, "dev": 2,
     "daemon": 3, "client": 3,
     "interpose": 4, "lab": 4, "teach": 4, "top": 4,
-    "doctor": 5,
+    "doctor": 5, "web": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip

@@ -30,6 +30,7 @@ _PARSERS: Final = {
     "trace": ("trace", "trace_parser"),
     "capture": ("capture", "capture_parser"),
     "top": ("top", "top_parser"),
+    "web": ("web", "web_parser"),
     "metrics": ("metrics", "metrics_parser"),
     "completion": ("completion", "completion_parser"),
 }

@@ -19,6 +19,7 @@ Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi trace [ DEV ] [ in | out ] ...
        xfrmi capture [ -i DEV ] -w FILE [ --keys ]
        xfrmi top [ --once ] [ -n SECONDS ] ...
+       xfrmi web [ LAB ] [ --port N ]
        xfrmi metrics [ -w FILE ]
        xfrmi completion { bash | zsh | fish }
 where  OBJECT := { link | state | policy | monitor | stat }

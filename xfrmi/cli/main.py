@@ -84,6 +84,10 @@ def _run(options: Options, words: list[str]) -> int:
         from xfrmi.cli.top import top
 
         return top(options, words[1:])
+    if words[0] == "web":
+        from xfrmi.cli.web import web
+
+        return web(words[1:])
     if words[0] == "metrics":
         from xfrmi.cli.metrics import metrics
 

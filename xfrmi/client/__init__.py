@@ -64,12 +64,16 @@ class Client:
     """A connection to the daemon of a network namespace, made when it is first needed.
 
     `netns` names the namespace as `ip` does (name, pid or path), None is our own. With `timeout` a daemon that is
-    silent for so many seconds is an XfrmError ETIMEDOUT. Not for several threads at once.
+    silent for so many seconds is an XfrmError ETIMEDOUT. `base` is its runtime directory, where that is not ours, as
+    with a node of a lab. Not for several threads at once.
     """
 
-    def __init__(self, netns: str | int | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self, netns: str | int | None = None, timeout: float | None = None, base: str | None = None
+    ) -> None:
         self._netns = OWN_NETNS if netns is None else netns_path(netns)
         self._timeout = timeout
+        self._base = base
         self._channels: dict[str, Channel] = {}
 
     def __enter__(self) -> Self:
@@ -262,7 +266,7 @@ class Client:
         """One request on the JSON socket."""
         from xfrmi.client.json_channel import JsonChannel
 
-        with closing(JsonChannel(self._netns, self._timeout)) as channel:
+        with closing(JsonChannel(self._netns, self._timeout, self._base)) as channel:
             return channel.ask(name, **arguments)
 
     def monitor(self, groups: Iterable[Group] = tuple(Group)) -> Iterator[Event]:
@@ -272,7 +276,7 @@ class Client:
         """
         from xfrmi.wire.xfrm_msg import encode_subscription
 
-        channel = Channel(connect(self._netns, runtime.XFRM_SOCKET, socket.SOCK_SEQPACKET))
+        channel = Channel(connect(self._netns, runtime.XFRM_SOCKET, socket.SOCK_SEQPACKET, base=self._base))
         body = encode_subscription(sum({group.bit for group in groups}))
         try:
             list(channel.ask(netlink.NLMSG_SUBSCRIBE, NLM_F_ACK, body))
@@ -293,13 +297,13 @@ class Client:
         from xfrmi.client.packets import Packets
 
         wanted = {"interface": interface, "dir": direction, "dropped": dropped, "spi": spi}
-        return Packets(self._netns, wanted)
+        return Packets(self._netns, wanted, self._base)
 
     def sampler(self) -> Sampler:
         """Takes samples of counters and states, without keys, over a connection of its own."""
         from xfrmi.client.samples import Sampler
 
-        return Sampler(self, self._netns, self._timeout)
+        return Sampler(self, self._netns, self._timeout, self._base)
 
     # Plumbing ----------------------------------------------------------------------------------------------------
 
@@ -307,7 +311,7 @@ class Client:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(
-                connect(self._netns, name, socket.SOCK_SEQPACKET, self._timeout)
+                connect(self._netns, name, socket.SOCK_SEQPACKET, self._timeout, self._base)
             )
         return channel
 

@@ -65,12 +65,15 @@ class Channel:
                 unread.append(message)
 
 
-def connect(netns: str, name: str, kind: int, timeout: float | None = None) -> socket.socket:
-    """A connection to one of the sockets of the daemon that serves `netns` (a path). XfrmError if there is none.
+def connect(
+    netns: str, name: str, kind: int, timeout: float | None = None, base: str | None = None
+) -> socket.socket:
+    """A connection to one of the sockets of the daemon that serves `netns` (a path), whose runtime directory is below
+    `base` if that is given. XfrmError if there is none.
 
     With `timeout`, every wait for it ends in a TimeoutError after so many seconds.
     """
-    directory = runtime.find_directory(netns)
+    directory = runtime.find_directory(netns, base)
     if directory is None:
         raise runtime.no_daemon(netns)
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)

@@ -15,9 +15,9 @@ from xfrmi.errors import XfrmError
 class JsonChannel:
     """A connection of its own. Raises XfrmError, also when the daemon has gone, or is silent for too long."""
 
-    def __init__(self, netns: str, timeout: float | None = None) -> None:
+    def __init__(self, netns: str, timeout: float | None = None, base: str | None = None) -> None:
         """See `connect`."""
-        self._connection = connect(netns, runtime.JSON_SOCKET, socket.SOCK_STREAM, timeout)
+        self._connection = connect(netns, runtime.JSON_SOCKET, socket.SOCK_STREAM, timeout, base)
         self._lines = self._connection.makefile("rb")
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ The daemon waits for nobody: who does not read in time loses records, and is tol
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xfrmi.client.json_channel import JsonChannel
@@ -38,12 +38,22 @@ class Lost(NamedTuple):
     records: int
 
 
+def read_record(line: Mapping[str, Any]) -> Record | Lost:
+    """Out of a line that a daemon sends while it is tracing."""
+    if "lost" in line:
+        return Lost(line["lost"])
+    return Record(
+        line["time"], line["interface"], line["dir"], b64decode(line["inner"]), b64decode(line["outer"]),
+        line["counter"], line["reason"],
+    )  # fmt: skip
+
+
 class Packets(Iterator[Record | Lost]):
     """For ever, on a connection of its own."""
 
-    def __init__(self, netns: str, request: dict[str, Any]) -> None:
+    def __init__(self, netns: str, request: dict[str, Any], base: str | None = None) -> None:
         """`request`: see xfrmi.daemon.tracer. The daemon is tracing when this returns. Raises XfrmError."""
-        self._channel = JsonChannel(netns)
+        self._channel = JsonChannel(netns, base=base)
         try:
             self._channel.ask("trace", **request)
         except XfrmError:
@@ -51,13 +61,7 @@ class Packets(Iterator[Record | Lost]):
             raise
 
     def __next__(self) -> Record | Lost:
-        line = self._channel.line()
-        if "lost" in line:
-            return Lost(line["lost"])
-        return Record(
-            line["time"], line["interface"], line["dir"], b64decode(line["inner"]), b64decode(line["outer"]),
-            line["counter"], line["reason"],
-        )  # fmt: skip
+        return read_record(self._channel.line())
 
     def close(self) -> None:
         """The daemon stops tracing, if nobody else listens."""

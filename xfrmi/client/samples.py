@@ -109,10 +109,10 @@ class Sample:
 class Sampler:
     """Takes samples of one daemon, over connections that stay open. Raises XfrmError when it has gone."""
 
-    def __init__(self, client: Client, netns: str, timeout: float | None) -> None:
+    def __init__(self, client: Client, netns: str, timeout: float | None, base: str | None = None) -> None:
         """See Client.sampler."""
         self._client = client
-        self._channel = JsonChannel(netns, timeout)
+        self._channel = JsonChannel(netns, timeout, base)
 
     def __enter__(self) -> Self:
         return self

@@ -73,13 +73,14 @@ def create_directory(netns: str = OWN_NETNS) -> str:
     return directory
 
 
-def find_directory(netns: str = OWN_NETNS) -> str | None:
-    """The directory of the daemon that serves this namespace, or None if there is none that this user may trust."""
+def find_directory(netns: str = OWN_NETNS, base: str | None = None) -> str | None:
+    """The directory of the daemon that serves this namespace, or None if there is none that this user may trust. With
+    `base` it is looked for there and nowhere else."""
     inode = netns_inode(netns)
-    for base in base_directories():
-        directory = f"{base}/{inode}"
+    for parent in base_directories() if base is None else [base]:
+        directory = f"{parent}/{inode}"
         # Also the base: who can rename directories in it could exchange one between this look and the connection.
-        if trusted(base, OTHERS_MAY) and trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
+        if trusted(parent, OTHERS_MAY) and trusted(directory) and os.path.exists(f"{directory}/{XFRM_SOCKET}"):
             return directory
     return None
 

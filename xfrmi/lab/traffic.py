@@ -40,16 +40,13 @@ def filler(size: int) -> bytes:
 def ping(source: Namespace, address: str, count: int = 5, timeout: float = 1.0, size: int = 64) -> list[float]:
     """Send `count` echo requests, one after the other; the round-trip times (seconds) of those answered."""
     v6 = ":" in address
-    request, reply = (ICMP6_ECHO, ICMP6_ECHO_REPLY) if v6 else (ICMP_ECHO, ICMP_ECHO_REPLY)
     ident = os.getpid() & 0xFFFF
     times: list[float] = []
     with source:
-        sock = socket.socket(family_of(address), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+        sock = echo_socket(address)
     with sock:
         for number in range(count):
-            message = struct.pack("!BBHHH", request, 0, 0, ident, number) + filler(size)
-            if not v6:  # the kernel fills the ICMPv6 checksum in, not this one
-                message = message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+            message = echo_request(v6, ident, number, size)
             start = time.monotonic()
             try:
                 sock.sendto(message, (address, 0))
@@ -61,11 +58,33 @@ def ping(source: Namespace, address: str, count: int = 5, timeout: float = 1.0, 
                     data = sock.recv(65535)
                 except OSError:
                     break
-                icmp = data if v6 else data[(data[0] & 15) * 4 :]
-                if icmp[0] == reply and struct.unpack_from("!HH", icmp, 4) == (ident, number):
+                if echo_reply(v6, data) == (ident, number):
                     times.append(time.monotonic() - start)
                     break
     return times
+
+
+def echo_socket(address: str) -> socket.socket:
+    """For echoes to this address. Takes CAP_NET_RAW in the namespace the calling thread is in."""
+    protocol = socket.IPPROTO_ICMPV6 if ":" in address else socket.IPPROTO_ICMP
+    return socket.socket(family_of(address), socket.SOCK_RAW, protocol)
+
+
+def echo_request(v6: bool, ident: int, number: int, size: int = 64) -> bytes:
+    """ICMP or ICMPv6, with so many bytes of PATTERN."""
+    message = struct.pack("!BBHHH", ICMP6_ECHO if v6 else ICMP_ECHO, 0, 0, ident, number) + filler(size)
+    if v6:  # the kernel fills the checksum in
+        return message
+    return message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+
+
+def echo_reply(v6: bool, data: bytes) -> tuple[int, int] | None:
+    """(ident, number) of what an `echo_socket` has received; None if it is something else."""
+    icmp = data if v6 else data[(data[0] & 15) * 4 :] if data else b""
+    if len(icmp) < 8 or icmp[0] != (ICMP6_ECHO_REPLY if v6 else ICMP_ECHO_REPLY):
+        return None
+    ident, number = struct.unpack_from("!HH", icmp, 4)
+    return ident, number
 
 
 @dataclass

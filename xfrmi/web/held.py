@@ -1,0 +1,142 @@
+"""A lab as this process holds it: its namespaces open, its daemons spoken to.
+
+A rootless lab belongs to a user namespace. This process enters that for good, while it has one thread, and lives in an
+empty network namespace from then on; what it has bound before (the page's address) stays where it was bound. As root it
+stays where it is. Either way a thread visits a node for as long as it takes to open a socket there.
+
+Whatever may wait (daemons, netlink, sockets of nodes) is done by one worker thread, in turn: clients of daemons are not
+for several threads, and the loop that answers browsers waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from xfrmi.client import Client
+from xfrmi.client.samples import Sampler
+from xfrmi.dev.netns import enter, inside
+from xfrmi.dev.router import KernelRouter
+from xfrmi.lab.namespace import Namespace
+from xfrmi.lab.running import Running
+
+DAEMON_SECONDS = 5.0
+"""A daemon that is silent for so long is told to be."""
+ETH_P_ALL = 3
+
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class HeldNode:
+    name: str
+    kind: str
+    fd: int
+    """Of its network namespace."""
+    addresses: dict[str, list[str]]
+    """With length of prefix, by device, as the lab was planned."""
+    client: Client | None
+    """None without a daemon. For the worker alone, like what follows."""
+    base: str
+    sampler: Sampler | None = None
+    routers: list[KernelRouter] = field(default_factory=list)
+
+    @property
+    def netns(self) -> str:
+        return f"/proc/self/fd/{self.fd}"
+
+    def router(self) -> KernelRouter:
+        """Routes of this node as they are now."""
+        if not self.routers:
+            with inside(self.fd):
+                self.routers.append(KernelRouter())
+        self.routers[0].process()
+        return self.routers[0]
+
+    def is_local(self, address: bytes) -> bool:
+        return self.router().is_local(0, address)
+
+    def devices(self) -> list[str]:
+        """What there is now, `lo` left out."""
+        with inside(self.fd):
+            return [name for _, name in socket.if_nameindex() if name != "lo"]
+
+    def packet_socket(self, device: str, protocol: int = ETH_P_ALL) -> socket.socket:
+        """Hears frames of a device; with protocol 0 it only sends. OSError."""
+        with inside(self.fd):
+            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+            made.bind((device, protocol))
+            made.setblocking(False)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+
+@dataclass(frozen=True)
+class HeldLink:
+    left: tuple[str, str]
+    """Node and device. What is seen of a link is seen at this end."""
+    right: tuple[str, str]
+    faults: str
+
+
+class HeldLab:
+    def __init__(self, running: Running) -> None:
+        """The calling process must have one thread. LabError, OSError."""
+        record = running.record
+        self.name = running.name
+        self.keeper = os.pidfd_open(record.pid)
+        if record.rootless:
+            running.enter(next(iter(record.nodes)))
+            self._home = Namespace()
+            enter(self._home.fd)
+        self.nodes: dict[str, HeldNode] = {}
+        for name, node in record.nodes.items():
+            fd = os.open(f"/proc/{record.pid}/fd/{node.fd}", os.O_RDONLY | os.O_CLOEXEC)
+            base = str(running.folder / name)
+            client = Client(f"/proc/self/fd/{fd}", DAEMON_SECONDS, base) if node.xfrm else None
+            self.nodes[name] = HeldNode(name, node.kind, fd, node.addresses, client, base)
+        self.links = [_link(link.name, link.faults) for link in record.links]
+        self._worker = ThreadPoolExecutor(1, "xfrmi-web-worker")
+
+    async def work(self, task: Callable[..., Answer], *arguments: object) -> Answer:
+        """Let the worker do it. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, task, *arguments)
+
+    def with_daemons(self) -> list[HeldNode]:
+        return [node for node in self.nodes.values() if node.client is not None]
+
+    def rest(self) -> None:
+        """Hang up on daemons until somebody wants to know something again. For the worker."""
+        for node in self.nodes.values():
+            if node.sampler is not None:
+                node.sampler.close()
+                node.sampler = None
+            if node.client is not None:
+                node.client.close()
+            for router in node.routers:
+                router.close()
+            node.routers.clear()
+
+    def close(self) -> None:
+        self._worker.submit(self.rest)
+        self._worker.shutdown()
+        for node in self.nodes.values():
+            with contextlib.suppress(OSError):
+                os.close(node.fd)
+        os.close(self.keeper)
+
+
+def _link(name: str, faults: str) -> HeldLink:
+    ends = [end.partition(":") for end in name.split()]
+    (left, _, left_device), (right, _, right_device) = ends
+    return HeldLink((left, left_device), (right, right_device), faults)
