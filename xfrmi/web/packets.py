@@ -20,6 +20,8 @@ from xfrmi.teach.wording import address, flow_text
 from xfrmi.wire.flow import flow_of
 from xfrmi.wire.ip import split_outer, trim
 
+ECHOES = {(1, 8): "echo request", (1, 0): "echo reply", (58, 128): "echo request", (58, 129): "echo reply"}
+"""(protocol, type) of what is in most packets of a lab."""
 MAX_PACKETS = 400
 """Kept, the newest."""
 
@@ -196,6 +198,9 @@ def _outer_text(packet: Packet, outer: bytes) -> str:
 
 def _inner_text(packet: bytes) -> str:
     try:
-        return flow_text(flow_of(trim(packet))).replace(" > ", " → ")
+        flow = flow_of(trim(packet))
     except ValueError:
         return "no IP packet"
+    if (echo := ECHOES.get((flow.proto, flow.sport))) is not None and flow.sport_known:
+        return f"{echo} {address(flow.saddr)} → {address(flow.daddr)}"
+    return flow_text(flow).replace(" > ", " → ")

@@ -1,0 +1,104 @@
+// Counters of each node, and what has moved lately.
+
+import { byId, h, hex } from "./dom.js";
+
+const LIT_MS = 2500;
+const INTERFACE = [
+  ["rx_packets", "received"], ["tx_packets", "sent"], ["rx_errors", "rx errors"], ["rx_dropped", "rx dropped"],
+  ["tx_errors", "tx errors"], ["tx_dropped", "tx dropped"], ["tx_carrier_errors", "carrier errors"],
+];
+const ALWAYS = new Set(["rx_packets", "tx_packets"]);
+const SMALL_WINDOW = 128;
+
+export class Counters {
+  constructor() {
+    this.known = new Map(); // name of a number -> what it was
+    this.lit = new Map(); // name of a number -> [until when it is lit, by how much it has moved]
+  }
+
+  show(nodes) {
+    const now = performance.now();
+    const cards = Object.entries(nodes).map(([name, node]) => this.card(name, node, now));
+    byId("counters").replaceChildren(h("h2", {}, "Counters"), ...cards);
+    this.first = false;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.dim(), LIT_MS + 50);
+  }
+
+  dim() {
+    for (const element of document.querySelectorAll("#counters .moved")) element.classList.remove("moved");
+    for (const element of document.querySelectorAll("#counters .by")) element.textContent = "";
+  }
+
+  // A number, lit for a while if it has moved.
+  value(name, value, now, show = (number) => number.toLocaleString("en")) {
+    const before = this.known.get(name);
+    if (before !== undefined && before !== value)
+      this.lit.set(name, [now + LIT_MS, value - before + (this.lit.get(name)?.[0] > now ? this.lit.get(name)[1] : 0)]);
+    this.known.set(name, value);
+    const [until, by] = this.lit.get(name) ?? [0, 0];
+    const moved = until > now;
+    return h("td", { class: moved ? "number moved" : "number", "data-counter": name },
+      h("span", { class: "by" }, moved && by > 0 ? `+${by} ` : ""), show(value));
+  }
+
+  card(name, node, now) {
+    if (node.error) return h("article", { class: "card" }, h("h3", {}, name), h("p", { class: "bad" }, node.error));
+    // Those that are 0 are let be known, too: the first step from 0 is the one to see.
+    const drops = Object.entries(node.xfrm_stat).map(([counter, value]) => {
+      const cell = this.value(`${name} ${counter}`, value, now);
+      return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, counter), cell) : null;
+    });
+    return h("article", { class: "card", "data-node": name },
+      h("h3", {}, name),
+      node.interfaces.map((one) => this.interface(name, one, now)),
+      h("table", {}, h("tbody", {}, drops.some(Boolean) ? drops
+        : h("tr", {}, h("td", { class: "quiet" }, "no packet was dropped: xfrm_stat is all 0")))),
+      node.states.map((state) => this.state(name, state, now)),
+      node.state_count > node.states.length
+        ? h("p", { class: "quiet" }, `and ${node.state_count - node.states.length} older states`) : null);
+  }
+
+  interface(node, one, now) {
+    const rows = INTERFACE.filter(([field]) => one.stats[field] || ALWAYS.has(field)).map(([field, words]) =>
+      h("tr", { class: ALWAYS.has(field) ? "" : "drop" }, h("th", { scope: "row" }, words),
+        this.value(`${node} ${one.name} ${field}`, one.stats[field], now)));
+    for (const [field] of INTERFACE) this.known.set(`${node} ${one.name} ${field}`, one.stats[field]);
+    return h("div", { class: "group" },
+      h("h4", {}, one.name, h("span", { class: "quiet" }, ` if_id ${one.if_id}${one.up ? "" : ", down"}`)),
+      h("table", {}, h("tbody", {}, rows)));
+  }
+
+  state(node, state, now) {
+    const name = `${node} ${state.spi} ${state.dst}`;
+    const losses = [["replayed", state.replayed], ["late", state.late], ["unauthentic", state.unauthentic]]
+      .map(([words, value]) => {
+        const cell = this.value(`${name} ${words}`, value, now);
+        return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, words), cell) : null;
+      });
+    return h("div", { class: "group state-group" },
+      h("table", {}, h("tbody", {},
+        h("tr", {}, h("th", { scope: "row" }, h("span", { class: `way ${state.direction}` }, state.direction),
+          h("code", { class: "spi" }, `0x${hex(state.spi, 8)}`)),
+          this.value(`${name} packets`, state.packets, now, (number) => `${number.toLocaleString("en")} packets`)),
+        h("tr", {}, h("th", { scope: "row", class: "algorithm" }, `${state.mode}, ${state.algorithms.join(", ")}`),
+          this.value(`${name} last`, state.last, now, (number) => `#${number}`)),
+        losses)),
+      state.window ? windowOf(state) : state.direction === "in"
+        ? h("p", { class: "quiet" }, "no replay window: everything is let in twice") : null);
+  }
+}
+
+// The replay window, the newest number first on the right, as a row of little boxes.
+function windowOf(state) {
+  const shown = Math.min(state.window, SMALL_WINDOW);
+  const seen = BigInt(`0x${state.seen || "0"}`);
+  const bits = [];
+  for (let back = shown - 1; back >= 0; back--) {
+    const number = state.last - back;
+    const there = (seen >> BigInt(back)) & 1n;
+    bits.push(h("i", { class: number < 1 ? "none" : there ? "seen" : "missing" }));
+  }
+  const words = `replay window: of the last ${shown} numbers those seen are filled, the newest is last`;
+  return h("div", { class: "window", role: "img", "aria-label": words, title: words }, bits);
+}
