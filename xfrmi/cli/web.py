@@ -39,9 +39,13 @@ def web(words: list[str]) -> int:
 
         try:
             running = Running(registry.find(given.name))
-            from xfrmi.web.server import serve
+            from xfrmi.web.stand import bind, settle
 
-            serve(running, given.port, _say)
+            listening = bind(given.port)
+            settle(running)
+            from xfrmi.web.server import serve  # heavy, and so not before that
+
+            serve(running, listening, _say)
         except LabError as error:
             return _failed(str(error))
     except ModuleNotFoundError as error:

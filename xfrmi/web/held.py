@@ -1,8 +1,6 @@
 """A lab as this process holds it: its namespaces open, its daemons spoken to.
 
-A rootless lab belongs to a user namespace. This process enters that for good, while it has one thread, and lives in an
-empty network namespace from then on; what it has bound before (the page's address) stays where it was bound. As root it
-stays where it is. Either way a thread visits a node for as long as it takes to open a socket there.
+A thread visits a node for as long as it takes to open a socket there; `stand.settle` has made that possible.
 
 Whatever may wait (daemons, netlink, sockets of nodes) is done by one worker thread, in turn: clients of daemons are not
 for several threads, and the loop that answers browsers waits for nobody.
@@ -21,9 +19,8 @@ from typing import TypeVar
 
 from xfrmi.client import Client
 from xfrmi.client.samples import Sampler
-from xfrmi.dev.netns import enter, inside
+from xfrmi.dev.netns import inside
 from xfrmi.dev.router import KernelRouter
-from xfrmi.lab.namespace import Namespace
 from xfrmi.lab.running import Running
 
 DAEMON_SECONDS = 5.0
@@ -91,14 +88,10 @@ class HeldLink:
 
 class HeldLab:
     def __init__(self, running: Running) -> None:
-        """The calling process must have one thread. LabError, OSError."""
+        """Where `settle` has been. OSError."""
         record = running.record
         self.name = running.name
         self.keeper = os.pidfd_open(record.pid)
-        if record.rootless:
-            running.enter(next(iter(record.nodes)))
-            self._home = Namespace()
-            enter(self._home.fd)
         self.nodes: dict[str, HeldNode] = {}
         for name, node in record.nodes.items():
             fd = os.open(f"/proc/{record.pid}/fd/{node.fd}", os.O_RDONLY | os.O_CLOEXEC)

@@ -17,23 +17,11 @@ from xfrmi.web.api import Api
 from xfrmi.web.door import Door, Keys
 from xfrmi.web.held import HeldLab
 from xfrmi.web.hub import Hub
+from xfrmi.web.stand import ADDRESS
 
-ADDRESS = "127.0.0.1"
 CONNECTIONS = 100
 LAST_SECONDS = 2
 """For answers under way, when it ends."""
-
-
-def bind(port: int) -> socket.socket:
-    """On the loopback address; port 0 is any that is free. OSError."""
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((ADDRESS, port))
-    except OSError:
-        made.close()
-        raise
-    return made
 
 
 class _Server(uvicorn.Server):
@@ -48,10 +36,9 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(running: Running, port: int, say: Callable[[str], None]) -> None:
-    """Returns when it is over. The calling process must have one thread. LabError, OSError."""
-    listening = bind(port)
-    lab = HeldLab(running)  # from here on we may be in another namespace than the socket
+def serve(running: Running, listening: socket.socket, say: Callable[[str], None]) -> None:
+    """Returns when it is over; `listening` is closed then. To be called where `stand.settle` has been. OSError."""
+    lab = HeldLab(running)
     try:
         asyncio.run(_serve(lab, listening, say))
     finally:

@@ -67,8 +67,9 @@ def _tunnels(counters: dict[str, Any]) -> list[dict[str, Any]]:
             end = node, state["if_id"]
             if end in names and end not in sharing.setdefault(state["spi"], []):
                 sharing[state["spi"]].append(end)
-    pairs = dict.fromkeys(tuple(sorted(ends)) for ends in sharing.values() if len(ends) == 2)
+    order = list(names)
+    pairs = {tuple(sorted(ends, key=order.index)) for ends in sharing.values() if len(ends) == 2}
     return [
         {"ends": [{"node": node, "if_id": if_id, "interface": names[node, if_id]} for node, if_id in pair]}
-        for pair in sorted(pairs)
+        for pair in sorted(pairs, key=lambda pair: [order.index(end) for end in pair])
     ]
