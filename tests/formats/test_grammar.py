@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xfrmi.formats import requests
-from xfrmi.formats.grammar import parse, split_line
+from xfrmi.formats.grammar import MAX_LINE, parse, split_line
 from xfrmi.formats.tokens import GrammarError
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, AF_UNSPEC
 
@@ -72,6 +72,13 @@ def test_a_line_of_a_batch_file() -> None:
     with pytest.raises(GrammarError, match="No closing quotation") as refused:
         split_line("state add 'open")
     assert refused.value.exit_code == 1
+
+
+def test_a_line_has_an_end() -> None:
+    """One word of a megabyte would keep shlex busy for a minute."""
+    assert split_line("#" * MAX_LINE) == []
+    with pytest.raises(GrammarError, match="too long"):
+        split_line("x" * (MAX_LINE + 1))
 
 
 WORDS = [

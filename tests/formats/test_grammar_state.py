@@ -19,8 +19,11 @@ from xfrmi.formats.requests import (
     StateFilter,
 )
 from xfrmi.formats.tokens import GrammarError
+from xfrmi.wire import netlink
 from xfrmi.wire.address import pack_address
+from xfrmi.wire.xfrm_attr import XfrmMsg
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, Mode, SaDir
+from xfrmi.wire.xfrm_sa_msg import decode_state, encode_state
 from xfrmi.wire.xfrm_types import Algorithm, Mark, ReplayEsn, Selector, StateInfo
 
 ID = "src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000"
@@ -198,3 +201,18 @@ def test_a_filter_by_family() -> None:
     info = added("")
     assert request("list", family=AF_INET).filter.matches(info)
     assert not request("list", family=AF_INET6).filter.matches(info)
+
+
+def test_a_name_that_is_no_text() -> None:
+    """Bytes that are no UTF-8 come from a command line as surrogates: the daemon gets a name that it does not know."""
+    info = request(f"add {ID} aead 'rfc\udcd8' 0x{KEY} 128").info
+    (message,) = netlink.split(netlink.message(XfrmMsg.NEWSA, 0, 0, 0, encode_state(info)))
+    assert decode_state(message).aead.name == "rfc?"
+
+
+@pytest.mark.parametrize("line", ["state add ctx {}", "policy add dir out ctx {}"])
+def test_a_security_context_has_an_end(line: str) -> None:
+    parse(f"state add {ID} {GCM} ctx {'x' * 255}".replace("'", "").split())
+    with pytest.raises(GrammarError, match="ctx value is invalid") as refused:
+        parse(line.format("x" * 256).split())
+    assert "at most 255 bytes" in refused.value.hint

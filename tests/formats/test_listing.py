@@ -213,6 +213,7 @@ def test_a_listing_may_have_blank_lines_around_it() -> None:
         ("sel src 0.0.0.0/0", "sel src 0.0.0.0/33", 'line 10: prefix length "33"'),
         ("dst 0.0.0.0/0 ", "dst 0.0.0.0/0 dev eth9", 'line 10: there is no device "eth9"'),
         ("dst 0.0.0.0/0 ", "dst 0.0.0.0/0 color red", 'line 10: "color" is no part of a selector'),
+        ("replay-window", f"security context {'x' * 256}\n\treplay-window", "line 3: a security context has at most"),
         ("dst 0.0.0.0/0 ", "dst ::/0", "line 10: source and destination of a selector"),
         ("\n\tproto", "\nsrc", "line 1: the line that belongs to this one is missing"),
     ],

@@ -19,6 +19,9 @@ from xfrmi.wire.xfrm_const import AF_UNSPEC
 if TYPE_CHECKING:
     from xfrmi.formats.requests import Request
 
+MAX_LINE = 1 << 14
+"""Characters of a line. It takes shlex a time that grows with the square of the length of a word."""
+
 OBJECTS = ("state", "sa", "policy", "monitor", "link")
 
 
@@ -89,6 +92,9 @@ def split_line(line: str) -> list[str]:
     """A line of a batch file as the words a shell would make of it; what follows a # is a comment."""
     from shlex import split
 
+    if len(line) > MAX_LINE:
+        hint = f"No command has more than {MAX_LINE} characters."
+        raise GrammarError("Cannot read this line: too long", INCOMPLETE, position=0, hint=hint)
     if line.endswith("\\") and has_no_comment(line):
         hint = "It ends in a backslash: the next line belongs to it, and there is none."
         raise GrammarError("Missing continuation line", INCOMPLETE, position=0, hint=hint)

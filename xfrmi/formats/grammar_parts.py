@@ -219,6 +219,14 @@ def parse_mark(tokens: Tokens) -> Mark:
     return Mark(value, mask) if mask else NO_MARK
 
 
+def parse_context(tokens: Tokens) -> bytes:
+    """CONTEXT, as the payload of XFRMA_SEC_CTX."""
+    try:
+        return words.pack_sec_ctx(tokens.take("a security context"))
+    except ValueError as error:
+        raise tokens.wrong("ctx value is invalid", f"{error}.") from None
+
+
 def parse_limit(tokens: Tokens, limits: dict[str, int]) -> None:
     """One LIMIT, into `limits` under its name in Limits."""
     word = tokens.take("a limit such as time-hard")

@@ -14,6 +14,7 @@ from xfrmi.formats.grammar_parts import (
     SELECTOR_WORDS,
     Id,
     SelectorDraft,
+    parse_context,
     parse_id,
     parse_limit,
     parse_mark,
@@ -80,7 +81,7 @@ def _ptype(tokens: Tokens, draft: Draft) -> None:
 
 def _ctx(tokens: Tokens, draft: Draft) -> None:
     tokens.mark_once(draft.seen, "ctx")
-    draft.fields["sec_ctx"] = words.pack_sec_ctx(tokens.take("a security context"))
+    draft.fields["sec_ctx"] = parse_context(tokens)
 
 
 def _mark(tokens: Tokens, draft: Draft) -> None:

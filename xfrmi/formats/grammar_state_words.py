@@ -12,7 +12,15 @@ from typing import Any, Final
 
 from xfrmi.formats import words
 from xfrmi.formats.grammar_algo import ALGO_WORDS, parse_algorithm
-from xfrmi.formats.grammar_parts import Id, parse_id, parse_limit, parse_mark, parse_mode, parse_selector
+from xfrmi.formats.grammar_parts import (
+    Id,
+    parse_context,
+    parse_id,
+    parse_limit,
+    parse_mark,
+    parse_mode,
+    parse_selector,
+)
 from xfrmi.formats.tokens import INCOMPLETE, USAGE, Tokens
 from xfrmi.wire import xfrm_const as k
 from xfrmi.wire.xfrm_types import Encap, Limits, Mark, Replay, ReplayEsn, StateInfo
@@ -112,7 +120,7 @@ def _coa(tokens: Tokens, draft: Draft) -> None:
 
 def _ctx(tokens: Tokens, draft: Draft) -> None:
     tokens.mark_once(draft.seen, "ctx")
-    draft.fields["sec_ctx"] = words.pack_sec_ctx(tokens.take("a security context"))
+    draft.fields["sec_ctx"] = parse_context(tokens)
 
 
 def _offload(tokens: Tokens, draft: Draft) -> None:

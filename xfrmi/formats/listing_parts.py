@@ -227,7 +227,10 @@ def read_if_id(line: Line, lines: Lines, fields: dict[str, Any]) -> None:
 
 def read_context(line: Line, lines: Lines, fields: dict[str, Any]) -> None:
     line.expect("security", "context")
-    fields["sec_ctx"] = words.pack_sec_ctx(line.take())
+    try:
+        fields["sec_ctx"] = words.pack_sec_ctx(line.take())
+    except ValueError as error:
+        raise line.error(str(error)) from None
 
 
 def read_lifetime(line: Line, lines: Lines, fields: dict[str, Any]) -> None:

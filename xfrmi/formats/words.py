@@ -101,9 +101,16 @@ def flag_words(table: Mapping[int, str], flags: int) -> list[str]:
     return [*words, f"{rest:x}"] if rest else words
 
 
+SEC_CTX_MAX = 256
+"""Bytes of a security context with its NUL, what ip(8) has room for."""
+
+
 def pack_sec_ctx(context: str) -> bytes:
-    """The payload of XFRMA_SEC_CTX as `ctx CONTEXT` makes it (doi 1, algorithm 1: SELinux)."""
+    """The payload of XFRMA_SEC_CTX as `ctx CONTEXT` makes it (doi 1, algorithm 1: SELinux). ValueError for one that is
+    too long."""
     raw = context.encode("utf-8", "surrogateescape") + b"\0"
+    if len(raw) > SEC_CTX_MAX:
+        raise ValueError(f"a security context has at most {SEC_CTX_MAX - 1} bytes")
     return _SEC_CTX.pack(_SEC_CTX.size + len(raw), _XFRMA_SEC_CTX, 1, 1, len(raw)) + raw
 
 

@@ -27,12 +27,12 @@ NO_REPLAY: Final = Replay()
 
 def algorithm_attr(kind: int, algorithm: Algorithm) -> bytes:
     """XFRMA_ALG_AUTH, _CRYPT or _COMP."""
-    return attr(kind, _ALGO.pack(algorithm.name.encode(), len(algorithm.key) * 8) + algorithm.key)
+    return attr(kind, _ALGO.pack(_packed(algorithm.name), len(algorithm.key) * 8) + algorithm.key)
 
 
 def algorithm_bits_attr(kind: int, algorithm: Algorithm) -> bytes:
     """XFRMA_ALG_AEAD or _AUTH_TRUNC."""
-    return attr(kind, _ALGO_BITS.pack(algorithm.name.encode(), len(algorithm.key) * 8, algorithm.bits) + algorithm.key)
+    return attr(kind, _ALGO_BITS.pack(_packed(algorithm.name), len(algorithm.key) * 8, algorithm.bits) + algorithm.key)
 
 
 def get_algorithm(attrs: Attrs, kind: int) -> Algorithm | None:
@@ -48,6 +48,11 @@ def get_algorithm_bits(attrs: Attrs, kind: int) -> Algorithm | None:
     name, key_bits, bits = _ALGO_BITS.unpack_from(value)
     which = "AEAD" if kind == Xfrma.ALG_AEAD else "AUTH_TRUNC"
     return Algorithm(_name(name), _key(value, _ALGO_BITS.size, key_bits, which), bits)
+
+
+def _packed(name: str) -> bytes:
+    """Bytes that are no UTF-8 come from command lines as surrogates, and are in no name that anybody has."""
+    return name.encode("utf-8", "replace")
 
 
 def _name(wire: bytes) -> str:
