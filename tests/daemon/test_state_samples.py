@@ -90,8 +90,12 @@ def test_a_flood_of_larval_states_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["x", 1, [1], [["zz", 1, 50, 0]], [["", 1]], [[1, 1, 1, 1]], {"a": 1}, [["", [], 0, 0]]]
-)
+    "wrong",
+    [
+        "x", 1, [1], [["zz", 1, 50, 0]], [["", 1]], [[1, 1, 1, 1]], {"a": 1}, [["", [], 0, 0]],
+        [["", float("inf"), 0, 0]],
+    ],
+)  # fmt: skip
 def test_what_names_no_states(wrong: object) -> None:
     with pytest.raises(XfrmError, match="Invalid") as refused:
         StateSamples(Engine().sad, {"of": wrong})

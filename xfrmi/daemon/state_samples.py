@@ -67,7 +67,7 @@ def _details(sad: Sad, keys: Sequence[tuple[bytes, int, int, int]]) -> Iterator[
 def _keys(named: object) -> list[tuple[bytes, int, int, int]]:
     try:
         return [(bytes.fromhex(dst), int(spi), int(proto), int(mark)) for dst, spi, proto, mark in named]  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON as Python reads it knows Infinity
         raise XfrmError(errno.EINVAL, detail='"of" is a list of [dst in hex, spi, proto, mark]') from None
 
 
