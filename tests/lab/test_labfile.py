@@ -8,6 +8,7 @@ import pytest
 
 from xfrmi.lab.labfile import read_lab
 from xfrmi.lab.plan import LabError, Plan
+from xfrmi.lab.toml_places import Places
 
 GOOD = """\
 name = "trial"
@@ -167,3 +168,15 @@ def test_the_same_from_python() -> None:
         plan.node("mars", address={"eth0": ["192.0.2.9"]})
     with pytest.raises(LabError, match="such as"):
         plan.link("moon:eth1", "sun:eth1", delay=20)
+
+
+def test_entries_of_a_long_list_are_found_in_order(tmp_path: Path) -> None:
+    """Each in its line, also where one stands in several; what is written with escapes has the line of its key."""
+    routes = [f"10.{number % 200}.0.0/16 dev eth0" for number in range(400)]
+    lines = ",\n".join(f'"{route}"' for route in routes)
+    path = write(tmp_path, f'[node.a]\nroute = [\n{lines},\n"10.0.0.\\u0030/8 dev eth0"]\n')
+    with pytest.raises(LabError):
+        read_lab(path)
+    places = Places(path.read_text())
+    found = places.lines([*routes, "10.0.0.0/8 dev eth0"], "node", "a", "route")
+    assert found == [*range(3, 403), 2]

@@ -79,7 +79,7 @@ def logical_lines(text: str, may_go_on: Callable[[str], bool] = has_no_comment) 
     for number, line in enumerate(text.splitlines(), 1):
         first = first or number
         pending += line
-        if line.endswith("\\") and may_go_on(pending):
+        if line.endswith("\\") and len(pending) <= MAX_LINE and may_go_on(pending):
             pending = pending[:-1]
             continue
         yield first, number, pending

@@ -66,8 +66,8 @@ class _Reader:
             raise Place(str(file), line).error(f"this is no TOML: {what}") from None
         self.places = Places(text)
 
-    def place(self, *path: str, word: str = "") -> Place:
-        return Place(str(self.file), self.places.line(*path, word=word))
+    def place(self, *path: str) -> Place:
+        return Place(str(self.file), self.places.line(*path))
 
     def plan(self) -> Plan:
         self.known(self.data, TOP_KEYS, "a lab file")
@@ -159,7 +159,8 @@ class _Reader:
         entries = [value] if isinstance(value, str) else value
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise self.place(*path).error(f"{path[-1]}: a string in quotes was expected, or a list of them")
-        return [Placed(entry, self.place(*path, word=entry.partition("\n")[0])) for entry in entries]
+        lines = self.places.lines([entry.partition("\n")[0] for entry in entries], *path)
+        return [Placed(entry, Place(str(self.file), line)) for entry, line in zip(entries, lines, strict=True)]
 
     def texts(self, value: Any, *path: str) -> list[Text]:
         return [self.text(entry, *path) for entry in self.words(value, *path)]

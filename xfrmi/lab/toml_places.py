@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_right
+from collections.abc import Sequence
 
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=\s*(.*)$""", re.ASCII)
 _QUOTES = ('"""', "'''")
 _NO_LINE = re.compile(r"\(at line (\d+), column \d+\)|\(at end of document\)")
+
+FAR = 256
+"""Lines to look through for one string: were it all, a long list would be looked through for each of its entries."""
 
 
 class Places:
@@ -18,17 +23,28 @@ class Places:
         self._lines = text.splitlines()
         self._keys: dict[tuple[str, ...], int] = {}
         self._scan()
+        self._starts = sorted(set(self._keys.values()))
 
-    def line(self, *path: str, word: str = "") -> int:
-        """Of a key, or of the nearest thing around it; with `word` of the first line from there on that has it."""
+    def line(self, *path: str) -> int:
+        """Of a key, or of the nearest thing around it."""
         while path and path not in self._keys:
             path = path[:-1]
-        line = self._keys.get(path, 1)
-        if word:
-            later = (at for at in sorted(self._keys.values()) if at > line)
-            end = next(later, len(self._lines) + 1)
-            return next((at for at in range(line, end) if word in self._lines[at - 1]), line)
-        return line
+        return self._keys.get(path, 1)
+
+    def lines(self, words: Sequence[str], *path: str) -> list[int]:
+        """Of strings in the value of a key, in the order in which they stand there: for each the first line with it,
+        not before that of the one before nor far behind it; that of the key if there is none."""
+        first = self.line(*path)
+        after = bisect_right(self._starts, first)
+        end = self._starts[after] if after < len(self._starts) else len(self._lines) + 1
+        found: list[int] = []
+        at = first
+        for word in words:
+            near = range(at, min(at + FAR, end))
+            line = next((line for line in near if word in self._lines[line - 1]), 0)
+            at = line or at
+            found.append(line or first)
+        return found
 
     def first_line_of_text(self, *path: str) -> int:
         """Where the content of a string begins: behind its opening quotes, in the next line if they end theirs."""

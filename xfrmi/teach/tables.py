@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xfrmi.errors import XfrmError
 from xfrmi.formats.grammar import logical_lines, parse, split_line
 from xfrmi.formats.listing import ListingError, parse_policies, parse_states
-from xfrmi.formats.requests import AddLink, AddPolicy, AddState, SetLink
+from xfrmi.formats.requests import AddLink, AddPolicy, AddState, Request, SetLink
 from xfrmi.formats.tokens import GrammarError
 from xfrmi.wire.link_types import LinkInfo
 from xfrmi.wire.xfrm_types import PolicyInfo, StateInfo
@@ -55,15 +55,28 @@ class Tables:
     @classmethod
     def parse(cls, text: str, name: str = "the text", ifindex_of: Callable[[str], int] | None = None) -> Tables:
         """Out of a text that `name` is the name of. Raises XfrmError EINVAL."""
-        tables = cls(source=name)
+        states: list[StateInfo] = []
+        policies: list[PolicyInfo] = []
+        links: list[LinkInfo] = []
         listing: list[str] = []
         for number, _, line in logical_lines(text, _is_command):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
-            if _is_command(line):
-                tables = tables._with_command(line, f"{name}, line {number}", ifindex_of)
-            else:
+            if not _is_command(line):
                 listing += [""] * (number - 1 - len(listing)) + [line]  # keeps its number
+                continue
+            request = _command(line, f"{name}, line {number}", ifindex_of)
+            if isinstance(request, AddState):
+                states.append(request.info)
+            elif isinstance(request, AddPolicy):
+                policies.append(request.info)
+            elif isinstance(request, AddLink):
+                links.append(request.info)
+            elif isinstance(request, SetLink):  # what it changes is not of interest, but for the MTU
+                for at, link in enumerate(links):
+                    if link.name == request.device and request.info.mtu:
+                        links[at] = replace(link, mtu=request.info.mtu)
+        tables = cls(tuple(states), tuple(policies), tuple(links), name)
         if any(listing):
             tables = tables._with_listing(listing, name, ifindex_of)
         return tables
@@ -80,29 +93,6 @@ class Tables:
             self, states=self.states + other.states, policies=self.policies + other.policies,
             links=self.links + other.links,
         )  # fmt: skip
-
-    def _with_command(self, line: str, where: str, ifindex_of: Callable[[str], int] | None) -> Tables:
-        try:
-            words = split_line(line)
-            if not words:
-                return self
-            # A file of another machine names devices of that machine.
-            request = parse(words, ifindex_of=ifindex_of or (lambda device: 0xFFFF))
-        except GrammarError as error:
-            raise XfrmError(errno.EINVAL, detail=f"{where}: {error.text}; {error.hint}") from None
-        if isinstance(request, AddState):
-            return replace(self, states=(*self.states, request.info))
-        if isinstance(request, AddPolicy):
-            return replace(self, policies=(*self.policies, request.info))
-        if isinstance(request, AddLink):
-            return replace(self, links=(*self.links, request.info))
-        if isinstance(request, SetLink):  # what it changes is not of interest, but for the MTU
-            links = (
-                replace(link, mtu=request.info.mtu or link.mtu) if link.name == request.device else link
-                for link in self.links
-            )
-            return replace(self, links=tuple(links))
-        raise XfrmError(errno.EINVAL, detail=f"{where}: only what adds states, policies and links is of use here")
 
     def _with_listing(self, lines: list[str], name: str, ifindex_of: Callable[[str], int] | None) -> Tables:
         states, policies = _sorted_records(lines)
@@ -122,6 +112,18 @@ class Tables:
 def _is_command(line: str) -> bool:
     """And no line of a listing, each of which ends in a backslash where `ip -o` has printed it."""
     return not line[0].isspace() and line.split(maxsplit=1)[0] in _OBJECTS
+
+
+def _command(line: str, where: str, ifindex_of: Callable[[str], int] | None) -> Request:
+    """One that adds to tables. XfrmError EINVAL for any other."""
+    try:
+        # A file of another machine names devices of that machine.
+        request = parse(split_line(line), ifindex_of=ifindex_of or (lambda device: 0xFFFF))
+    except GrammarError as error:
+        raise XfrmError(errno.EINVAL, detail=f"{where}: {error.text}; {error.hint}") from None
+    if isinstance(request, AddState | AddPolicy | AddLink | SetLink):
+        return request
+    raise XfrmError(errno.EINVAL, detail=f"{where}: only what adds states, policies and links is of use here")
 
 
 def _sorted_records(lines: list[str]) -> tuple[list[str], list[str]]:
