@@ -4,8 +4,8 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools
-.NOTPARALLEL: # lab, dev and docs-tools are made in the same folder
+.PHONY: help demo test lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools
+.NOTPARALLEL: # lab, dev and the tools are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
@@ -13,6 +13,7 @@ help:
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
 	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
+	@echo "make fuzz    hostile bytes for every parser, TIME=60 seconds for each, or TARGETS=\"esp xfrm\""
 	@echo "make docs    build the documentation site: build/site/index.html"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   remove the virtual environment and caches"
@@ -47,6 +48,14 @@ interop: kernel
 # Which other implementation has judged which combination, from the parameters of the tests.
 coverage: dev
 	@"$(BIN)/python" -m tests.coverage > docs/coverage.md
+
+# Needs atheris, which has wheels for x86-64.
+fuzz-tools: dev
+	@sh .ci/venv.sh "$(VENV)" fuzz "$(PYTHON)"
+
+TIME ?= 60
+fuzz: fuzz-tools
+	@"$(BIN)/python" -m tests.fuzz --time $(TIME) $(TARGETS)
 
 bench: dev
 	@"$(BIN)/python" -m bench $(BENCHARGS)

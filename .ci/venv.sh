@@ -10,6 +10,7 @@ here=$(pwd -P)
 goal="test"
 [ "$extra" = lab ] && goal="demo"
 [ "$extra" = docs ] && goal="docs"
+[ "$extra" = fuzz ] && goal="fuzz"
 name_one="name one: make $goal PYTHON=/path/to/python3"
 
 fail() {

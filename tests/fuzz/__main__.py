@@ -1,0 +1,90 @@
+"""`python -m tests.fuzz [TARGET ...] --time SECONDS`: fuzz each of them for so long, and say how far that went.
+
+A line for each target: executions, their rate, what of our code has been reached (edges, as libFuzzer counts them), how
+many inputs that took, and by how much the processor time of an input at most grows when it becomes twice as long (see
+growth.py). Whatever is found is kept in build/fuzz/TARGET/found with the traceback, and the exit status is 1.
+
+The corpus that belongs to the project is where it starts; --keep writes what it has learned into it, minimised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.fuzz import corpus, growth
+from tests.fuzz.registry import TARGETS, target
+
+WORK = Path("build/fuzz")
+HANG = 10
+"""Seconds: an input that takes longer hangs."""
+MEMORY = 2048
+"""MiB that one process may have."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n")[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all, if none is given")
+    parser.add_argument("--time", type=int, default=60, metavar="SECONDS", help="for each target; 60")
+    parser.add_argument("--keep", action="store_true", help="write the corpora of the project anew")
+    given = parser.parse_args()
+    if unknown := set(given.targets) - set(TARGETS):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    print(f"{'target':<10}{'executions':>12}{'a second':>10}{'edges':>8}{'inputs':>8}{'growth':>8}", flush=True)
+    found = [name for name in given.targets or TARGETS if not fuzz(name, given.time, given.keep)]
+    for name in found:
+        print(f"FOUND by {name}: see {WORK / name}")
+    return bool(found)
+
+
+def fuzz(name: str, seconds: int, keep: bool) -> bool:
+    """True if nothing was found."""
+    folder = WORK / name
+    learned, kept = folder / "corpus", folder / "kept"
+    (folder / "found").mkdir(parents=True, exist_ok=True)
+    learned.mkdir(exist_ok=True)
+    corpus.unpack(kept, [*target(name).seeds(), *corpus.load(name)])
+    arguments = [
+        f"-max_total_time={seconds}", f"-timeout={HANG}", f"-rss_limit_mb={MEMORY}", "-print_final_stats=1",
+        f"-artifact_prefix={folder}/found/", str(learned), str(kept),
+    ]  # fmt: skip
+    ended = _one_target(name, *arguments)
+    (folder / "log").write_text(ended.stdout, encoding="utf-8", errors="replace")
+    executions = _last(r"stat::number_of_executed_units:\s+(\d+)", ended.stdout) or _last(r"#(\d+)", ended.stdout)
+    rate = _last(r"stat::average_exec_per_sec:\s+(\d+)", ended.stdout)
+    edges, inputs = _last(r"cov: (\d+)", ended.stdout), _last(r"corp: (\d+)", ended.stdout)
+    right = ended.returncode == 0
+    worst = growth.worst(name, sorted(learned.iterdir())) if right else growth.Growth(0, b"")
+    print(f"{name:<10}{executions:>12,}{rate:>10,}{edges:>8,}{inputs:>8,}{worst.ratio:>8.1f}", flush=True)
+    if worst.ratio > growth.TOO_MUCH:
+        (folder / "found" / "grows").write_bytes(worst.entry)
+        right = False
+    if keep and ended.returncode == 0:
+        merge(name, learned, kept)
+    return right
+
+
+def merge(name: str, *folders: Path) -> None:
+    with tempfile.TemporaryDirectory() as merged:
+        _one_target(name, "-merge=1", merged, *map(str, folders))
+        corpus.save(name, [path.read_bytes() for path in Path(merged).iterdir()])
+
+
+def _one_target(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.fuzz.one_target", name, *arguments]
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
+
+
+def _last(pattern: str, text: str) -> int:
+    found = re.findall(pattern, text)
+    return int(found[-1]) if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

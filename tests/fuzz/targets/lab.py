@@ -1,0 +1,41 @@
+"""Lab files: a checked plan, or LabError. They stand in a folder of their own.
+
+    text
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.registry import One
+from xfrmi.lab.labfile import read_lab
+from xfrmi.lab.plan import LabError
+
+MAX_LEN = 900
+NETDEV = "[NetDev]\nName=ipsec0\nKind=xfrm\n[Xfrm]\nInterfaceId=42\n"
+
+
+def seeds() -> list[bytes]:
+    small = b"""[node.a]\naddress.eth0 = "192.0.2.1/30"\nnetdev = "ipsec0.netdev"\n[node.b]\nkind = "router"
+[[link]]\nendpoints = ["a:eth0", "b:eth0"]\ndelay = "10ms"\nloss = "1%"\nmtu = 1400\n"""
+    programs = b"""name = "x"\n[node.a]\noutside = "eth1"\nroute = ["default via 192.0.2.2"]\nrun = ["ping"]
+[node.a.moved]\nipsec0 = "b"\n[node.b]\nxfrm = '''\nstate flush\n'''\n"""
+    return [small, programs]
+
+
+def make() -> One:
+    folder = tempfile.TemporaryDirectory(prefix="xfrmi-fuzz-")
+    (Path(folder.name) / "ipsec0.netdev").write_text(NETDEV)
+    file = Path(folder.name) / "lab.toml"
+
+    def one(data: bytes, folder: object = folder) -> None:
+        file.write_bytes(data)
+        try:
+            plan = read_lab(file)
+        except LabError as error:
+            assert str(error)
+            return
+        assert repr(plan)
+
+    return one
