@@ -18,7 +18,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   remove the virtual environment and caches"
 
-# The demo needs four packages, the tests a dozen. When they are there this takes a few milliseconds.
+# The demo needs four packages, the page of a lab two more, the tests a dozen. When they are there this takes a few milliseconds.
 lab dev:
 	@sh .ci/venv.sh "$(VENV)" $@ "$(PYTHON)"
 

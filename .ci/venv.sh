@@ -73,8 +73,10 @@ install() {
     echo "xfrmi: installing what make $goal needs ..."
     log=$venv/install.log
     : >"$venv/installing"
+    extras=$extra
+    [ "$extra" = lab ] && extras=lab,web # half a megabyte
     # An editable install: the clone is what runs.
-    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet -e ".[$extra]" >"$log" 2>&1
+    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet -e ".[$extras]" >"$log" 2>&1
     status=$?
     rm -f "$venv/installing"
     [ $status = 0 ] || explain "$log"
