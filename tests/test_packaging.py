@@ -50,7 +50,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")}
     (manual,) = (name for name in packed if name.endswith(".data/data/share/man/man8/xfrmi.8"))
-    assert packed == modules | {"xfrmi/py.typed", manual}
+    page = {str(path.relative_to(ROOT)) for path in (PACKAGE / "web" / "static").iterdir()}
+    assert packed == modules | page | {"xfrmi/py.typed", manual}
 
 
 def test_every_package_has_an_init() -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The pictures of explain.md, top.md, lab.md and the lessons, by the command itself. Run in the root of the clone; page.png wants
-# Debian's chromium.
+# The pictures of explain.md, top.md, lab.md, web.md and the lessons, by the command itself. Run in the root of the
+# clone; page.png and those of the lab's page want Debian's chromium.
 set -eu
 ping=4500001c000100004001664c0a0100010a0201010800f7ff00000000
 xfrmi=.venv/bin/xfrmi
@@ -30,4 +30,6 @@ sleep 2
     min 0x4402 max 0x4402 > "$page/larval"
 exec_in sun "$PWD/$xfrmi" top --svg "$PWD/docs/pictures/top.svg"
 wait "$one" "$other"
+# docs/pictures/web.png and docs/pictures/web-dark.png, by the test that uses the page.
+XFRMI_PICTURES="$PWD/docs/pictures" .venv/bin/python -m pytest -q -n0 tests/web/test_browser.py
 chmod 644 docs/pictures/*

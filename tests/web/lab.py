@@ -31,6 +31,7 @@ class Web:
     """`xfrmi web`, and the key of a session with it once `enter` has been called."""
 
     def __init__(self, env: dict[str, str], user: int | None, *words: str) -> None:
+        self.env = env
         self._keyboard, terminal = os.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "xfrmi", "web", *words], env=env, user=user, group=user,

@@ -1,4 +1,4 @@
-"""The page in a real browser, as a person uses it: link, ping, both sides of a packet, a turned bit, a replay, new keys.
+"""The page in a real browser, as a person uses it: link, ping, both sides of a packet, a turned bit, a copy, new keys.
 
 XFRMI_PICTURES names a folder for pictures of it (docs/pictures/make.sh).
 """
@@ -28,7 +28,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
-        browser.size(1280, 1000)
+        browser.size(1280, 1260)
         yield browser
 
 
@@ -73,7 +73,8 @@ def test_a_walk_through_the_page(web: Web, browser: Browser) -> None:
     assert sentence in browser.js(shown.format("plain")) and sentence not in browser.js(shown.format("wire"))
 
     browser.click(f".grid.wire td[data-at='{TURNED}']")
-    assert browser.js(f"document.querySelectorAll('.pointed[data-at=\"{TURNED}\"]').length") == 4  # both sides, with text
+    pointed = f"document.querySelectorAll('.pointed[data-at=\"{TURNED}\"]').length"
+    assert browser.js(pointed) == 4  # on both sides, each with its text
     assert "inner payload" in browser.text(".about") and "encrypted, authenticated" in browser.text(".about")
     browser.until("document.querySelector('#guess').innerText.includes('XfrmInStateProtoError')")
     before = browser.js(counter("sun", "XfrmInStateProtoError"))
@@ -87,7 +88,6 @@ def test_a_walk_through_the_page(web: Web, browser: Browser) -> None:
     browser.until("document.querySelector('#sent').innerText.includes('XfrmInStateSeqError rises')")
     browser.until(f"{counter('sun', 'XfrmInStateSeqError')} === 1")
 
-    browser.js("document.querySelector('#counters').innerText")
     browser.click("#rekey-start")
     browser.until("document.querySelector('#rekey-answer').innerText.includes('becomes')")
     browser.until("document.querySelector('#rekey-answer').innerText.includes('The old states are gone')")
@@ -135,7 +135,8 @@ def test_nothing_sticks_out(web: Web, browser: Browser, width: int, dark: bool) 
     for side in ("plain", "wire"):
         assert browser.js(f"document.querySelector('.grid.{side}').getBoundingClientRect().right") <= width
     browser.js("scrollTo(0, 0)")
-    picture(browser, f"web-{'dark' if dark else 'light'}.png")
+    if dark:
+        picture(browser, "web-dark.png")
     browser.js("document.querySelector('#pings button').click()")
     assert browser.complaints == []
 

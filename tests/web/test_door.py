@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.lab.test_up_down import Place, place
-from tests.lessons import environment
 from tests.system.hosts import eventually
 from tests.web.lab import LAB, Page, Web, web_beside
 from xfrmi.web.door import MAX_SESSIONS, Keys
@@ -46,6 +44,7 @@ def test_without_a_session(web: Web, path: str) -> None:
 
 
 def test_a_link_opens_once(web: Web) -> None:
+    """The fixture has used it."""
     status, answer = web.ask("/api/login", {"token": web.token})
     assert status == 403 and "has been used" in answer["error"]
 
@@ -121,21 +120,8 @@ def test_keys() -> None:
     assert not keys.admits(first.encode())
 
 
-def test_the_lab_goes_and_so_does_the_page(place: Place) -> None:
-    pytest.importorskip("uvicorn", reason="NO uvicorn HERE, THE PAGE IS NOT TESTED")
-    assert place.lab("up", str(place.file))[2] == ""
-    web = Web(place.env, None)
-    web.enter()
-    page = Page(web)
-    assert place.lab("down")[0] == 0
-    assert web.process.wait(20) == 0
-    assert 'lab "trial" is down' in web.process.stdout.read()  # type: ignore[union-attr]
-    page.close()
-    assert place.nothing_left()
-
-
 def test_it_lets_go(place: Place) -> None:
-    """Ctrl-C, with a page that looks on: it ends, says nothing else, and no daemon traces any more."""
+    """Nothing is heard for a page that has gone. Ctrl-C ends it while a page looks on, and so does the lab's end."""
     pytest.importorskip("uvicorn", reason="NO uvicorn HERE, THE PAGE IS NOT TESTED")
     assert place.lab("up", str(place.file))[2] == ""
     web = Web(place.env, None)
@@ -145,33 +131,42 @@ def test_it_lets_go(place: Place) -> None:
     page.close()
     eventually(lambda: len(os.listdir(f"/proc/{web.process.pid}/fd")) < descriptors - 2, lambda: "still listening")
     page = Page(web)
-    web.process.send_signal(signal.SIGINT)
-    web.process.wait(20)
-    assert web.process.stdout is not None
-    assert web.process.stdout.read() == ""
-    assert place.status()["state"] == "up"
+    said = web.said
+    web.end()
+    assert (web.process.returncode, web.said) == (0, said)
     page.close()
+    assert place.status()["state"] == "up"
+
+    web = Web(place.env, None)
+    web.enter()
+    page = Page(web)
+    assert place.lab("down")[0] == 0
+    assert web.process.wait(20) == 0
+    assert web.read_line() == 'lab "trial" is down\n'
+    page.close()
+    assert place.nothing_left()
 
 
-def test_words(place: Place) -> None:
-    def run(*words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "xfrmi", "web", *words]
-        done = subprocess.run(command, env=place.env, capture_output=True, text=True)
-        return done.returncode, done.stderr
-
-    assert run() == (1, "xfrmi: no lab is up; bring one up: xfrmi lab up FILE\n")
-    assert run("mars") == (1, 'xfrmi: no lab "mars" is up (up: none)\n')
-    assert run("--port", "70000")[0] == 2
-    assert place.lab("up", str(place.file))[2] == ""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert run("--port", str(port)) == (1, f"xfrmi: 127.0.0.1:{port}: Address already in use\n")
+def run(web: Web, *command: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, *command], env=web.env, cwd="/", capture_output=True, text=True)
+    return done.returncode, done.stderr
 
 
-def test_without_uvicorn(place: Place) -> None:
-    assert place.lab("up", str(place.file))[2] == ""
+def test_words(web: Web) -> None:
+    command = "-m", "xfrmi", "web"
+    assert run(web, *command, "mars") == (1, 'xfrmi: no lab "mars" is up (up: 09-tampering)\n')
+    assert run(web, *command, "--port", "70000")[0] == 2
+    assert run(web, *command, "--port", str(web.port)) == (1, f"xfrmi: 127.0.0.1:{web.port}: Address already in use\n")
+
+
+def test_without_uvicorn(web: Web) -> None:
     blocked = "import sys; sys.modules['uvicorn'] = None; from xfrmi.cli.main import main; sys.exit(main(['web']))"
-    env = environment(place.runtime)
-    done = subprocess.run([sys.executable, "-c", blocked], env=env, capture_output=True, text=True)
-    said = "xfrmi: the page needs uvicorn; install it: pip install 'xfrmi[web]'\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    assert run(web, "-c", blocked) == (1, "xfrmi: the page needs uvicorn; install it: pip install 'xfrmi[web]'\n")
+
+
+def test_enter_prints_another_link(web: Web) -> None:
+    old = web.another_link()
+    new = web.another_link()
+    assert old != new
+    assert web.ask("/api/login", {"token": old.partition("#")[2]})[0] == 403
+    assert web.ask("/api/login", {"token": web.token})[0] == 200

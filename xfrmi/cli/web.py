@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from xfrmi.errors import XfrmError
@@ -45,7 +46,8 @@ def web(words: list[str]) -> int:
             settle(running)
             from xfrmi.web.server import serve  # heavy, and so not before that
 
-            serve(running, listening, _say)
+            with contextlib.suppress(KeyboardInterrupt):
+                serve(running, listening, _say)
         except LabError as error:
             return _failed(str(error))
     except ModuleNotFoundError as error:

@@ -18,9 +18,13 @@ export class Counters {
 
   show(nodes) {
     const now = performance.now();
+    const drops = Object.entries(nodes).flatMap(([name, node]) => this.drops(name, node, now));
     const cards = Object.entries(nodes).map(([name, node]) => this.card(name, node, now));
-    byId("counters").replaceChildren(h("h2", {}, "Counters"), ...cards);
-    this.first = false;
+    byId("counters").replaceChildren(
+      h("h2", {}, "Dropped packets"),
+      h("table", { class: "drops" }, h("tbody", {}, drops.length ? drops
+        : h("tr", {}, h("td", { class: "quiet" }, "none: xfrm_stat is all 0")))),
+      h("div", { class: "cards" }, cards));
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.dim(), LIT_MS + 50);
   }
@@ -42,19 +46,24 @@ export class Counters {
       h("span", { class: "by" }, moved && by > 0 ? `+${by} ` : ""), show(value));
   }
 
+  // What /proc/net/xfrm_stat of a node says. Those that are 0 are remembered, too: the first step is the one to see.
+  drops(name, node, now) {
+    return Object.entries(node.xfrm_stat ?? {}).map(([counter, value]) => {
+      const cell = this.value(`${name} ${counter}`, value, now);
+      return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, `${name}: `, h("b", {}, counter)), cell) : null;
+    }).filter(Boolean);
+  }
+
   card(name, node, now) {
     if (node.error) return h("article", { class: "card" }, h("h3", {}, name), h("p", { class: "bad" }, node.error));
-    // Those that are 0 are let be known, too: the first step from 0 is the one to see.
-    const drops = Object.entries(node.xfrm_stat).map(([counter, value]) => {
-      const cell = this.value(`${name} ${counter}`, value, now);
-      return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, counter), cell) : null;
-    });
+    const owned = new Set(node.interfaces.map((one) => one.if_id));
     return h("article", { class: "card", "data-node": name },
       h("h3", {}, name),
-      node.interfaces.map((one) => this.interface(name, one, now)),
-      h("table", {}, h("tbody", {}, drops.some(Boolean) ? drops
-        : h("tr", {}, h("td", { class: "quiet" }, "no packet was dropped: xfrm_stat is all 0")))),
-      node.states.map((state) => this.state(name, state, now)),
+      node.interfaces.map((one) => [
+        this.interface(name, one, now),
+        node.states.filter((state) => state.if_id === one.if_id).map((state) => this.state(name, state, now)),
+      ]).flat(2),
+      node.states.filter((state) => !owned.has(state.if_id)).map((state) => this.state(name, state, now)),
       node.state_count > node.states.length
         ? h("p", { class: "quiet" }, `and ${node.state_count - node.states.length} older states`) : null);
   }
@@ -80,12 +89,12 @@ export class Counters {
       h("table", {}, h("tbody", {},
         h("tr", {}, h("th", { scope: "row" }, h("span", { class: `way ${state.direction}` }, state.direction),
           h("code", { class: "spi" }, `0x${hex(state.spi, 8)}`)),
-          this.value(`${name} packets`, state.packets, now, (number) => `${number.toLocaleString("en")} packets`)),
+          this.value(`${name} packets`, state.packets, now, (number) => `${number.toLocaleString("en")} ${number === 1 ? "packet" : "packets"}`)),
         h("tr", {}, h("th", { scope: "row", class: "algorithm" }, `${state.mode}, ${state.algorithms.join(", ")}`),
           this.value(`${name} last`, state.last, now, (number) => `#${number}`)),
         losses)),
       state.window ? windowOf(state) : state.direction === "in"
-        ? h("p", { class: "quiet" }, "no replay window: everything is let in twice") : null);
+        ? h("p", { class: "quiet algorithm" }, "no replay window: a copy is let in like the packet itself") : null);
   }
 }
 
