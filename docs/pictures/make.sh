@@ -1,6 +1,6 @@
 #!/bin/sh
-# The pictures of explain.md, top.md, lab.md, web.md and the lessons, by the command itself. Run in the root of the
-# clone; page.png and those of the lab's page want Debian's chromium.
+# The pictures of explain.md, top.md, lab.md, web.md, the lessons and the examples, by the command itself. Run in the
+# root of the clone; page.png and those of the lab's page want Debian's chromium.
 set -eu
 ping=4500001c000100004001664c0a0100010a0201010800f7ff00000000
 xfrmi=.venv/bin/xfrmi
@@ -8,6 +8,12 @@ xfrmi=.venv/bin/xfrmi
 sent=$("$xfrmi" explain --config examples/states.txt out "$ping" --json | sed -n '/"sent"/,/]/s/^ *"\([0-9a-f]*\)".*/\1/p')
 touched=${sent%??}00
 "$xfrmi" explain --config examples/states.txt in "$touched" --svg docs/pictures/explain-in.svg
+for lab in $(cd examples && ls -d [01]*-*); do
+    case $lab in 01-* | 11-*) continue ;; esac # these lessons type the command
+    "$xfrmi" lab graph --svg "docs/pictures/lab-$lab.svg" "examples/$lab"
+done
+unknown=450000540000000040328e42c0000201c6336401000099990000000100$(seq -s '' -f %02g 55)
+"$xfrmi" explain --config examples/states.txt in "$unknown" --svg docs/pictures/no-such-spi.svg
 nowhere=4500001c000100004001654c0a0100010a0301010800f7ff00000000
 "$xfrmi" explain --config examples/states.txt out "$nowhere" --svg docs/pictures/no-state.svg
 page=$(mktemp -d)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from xfrmi.lab.running import Running
 
 FAILED = 1
-SVG_WIDTH = 110
-"""Columns that a drawing may have."""
+SVG_WIDTH, DRAWING_WIDTH = 96, 110
+"""Columns of a picture: most have as many, so that letters are of one size; some need more."""
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 """Exit statuses of a shell for a command that is not there, or is no program."""
 
@@ -252,8 +252,8 @@ def _graph(options: argparse.Namespace) -> int:
 
     plan = read_lab(options.file) if options.file else _running(options.lab).plan()
     if options.svg:
-        drawing = text(plan, SVG_WIDTH)
-        width = max(map(len, drawing.splitlines()))
+        drawing = f"{text(plan, DRAWING_WIDTH)}\n"  # the last line of a picture has no room for underscores
+        width = max(SVG_WIDTH, *map(len, drawing.splitlines()))
         write_svg(options.svg, painted(drawing, plan.nodes), width, f"xfrmi lab graph: {plan.name}")
     else:
         show(DRAWINGS[options.format](plan), plan.nodes)
