@@ -28,11 +28,13 @@ from tests.system.hosts import (
     eventually,
     give_addresses,
     rises,
+    stat,
     state,
     tell,
     two_hosts,
 )  # fmt: skip
 from tests.system.monitor import Monitor
+from xfrmi.client.packets import Lost, Packets, Record
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import NumberedStream, filler, ping, tcp_transfer
 from xfrmi.lab.wiretap import esp_offset, kind, spi_and_sequence
@@ -79,6 +81,13 @@ def send_flows(host: Node, address: str, count: int) -> None:
             sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with sender:
             sender.sendto(filler(100), (address, 9))
+
+
+def records(packets: Packets, count: int) -> list[Record]:
+    """The next ones, none of which is lost."""
+    found = [next(packets) for _ in range(count)]
+    assert not [record for record in found if isinstance(record, Lost)]
+    return [record for record in found if isinstance(record, Record)]
 
 
 @contextmanager
@@ -367,3 +376,34 @@ def test_a_worker_that_hangs_is_replaced() -> None:
         assert time.monotonic() - started < 10
         eventually(lambda: victim not in pids(hosts.moon) and 0 not in pids(hosts.moon), "it is not replaced")
         assert len(ping(hosts.moon, TUNNEL.address("sun", 4), 3)) == 3
+
+
+@in_netns
+def test_what_workers_carry_is_told_as_one_story() -> None:
+    """Out and in by different workers, drops, and what a successor carries."""
+    with two_hosts("--workers", "2") as hosts:
+        hosts.set_up(TUNNEL)
+        address = TUNNEL.address("sun", 4)
+        with at(hosts.moon) as client:
+            packets = client.packets("ipsec0")
+            sizes = [100, 200, 300]
+            for size in sizes:
+                assert ping(hosts.moon, address, 1, size=size)
+            seen = records(packets, 6)
+            assert [record.direction for record in seen] == ["out", "in"] * 3
+            assert sorted(record.time for record in seen) == [record.time for record in seen]
+            assert [len(record.inner) for record in seen[::2]] == [size + 28 for size in sizes]
+            assert all(record.outer[20:24] == TUNNEL.spi("moon").to_bytes(4, "big") for record in seen[::2])
+            assert all(record.inner and not record.reason for record in seen)
+            kill(hosts.moon, 1)
+            stat(hosts.moon)  # which its successor answers, too
+            assert ping(hosts.moon, address, 1)
+            assert [record.direction for record in records(packets, 2)] == ["out", "in"]
+            packets.close()
+            packets = client.packets(dropped=True)
+            tell(hosts.moon, f"state delete dst {OUTER['sun', 4]} proto esp spi {TUNNEL.spi('moon'):#x}\n")
+            tell(hosts.sun, f"state delete dst {OUTER['sun', 4]} proto esp spi {TUNNEL.spi('moon'):#x}\n")
+            send_flows(hosts.moon, address, 1)
+            (drop,) = records(packets, 1)
+            assert (drop.counter, drop.direction, drop.interface) == ("XfrmOutNoStates", "out", "ipsec0")
+            packets.close()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 One line a packet: when, through which interface, which way, what is inside, what is outside; or why it died and which
 counter rose. -v shows each packet as `xfrmi explain` does. While somebody traces, what is received is opened packet by
-packet, which costs throughput; who reads too slowly loses records and is told how many. Not with `--workers`.
+packet, which costs throughput; who reads too slowly loses records and is told how many.
 
   xfrmi trace ipsec0             all that passes through ipsec0
   xfrmi trace --dropped          what dies, wherever

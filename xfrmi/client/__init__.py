@@ -293,7 +293,7 @@ class Client:
         spi: int | None = None,
     ) -> Packets:
         """Packets as the daemon carries them, in plaintext too, for ever; only those of an interface, of a direction
-        ("in", "out"), with an SPI, or that are dropped, where that is said. ENODEV, EOPNOTSUPP with workers."""
+        ("in", "out"), with an SPI, or that are dropped, where that is said. ENODEV."""
         from xfrmi.client.packets import Packets
 
         wanted = {"interface": interface, "dir": direction, "dropped": dropped, "spi": spi}

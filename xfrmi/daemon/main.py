@@ -171,8 +171,9 @@ class Daemon:
         return {}
 
     def _trace(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
-        if self._data_path is None:
-            raise XfrmError(errno.EOPNOTSUPP, detail="workers tell nobody of packets: start with --workers 1 to trace")
+        if self._workers is not None:
+            return self._workers.traces.subscribe(request, wake)
+        assert self._data_path is not None
         return self._data_path.tracer.subscribe(request, wake)
 
     def _states(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:

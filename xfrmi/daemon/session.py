@@ -280,7 +280,7 @@ class LineSession(Session):
         try:
             request = json.loads(line) | {"fds": fds}
             name = request["cmd"]
-            command = self._listen if name in self._streams else self._commands[name]
+            command = self.listen if name in self._streams else self._commands[name]
         except (ValueError, KeyError, TypeError, RecursionError):
             known = ", ".join(sorted({*self._commands, *self._streams}))
             error = f'a request is one line such as {{"cmd": "stat"}}; known commands: {known}'
@@ -292,7 +292,7 @@ class LineSession(Session):
                 answer = {"error": refused.detail or str(refused), "errno": refused.errno}
         return json.dumps(answer).encode() + b"\n"
 
-    def _listen(self, request: Mapping[str, Any]) -> object:
+    def listen(self, request: Mapping[str, Any]) -> object:
         """What the stream has to say follows the answer, a line each, as long as the client stays."""
         self._close_stream()
         self._stream = self._streams[request["cmd"]](request, self._wake)

@@ -5,7 +5,8 @@ path calls the tracer, which calls the engine and tells afterwards: what comes i
 that it is known which became what, and neighbours of a flow go into the TUN one by one. The packets are the same.
 
 A listener has a bounded queue. What does not fit is lost to him, and the number of what was lost stands in its place.
-Records hold plaintext, and never keys.
+Records hold plaintext, and never keys. Each is a line of JSON that begins with its time, by which worker_traces.py puts
+together what several processes tell.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from xfrmi.wire.vnet import SuperPacket
 if TYPE_CHECKING:
     from xfrmi.core.dropped import Dropped
     from xfrmi.core.engine import Engine
-    from xfrmi.core.interface import Interface
+    from xfrmi.core.interface import Interface, Interfaces
     from xfrmi.core.outgoing import Outgoing
     from xfrmi.dev.device import Arrival
     from xfrmi.wire.ip import Buffer
@@ -37,6 +38,8 @@ MAX_QUEUED = 8 << 20
 
 AT_ONCE = 1 << 16
 """Bytes that are sent together, if so many wait."""
+
+_TIME = b'{"time":'
 
 
 class Wanted(NamedTuple):
@@ -54,6 +57,26 @@ class Wanted(NamedTuple):
         return self.direction in (None, direction) and (self.spi is None or _spi_of(outer) == self.spi)
 
 
+def wanted_of(request: Mapping[str, Any], interfaces: Interfaces) -> Wanted:
+    """`request` may have "interface" (name), "dir" ("in" or "out"), "dropped" (true: only those), "spi" (number).
+
+    XfrmError EINVAL, ENODEV.
+    """
+    interface, direction, spi = request.get("interface"), request.get("dir"), request.get("spi")
+    if direction not in (None, "in", "out"):
+        raise XfrmError(errno.EINVAL, detail='"dir" is "in" or "out"')
+    if spi is not None and (not isinstance(spi, int) or not 0 <= spi < 1 << 32):
+        raise XfrmError(errno.EINVAL, detail='"spi" is a number of 32 bits')
+    if interface is not None:
+        interfaces[str(interface)]
+    return Wanted(interface, direction, bool(request.get("dropped")), spi)
+
+
+def time_of(line: bytes) -> float | None:
+    """When what a line tells of has been, None if it tells of no packets."""
+    return float(line[len(_TIME) : line.index(b",")]) if line.startswith(_TIME) else None
+
+
 class Stream:
     """The queue of one listener. `wake` is called after each burst of which there is something to send."""
 
@@ -64,19 +87,20 @@ class Stream:
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._lost = 0
+        self._lost_last = 0.0
 
-    def lose(self) -> bool:
+    def lose(self, now: float) -> bool:
         """Is the queue full? Then another record is lost, and nobody need write it down."""
         if self._size < MAX_QUEUED:
             return False
         self._lost += 1
+        self._lost_last = now
         return True
 
     def put(self, line: bytes) -> None:
         """Never waits."""
         if self._lost:
-            line = _line({"lost": self._lost}) + line
-            self._lost = 0
+            line = self._what_is_lost() + line
         self._lines.append(line)
         self._size += len(line)
 
@@ -89,12 +113,15 @@ class Stream:
             size += len(lines[-1])
         self._size -= size
         if not self._lines and self._lost:
-            lines.append(_line({"lost": self._lost}))
-            self._lost = 0
+            lines.append(self._what_is_lost())
         return b"".join(lines)
 
     def close(self) -> None:
         self._closed(self)
+
+    def _what_is_lost(self) -> bytes:
+        lost, self._lost = self._lost, 0
+        return _line({"time": self._lost_last, "lost": lost})
 
 
 class Tracer:
@@ -108,11 +135,8 @@ class Tracer:
         self._drops: list[Dropped] = []
 
     def subscribe(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
-        """`request` may have "interface" (name), "dir" ("in" or "out"), "dropped" (true: only those), "spi" (number).
-
-        XfrmError EINVAL, ENODEV.
-        """
-        stream = Stream(self._wanted(request), wake, self._unsubscribe)
+        """As wanted_of."""
+        stream = Stream(wanted_of(request, self._engine.interfaces), wake, self._unsubscribe)
         if not self._streams:
             self._begin(self)
         self._streams.append(stream)
@@ -123,16 +147,6 @@ class Tracer:
             self._streams.remove(stream)
             if not self._streams:
                 self._end()
-
-    def _wanted(self, request: Mapping[str, Any]) -> Wanted:
-        interface, direction, spi = request.get("interface"), request.get("dir"), request.get("spi")
-        if direction not in (None, "in", "out"):
-            raise XfrmError(errno.EINVAL, detail='"dir" is "in" or "out"')
-        if spi is not None and (not isinstance(spi, int) or not 0 <= spi < 1 << 32):
-            raise XfrmError(errno.EINVAL, detail='"spi" is a number of 32 bits')
-        if interface is not None:
-            self._engine.interfaces[str(interface)]
-        return Wanted(interface, direction, bool(request.get("dropped")), spi)
 
     # The data path -----------------------------------------------------------------------------------------------
 
@@ -193,7 +207,7 @@ class Tracer:
     ) -> None:  # fmt: skip
         line = b""
         for stream in self._streams:
-            if stream.wanted.takes(interface, direction, outer, reason) and not stream.lose():
+            if stream.wanted.takes(interface, direction, outer, reason) and not stream.lose(now):
                 line = line or _line(
                     {
                         "time": now, "interface": interface, "dir": direction, "inner": b64encode(inner).decode(),

@@ -15,13 +15,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from xfrmi.core.engine import Engine
 from xfrmi.daemon import worker_channel as channel
 from xfrmi.daemon.data_path import DataPath
 from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.loop import Loop
+from xfrmi.daemon.session import LineSession
 from xfrmi.daemon.worker_marks import Marks
 from xfrmi.daemon.worker_relay import RelayIn, RelayOut
 from xfrmi.daemon.worker_replica import Replica
@@ -29,9 +30,10 @@ from xfrmi.daemon.worker_tables import WorkerSad
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.tun import Tun
+from xfrmi.errors import XfrmError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from xfrmi.core.interface import Interface
     from xfrmi.dev.underlay import Underlay
@@ -207,12 +209,22 @@ class Worker:
         elif isinstance(message, channel.PortOpened):
             if (device := self._kit.underlay.listen(message.family, message.port, fd=fds[0])) is not None:
                 self._data_path.watch(device)
+        elif isinstance(message, channel.TraceWanted):
+            self._trace(message.request, socket.socket(fileno=fds[0]))
         else:
             self._replica.apply(message)  # type: ignore[arg-type]
 
     def _add_device(self, message: channel.DeviceIn, reads: Tun | None, writes: Tun) -> None:
         interface = self._replica.add_interface(message)
         self._devices.add(message.key, interface, reads, writes, self._data_path.tun_readable)
+
+    def _trace(self, request: Mapping[str, Any], listener: socket.socket) -> None:
+        streams = {"trace": self._data_path.tracer.subscribe}
+        session = LineSession(self._loop, listener, lambda session: None, {}, streams)
+        try:
+            session.listen(request)
+        except XfrmError:  # the device has gone since it was asked for
+            session.close()
 
     def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], None]:
         """What another worker has no state for is sent here, on its behalf: a policy may want one for its processor."""

@@ -12,8 +12,9 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from xfrmi.core.events import Event
 from xfrmi.daemon.loop import Loop
@@ -135,6 +136,14 @@ class Listeners:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceWanted:
+    """With one descriptor: a connection on which somebody is to be told of packets (worker_traces.py)."""
+
+    request: Mapping[str, Any]
+    """As Tracer.subscribe takes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """For an answer once all that was told before has been taken in, and for a report before it."""
 
@@ -144,7 +153,7 @@ class Ask:
 
 Down = (
     StateIn | StateChanged | StateOut | PolicyIn | PolicyOut | DefaultsSet | DeviceIn | DeviceChanged | DeviceOut
-    | PortOpened | Listeners | Ask
+    | PortOpened | Listeners | TraceWanted | Ask
 )  # fmt: skip
 
 # Up ------------------------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ from xfrmi.core.engine import Engine
 from xfrmi.core.events import Event, Mapping, StateExpired, StateReplayed
 from xfrmi.core.policy import Policy
 from xfrmi.core.state import KM_EXPIRED, KM_VALID, State
+from xfrmi.core.timers import earliest
 from xfrmi.daemon import worker_channel as channel
 from xfrmi.daemon.data_path import port_for
 from xfrmi.daemon.devices import XfrmDevice
@@ -64,6 +65,7 @@ from xfrmi.daemon.worker_processes import Processes
 from xfrmi.daemon.worker_queues import QueuedDevices, Queues
 from xfrmi.daemon.worker_relay import relay
 from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
+from xfrmi.daemon.worker_traces import Traces
 from xfrmi.daemon.worker_usage import add_up
 from xfrmi.errors import XfrmError
 from xfrmi.wire.xfrm_attr import XfrmMsg
@@ -115,6 +117,8 @@ class Workers:
         self._homes = Homes(count, engine.router)
         self._processes = Processes(count, loop, self._run, self._take, log, clock)
         self._queues = Queues(count, self._homes, self._processes.send)
+        self.traces = Traces(count, engine.interfaces, loop, self._processes.send, self._processes.settle)
+        """Who listens to packets."""
         self._relays = [relay() for _ in range(count - 1)]
         self._last_key = 0
         self._states: dict[int, State] = {}
@@ -149,6 +153,7 @@ class Workers:
     def _begin(self, number: int) -> None:
         self._number_anew(number)
         self._processes.begin(number)
+        self.traces.begin(number)
 
     def _run(self, number: int, down: socket.socket, up: socket.socket) -> None:
         """In the child."""
@@ -186,9 +191,10 @@ class Workers:
     def tick(self, now: float) -> None:
         for number in self._processes.due(now):
             self._begin(number)
+        self.traces.tick(now)
 
     def next_deadline(self) -> float | None:
-        return self._processes.next_deadline()
+        return earliest((self._processes.next_deadline, self.traces.next_deadline))
 
     def close(self) -> None:
         """End them all, sockets too."""
