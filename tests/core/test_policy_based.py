@@ -18,7 +18,7 @@ HERE, THERE = INNER[4]
 
 def host(*local: str) -> tuple[Host, Interface]:
     made = Host(*local)
-    return made, made.engine.interfaces.add_policy_based("hidden")
+    return made, made.engine.interfaces.add_policy_based()
 
 
 def send(sender: Host, interface: Interface, packet: Buffer) -> tuple[list[Outgoing], list[Buffer]]:

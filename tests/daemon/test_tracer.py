@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from typing import Any
 
 import pytest
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, Pair, wire
+from xfrmi.core.interface import POLICY_BASED
 from xfrmi.daemon import tracer as tracing
 from xfrmi.daemon.tracer import Stream, Tracer
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import split_outer
+from xfrmi.wire.xfrm_const import Action, Dir
+from xfrmi.wire.xfrm_types import PolicyInfo, Selector
 
 PACKET = udp(*INNER[4])
 
@@ -118,6 +122,21 @@ def test_what_comes_in_is_told_one_by_one() -> None:
     told = lines(stream)
     assert [line["reason"] for line in told] == [""] * 20 + ["wrong ICV"] + [""] * 19
     assert told[20]["counter"] == "XfrmInStateProtoError"
+
+
+def test_what_comes_in_the_clear_and_meets_a_policy_is_told() -> None:
+    """Let in or not; asked for by the name that stands for all devices."""
+    world = World()
+    engine = world.pair.left.engine
+    engine.interfaces.add_policy_based()
+    engine.add_policy(PolicyInfo(Selector.parse("0.0.0.0/0"), Dir.IN, action=Action.BLOCK), NOW)
+    engine.add_policy(PolicyInfo(Selector.parse("0.0.0.0/0"), Dir.FWD, action=Action.BLOCK), NOW)
+    stream, elsewhere = world.listen(interface=POLICY_BASED), world.listen(interface="xfrm0")
+    to_v6 = udp(*INNER[6])
+    assert world.tracer.admit([PACKET, to_v6, b"\x10"], NOW) == [to_v6]
+    told = [(line["dir"], b64decode(line["inner"]), line["outer"], line["counter"]) for line in lines(stream)]
+    assert told == [("in", to_v6, "", ""), ("in", PACKET, "", "XfrmInPolBlock"), ("in", b"\x10", "", "")]
+    assert lines(elsewhere) == [] and world.woken == 2
 
 
 @pytest.mark.parametrize(

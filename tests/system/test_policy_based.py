@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -40,6 +40,9 @@ from tests.system.hosts import (
 )
 from tests.system.monitor import Monitor
 from tests.system.stage import clean, last_words, on_stage
+from xfrmi.client.packets import Record
+from xfrmi.core.interface import POLICY_BASED
+from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.dev.traffic_control import TrafficControl
 from xfrmi.errors import XfrmError
@@ -47,6 +50,8 @@ from xfrmi.lab.namespace import sysctl
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import family_of, ping, tcp_transfer
 from xfrmi.lab.wiretap import kind, spi_and_sequence
+from xfrmi.teach import Tables
+from xfrmi.teach.one_packet import explain_record
 
 NET = {("moon", 4): "10.1.0.0/16", ("sun", 4): "10.2.0.0/16", ("moon", 6): "fd01::/32", ("sun", 6): "fd02::/32"}
 LAN = {("moon", 4): "10.1.0.5", ("sun", 4): "10.2.0.5", ("moon", 6): "fd01::5", ("sun", 6): "fd02::5"}
@@ -319,6 +324,34 @@ def test_what_comes_in_the_clear(networks: Networks, family: int) -> None:
 def send_plain(host: Node, address: str) -> None:
     with host, socket.socket(family_of(address), socket.SOCK_DGRAM) as sender:
         sender.sendto(b"plain", (address, 9))
+
+
+@on_stage
+def test_they_are_seen(networks: Networks) -> None:
+    """`trace xfrmi-policy`: out, in, refused and let in; each explained as it happened."""
+    moon, sun = networks.ends
+    protect(networks, Pair())
+    with at(moon) as client:
+        packets = client.packets(POLICY_BASED)
+        ping(moon, INNER["sun", 4], 1)
+        tell(sun, "policy flush")
+        send_plain(sun, INNER["moon", 4])
+        tell(moon, f"policy add src {OUTER['moon', 4]} dst {NET['sun', 4]} dir out priority 3 action block")
+        with suppress(OSError), moon, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((OUTER["moon", 4], 0))
+            sender.sendto(b"plain", (INNER["sun", 4], 9))
+        seen = [record for record, _ in zip(packets, range(4), strict=False) if isinstance(record, Record)]
+        packets.close()
+        tables, router = Tables.of(client), KernelRouter()
+    assert [(one.direction, one.counter) for one in seen] == [
+        ("out", ""), ("in", ""), ("in", "XfrmInTmplMismatch"), ("out", "XfrmOutPolBlock"),
+    ]  # fmt: skip
+    assert [bool(one.outer) for one in seen] == [True, True, False, False]
+    with moon:
+        found = [explain_record(record, tables, router) for record in seen]
+    router.close()
+    assert [one.counter for one in found] == [one.counter for one in seen]
+    assert found[0].sent == (seen[0].outer,) and found[1].delivered == (seen[1].inner,)
 
 
 @on_stage

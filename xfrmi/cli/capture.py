@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from xfrmi.cli.options import Options
 from xfrmi.cli.private_file import create, create_directory
 from xfrmi.client.packets import Lost, Record
+from xfrmi.core.interface import POLICY_BASED
 from xfrmi.errors import XfrmError
 from xfrmi.formats import pcapng
 from xfrmi.formats.esp_sa import esp_sa_line, esp_sa_lines
@@ -32,6 +33,7 @@ that died has a comment with the counter and the reason. With --keys the file ha
 beside it is a folder FILE.wireshark with Wireshark's table of keys: FILES WITH KEYS OPEN EVERYTHING THEY HOLD.
 
   xfrmi capture -i ipsec0 -w ipsec0.pcapng --keys
+  xfrmi capture -i xfrmi-policy -w all.pcapng      what meets policies without if_id, on any device
   WIRESHARK_CONFIG_DIR=ipsec0.pcapng.wireshark wireshark ipsec0.pcapng"""
 
 
@@ -127,7 +129,8 @@ class Writer:
         number = self._numbers.get(name or OUTER)
         if number is None:
             number = self._numbers[name] = len(self._numbers)
-            self._file.write(pcapng.interface(name, "xfrm interface: what is inside"))
+            what = "policies without if_id" if name == POLICY_BASED else "xfrm interface"
+            self._file.write(pcapng.interface(name, f"{what}: what is inside"))
         return number
 
 

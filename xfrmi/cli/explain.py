@@ -29,6 +29,7 @@ state` and `ip xfrm policy` print. With files neither a daemon nor privileges ar
 touched: packets that passed are shown with the bytes they had, others are sealed with keys drawn for the occasion.
 
   xfrmi explain -i ipsec0                       the next packet that passes
+  xfrmi explain -i xfrmi-policy                 the next one that meets policies without if_id, on any device
   xfrmi explain --config states.txt 45000021... a packet in hexadecimal
   xfrmi explain -r ipsec0.pcapng -p 7 in        packet 7 of a capture, as it would be received
   xfrmi explain -i ipsec0 out --flip 60         ... and what a turned bit would do"""

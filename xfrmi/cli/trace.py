@@ -23,7 +23,8 @@ packet, which costs throughput; who reads too slowly loses records and is told h
 
   xfrmi trace ipsec0             all that passes through ipsec0
   xfrmi trace --dropped          what dies, wherever
-  xfrmi trace in --spi 0x1001    what arrives for one state"""
+  xfrmi trace in --spi 0x1001    what arrives for one state
+  xfrmi trace xfrmi-policy       what meets policies without if_id, on any device"""
 
 
 def trace_parser() -> argparse.ArgumentParser:
@@ -105,9 +106,9 @@ def line_of(record: Record) -> str:
     """One packet on one line."""
     clock = time.strftime("%H:%M:%S", time.localtime(record.time)) + f".{int(record.time % 1 * 1e6):06d}"
     parts = [f"{clock} {record.interface or '-'} {record.direction:<3}"]
-    inner, outer = inner_text(record.inner), outer_text(record.outer)
+    inner, outer = inner_text(record.inner), outer_text(record.outer) if record.outer else "in the clear"
     if record.reason:
-        parts.append(outer if record.direction == "in" else inner)
+        parts.append(outer if record.outer else inner)
         parts.append(f"DROPPED {record.counter or '(no xfrm counter)'}: {record.reason}")
     else:
         parts += [inner, outer] if record.direction == "out" else [outer, inner]

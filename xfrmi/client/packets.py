@@ -19,13 +19,13 @@ class Record(NamedTuple):
     time: float
     """Unix seconds."""
     interface: str
-    """Empty where it did not get as far as having one."""
+    """Empty where it did not get as far as having one, `xfrmi-policy` where a policy without if_id decided."""
     direction: str
     """`out` or `in`."""
     inner: bytes = b""
     """As it came out of the TUN, or went into it; empty where there is none."""
     outer: bytes = b""
-    """As it went out, or came; empty where there is none."""
+    """As it went out, or came; empty where there is none, as in what came in the clear."""
     counter: str = ""
     """The counter of /proc/net/xfrm_stat that rose for it; empty where none did."""
     reason: str = ""

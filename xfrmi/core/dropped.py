@@ -26,6 +26,7 @@ class Dropped(NamedTuple):
     reason: str
     packet: Dead
     """The inner packet on its way out; on its way in the (outer header, ESP) pair, or the inner packet once opened.
+    What came in the clear is itself.
     Both empty where it came in a train."""
     interface: Interface | None
     state: State | None

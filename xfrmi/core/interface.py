@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from xfrmi.core.verdict import Verdict
 
 
+POLICY_BASED = "xfrmi-policy"
+"""The name of what stands for all devices of the host, where policies without if_id apply."""
+
+
 class Interface:
     """One xfrm device. `link` is the ifindex of the underlying device (0: none)."""
 
@@ -122,8 +126,8 @@ class Interfaces:
         external = self._external
         return external if external is not None and external.up else self.policy_based
 
-    def add_policy_based(self, name: str) -> Interface:
-        interface = self.policy_based = Interface(name, 0)
+    def add_policy_based(self) -> Interface:
+        interface = self.policy_based = Interface(POLICY_BASED, 0)
         interface.policy_based = True
         return interface
 

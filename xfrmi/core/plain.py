@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from xfrmi.core.dropped import tell
 from xfrmi.core.policy_check import check_input, is_icmp, quoted_flow
 from xfrmi.core.router import LOOPBACK_IFINDEX
 from xfrmi.errors import Drop
@@ -30,7 +31,8 @@ def _may_enter(engine: Engine, packet: Packet, now: float) -> bool:
     whole = packet.data if isinstance(packet, SuperPacket) else packet
     try:
         flow = flow_of(whole)
-    except ValueError:  # IP's to refuse
+    except ValueError as error:  # IP's to refuse
+        tell(engine, None, str(error), whole, engine.interfaces.policy_based)
         return False
     local = engine.router.is_local(0, flow.daddr)
     direction, ifindex = (Dir.IN, LOOPBACK_IFINDEX) if local else (Dir.FWD, 0)
@@ -40,5 +42,6 @@ def _may_enter(engine: Engine, packet: Packet, now: float) -> bool:
     except Drop as drop:
         if drop.stat is not None:
             engine.stats[drop.stat] += 1
+        tell(engine, drop.stat, drop.reason, whole, engine.interfaces.policy_based)
         return False
     return True

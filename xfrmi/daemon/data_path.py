@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
+from xfrmi.core.plain import admit
 from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.tracer import Tracer
 from xfrmi.dev.kernel_pmtu import tell_kernel
@@ -49,6 +50,7 @@ class DataPath:
         self._log = log
         self._quiet_until = 0.0
         self._output, self._input = engine.output, engine.input
+        self._admit: Callable[[Sequence[Packet], float], list[Packet]] = partial(admit, engine)
         self.tracer = Tracer(engine, self._trace, self._trace_no_more)
         self.shed = 0
         """Packets lost on purpose, to keep queues short."""
@@ -86,6 +88,10 @@ class DataPath:
             self._quiet_until = now + LOOP_WARNING_INTERVAL
             self._log(f"{device.interface.name}: Local routing loop detected!")
 
+    def admit(self, packets: Sequence[Packet]) -> list[Packet]:
+        """Of what came in in the clear, where a policy might refuse it, what may enter."""
+        return self._admit(packets, self._loop.clock())
+
     def share_port(self, family: int, port: int, address: str) -> None:
         """An IKE daemon has bound this UDP port, and lets us share it: ESP in UDP comes to us from now on, until we
         leave it to the next one. `address`: "" if it is bound to all.
@@ -113,10 +119,10 @@ class DataPath:
         self._send(self._engine.tick(now))
 
     def _trace(self, tracer: Tracer) -> None:
-        self._output, self._input = tracer.output, tracer.input
+        self._output, self._input, self._admit = tracer.output, tracer.input, tracer.admit
 
     def _trace_no_more(self) -> None:
-        self._output, self._input = self._engine.output, self._engine.input
+        self._output, self._input, self._admit = self._engine.output, self._engine.input, partial(admit, self._engine)
 
     def _shed(self, device: XfrmDevice, packets: list[Packet]) -> None:
         """Lose a super-packet. Of other packets no queue is long, and who sends them may not send less."""

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from xfrmi.core.interface import POLICY_BASED
 from xfrmi.dev.netns import inside, netns_inode
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.errors import XfrmError
@@ -26,7 +27,7 @@ _ALIAS = re.compile(
     r"(?: alias (?P<text>.+))?",
     re.DOTALL,
 )
-POLICY_TUN, REFUSED_TUN = "xfrmi-policy", "xfrmi-refused"
+POLICY_TUN, REFUSED_TUN = POLICY_BASED, "xfrmi-refused"
 HIDDEN = frozenset((POLICY_TUN, REFUSED_TUN))
 """Names of the TUNs behind policies without if_id (policy_path.py). A kernel has nothing of the kind."""
 LONGEST_ALIAS = 255

@@ -41,7 +41,6 @@ from xfrmi.core.events import (
     StateAdded,
     StateUpdated,
 )
-from xfrmi.core.plain import admit
 from xfrmi.daemon.data_path import port_for
 from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.left_behind import POLICY_TUN, REFUSED_TUN, hidden_alias
@@ -86,7 +85,7 @@ class _Tuns:
         except XfrmError:
             remove(tun)
             raise
-        interface = engine.interfaces.add_policy_based(POLICY_TUN)
+        interface = engine.interfaces.add_policy_based()
         interface.ifindex = self.out_ifindex
         interface.takes = tun.takes
         interface.mtu = 65535
@@ -275,7 +274,7 @@ class PolicyPath:
         assert tuns is not None
         packets = tuns.refused.recv_burst()
         if packets:
-            tuns.device.tun.send_burst(admit(self._engine, packets, self._loop.clock()))
+            tuns.device.tun.send_burst(self._data_path.admit(packets))
         elif tuns.refused.gone:
             self._again(tuns)
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xfrmi.core.gso import segment
+from xfrmi.core.interface import POLICY_BASED
+from xfrmi.core.plain import admit
 from xfrmi.dev.device import taken_apart
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import split_outer
@@ -60,6 +62,7 @@ class Wanted(NamedTuple):
 def wanted_of(request: Mapping[str, Any], interfaces: Interfaces) -> Wanted:
     """`request` may have "interface" (name), "dir" ("in" or "out"), "dropped" (true: only those), "spi" (number).
 
+    POLICY_BASED is an interface in this, also while there are no policies without if_id.
     XfrmError EINVAL, ENODEV.
     """
     interface, direction, spi = request.get("interface"), request.get("dir"), request.get("spi")
@@ -67,7 +70,7 @@ def wanted_of(request: Mapping[str, Any], interfaces: Interfaces) -> Wanted:
         raise XfrmError(errno.EINVAL, detail='"dir" is "in" or "out"')
     if spi is not None and (not isinstance(spi, int) or not 0 <= spi < 1 << 32):
         raise XfrmError(errno.EINVAL, detail='"spi" is a number of 32 bits')
-    if interface is not None:
+    if interface not in (None, POLICY_BASED):
         interfaces[str(interface)]
     return Wanted(interface, direction, bool(request.get("dropped")), spi)
 
@@ -163,11 +166,7 @@ class Tracer:
             name = group.interface.name if group.interface is not None else ""
             for inner, outer in zip(_inner(group), group.packets, strict=True):
                 self._tell(now, name, "out", inner, outer)
-        for drop in self._drops:
-            packet = drop.packet.data if isinstance(drop.packet, SuperPacket) else drop.packet
-            if not isinstance(packet, tuple):
-                self._tell(now, interface.name, "out", packet, b"", drop.counter, drop.reason)
-        self._drops.clear()
+        self._tell_drops(now, interface.name, "out")
         self._wake()
         return outgoing, replies
 
@@ -190,6 +189,27 @@ class Tracer:
                     delivered.append((interface, packets))
         self._wake()
         return delivered
+
+    def admit(self, packets: Sequence[Packet], now: float) -> list[Packet]:
+        """core.plain.admit, and tell of it: what came in the clear has nothing outside."""
+        self._engine.on_drop = self._drops.append
+        try:
+            admitted = admit(self._engine, packets, now)
+        finally:
+            self._engine.on_drop = None
+        for packet in admitted:
+            self._tell(now, POLICY_BASED, "in", packet.data if isinstance(packet, SuperPacket) else packet, b"")
+        self._tell_drops(now, POLICY_BASED, "in")
+        self._wake()
+        return admitted
+
+    def _tell_drops(self, now: float, interface: str, direction: str) -> None:
+        """Of packets that were not in ESP when they died."""
+        for drop in self._drops:
+            packet = drop.packet.data if isinstance(drop.packet, SuperPacket) else drop.packet
+            if not isinstance(packet, tuple):
+                self._tell(now, interface, direction, packet, b"", drop.counter, drop.reason)
+        self._drops.clear()
 
     def _tell_received(self, now: float, outer: bytes, came: list[tuple[Interface, list[Packet]]]) -> None:
         if came:

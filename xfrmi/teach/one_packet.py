@@ -14,7 +14,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.teach.explanation import Explanation
 from xfrmi.teach.receiver import Receiver
 from xfrmi.teach.scratch import Everywhere, build, choose_interface, forget, mirror, with_new_keys
-from xfrmi.teach.steps_in import explain_input
+from xfrmi.teach.steps_in import explain_input, explain_plain
 from xfrmi.teach.steps_out import explain_output
 from xfrmi.teach.tables import Tables
 from xfrmi.wire.esp import SEQ, SPI
@@ -86,7 +86,11 @@ def explain_record(
     router = router if router is not None else Everywhere(XFRM_LINK_MTU)
     when = time.strftime("%H:%M:%S", time.localtime(now))
     engine = build(tables, router, now)
-    if record.direction == IN:
+    if record.direction == IN and not record.outer:
+        found = Explanation(IN, record.interface, f"A packet that came at {when}, with the tables of now.", keys=keys)
+        found.happened = True
+        explain_plain(found, engine, record.inner, now)
+    elif record.direction == IN:
         found = Explanation(IN, record.interface, f"A packet that came at {when}, with the tables of now.", keys=keys)
         found.happened = True
         explain_input(found, before(record, engine), record.outer, now)

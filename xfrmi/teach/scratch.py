@@ -20,6 +20,7 @@ from xfrmi.core.interface import Interface
 from xfrmi.core.replay import EsnWindow, Window
 from xfrmi.core.router import Router, StaticRouter
 from xfrmi.core.state import State
+from xfrmi.daemon.policy_filters import demands
 from xfrmi.errors import XfrmError
 from xfrmi.teach.tables import Tables
 from xfrmi.wire.esp import ESP_HEADER_LEN, SEQ
@@ -55,6 +56,8 @@ def build(tables: Tables, router: Router, now: float) -> Engine:
         interface = engine.add_interface(link.name, link.if_id or 0, link.link or 0, link.external)
         interface.ifindex = link.ifindex
         interface.mtu = link.mtu or XFRM_LINK_MTU
+    if any(map(demands, tables.policies)):
+        engine.interfaces.add_policy_based()
     return engine
 
 
@@ -66,12 +69,15 @@ def links_of(policies: Sequence[PolicyInfo]) -> list[LinkInfo]:
 
 def choose_interface(engine: Engine, name: str | None, where: str) -> Interface:
     """The one named, or the only one. Raises XfrmError ENODEV."""
+    hidden = engine.interfaces.policy_based
     if name is not None:
-        return engine.interfaces[name]
+        return hidden if hidden is not None and name == hidden.name else engine.interfaces[name]
+    if hidden is not None and not len(engine.interfaces):
+        return hidden
     if len(engine.interfaces) == 1:
         return next(iter(engine.interfaces))
     if not len(engine.interfaces):
-        raise XfrmError(errno.ENODEV, detail=f"there is no xfrm interface, and no policy with an if_id, in {where}")
+        raise XfrmError(errno.ENODEV, detail=f"there is no xfrm interface, and no policy for one, in {where}")
     names = ", ".join(interface.name for interface in engine.interfaces)
     raise XfrmError(errno.ENODEV, detail=f'through which interface? Name it with "-i": {names}')
 
@@ -103,7 +109,10 @@ def mirror(engine: Engine, interface: Interface, now: float) -> Engine:
                 peer.spd.update(info, now)
             for nested in _of_packets_between(policy.info):
                 peer.spd.update(nested, now)
-    peer.add_interface(f"{interface.name} of the peer", interface.if_id)
+    if interface.policy_based:
+        peer.interfaces.add_policy_based()
+    else:
+        peer.add_interface(f"{interface.name} of the peer", interface.if_id)
     return peer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xfrmi.core.dropped import Dropped
 from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
+from xfrmi.core.plain import admit
 from xfrmi.core.state import State
 from xfrmi.teach.asked import Asked, PolicyQuestion
 from xfrmi.teach.choices import input_candidates, policy_candidates
@@ -60,6 +61,24 @@ def explain_input(found: Explanation, engine: Engine, packet: bytes, now: float)
         if drop.interface is not None:
             found.interface = drop.interface.name
         facts = (("counter", found.counter or "none of /proc/net/xfrm_stat"), *_device_facts(drop.interface))
+        found.steps.append(Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", facts, failed=True))
+
+
+def explain_plain(found: Explanation, engine: Engine, packet: bytes, now: float) -> None:
+    """The same for what came in the clear, where a policy without if_id might refuse it: core/plain.py."""
+    found.packets.append(plain_packet("the packet, as it came in the clear", packet))
+    found.steps.append(Step("Arrival", "It is not ESP: it came in the clear, through no state."))
+    asked = Asked(engine)
+    drops: list[Dropped] = []
+    engine.on_drop = drops.append
+    found.delivered = (packet,) if admit(engine, [packet], now) else ()
+    engine.on_drop = None
+    for drop in drops:
+        found.reason, found.counter = drop.reason, drop.counter
+    for question in asked.policies:
+        _tell_policies(found, engine, question, [])
+    for drop in drops:
+        facts = (("counter", drop.counter or "none of /proc/net/xfrm_stat"),)
         found.steps.append(Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", facts, failed=True))
 
 
@@ -126,7 +145,10 @@ def _tell_device(found: Explanation, engine: Engine, works: list[Work]) -> None:
         found.steps.append(Step("Device", text, failed=True))
         return
     found.interface = interface.name
-    text = f"The state's if_id is {state.if_id:#x}, and so is that of {interface.name}: it has received the packet now."
+    if interface.policy_based:
+        text = "The state has no device: policies without if_id decide, and what they let in is the host's."
+    else:
+        text = f"The state's if_id is {state.if_id:#x}, as that of {interface.name}, which has received the packet now."
     found.steps.append(Step("Device", text))
 
 
@@ -146,6 +168,8 @@ def _tell_policies(found: Explanation, engine: Engine, question: PolicyQuestion,
     text = f"The packet is {place}, so a policy of direction {name} with this if_id has to let it in."
     if not question.answer:
         text += " There is none."
+    elif not works and not found.reason:
+        text += " It demands nothing, or does not insist."
     elif not found.reason:
         text += " It demands what the packet came through, no more and no less."
     found.steps.append(Step(f"Policy ({name})", text, tuple(facts), rows, failed=not question.answer))

@@ -24,7 +24,8 @@ def explain_output(
     found: Explanation, engine: Engine, interface: Interface, packet: bytes, now: float, outer: bytes = b""
 ) -> None:
     """Fill `found` in. `outer` is what went out, where `packet` is one that was sent."""
-    found.packets.append(plain_packet("the packet, as it is routed into the interface", packet))
+    where = "is about to leave by any device" if interface.policy_based else "is routed into the interface"
+    found.packets.append(plain_packet(f"the packet, as it {where}", packet))
     asked = Asked(engine)
     decision = _decide(found, engine, interface, packet, now)
     if asked.policies:
