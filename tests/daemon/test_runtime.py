@@ -71,6 +71,18 @@ def test_a_base_that_is_a_link_is_refused(base: Path) -> None:
         runtime.create_directory()
 
 
+def test_who_may_not_look_is_told_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a daemon, of root's: to say that there is none would be wrong."""
+    assert runtime.no_daemon().detail == (
+        'no xfrmi daemon serves this network namespace; start one there with "xfrmi daemon"'
+    )
+    base.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root would be let in
+    told = runtime.no_daemon().detail
+    assert told.startswith("no xfrmi daemon serves this network namespace that would answer this user")
+    assert f"those of {base} answer its owner and root" in told
+
+
 def test_candidates_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XFRMI_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")

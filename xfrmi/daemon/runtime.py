@@ -88,7 +88,16 @@ def find_directory(netns: str = OWN_NETNS, base: str | None = None) -> str | Non
 def no_daemon(netns: str = OWN_NETNS) -> XfrmError:
     """The one sentence for a client that finds nobody."""
     where = "this network namespace" if netns == OWN_NETNS else f"network namespace {netns}"
-    return XfrmError(errno.ECONNREFUSED, detail=f'no xfrmi daemon serves {where}; start one there with "xfrmi daemon"')
+    if (base := next(filter(_closed, base_directories()), None)) is not None:
+        where += f" that would answer this user: those of {base} answer its owner and root. Ask as one of these, or"
+    else:
+        where += ";"
+    return XfrmError(errno.ECONNREFUSED, detail=f'no xfrmi daemon serves {where} start one there with "xfrmi daemon"')
+
+
+def _closed(base: str) -> bool:
+    """Are there daemons that this user cannot even see?"""
+    return os.path.isdir(base) and not os.access(base, os.X_OK)
 
 
 def _writable(base: str) -> bool:
