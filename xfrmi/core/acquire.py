@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from xfrmi.core.events import Acquire
 from xfrmi.core.state import KM_ACQ, State
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
     from xfrmi.wire import xfrm_event_msg
     from xfrmi.wire.flow import Flow
+
+MAX_LARVAL: Final = 4096
+"""States that are larval at once. Above it packets without a state make no more of them: where each flow is a matter of
+its own (transport mode), whoever sends to many addresses could fill the memory in the half minute for which they live.
+A kernel has no such limit."""
 
 
 def larval_for_spi(info: StateInfo, now: float, lifetime: int) -> State:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xfrmi.core.acquire import acquires_wanted, larval_for_flow, larval_for_spi
+from xfrmi.core.acquire import MAX_LARVAL, acquires_wanted, larval_for_flow, larval_for_spi
 from xfrmi.core.aevents import Aevents, restart, set_thresholds
 from xfrmi.core.events import (
     Acquire,
@@ -316,6 +316,8 @@ class Sad:
         self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
         pcpu: int | None = None,
     ) -> None:  # fmt: skip
+        if self._index.larval_count >= MAX_LARVAL:
+            return
         larval = larval_for_flow(
             template, policy, flow, src, dst,
             ifindex=ifindex, seq=self._next_acquire_seq(), pcpu=pcpu, now=now, lifetime=self._acq_expires(),

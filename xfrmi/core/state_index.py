@@ -47,6 +47,8 @@ class StateIndex:
         self._buckets: dict[Bucket, list[State]] = {}
         self._larvals: dict[tuple[bool, OutputKey], dict[State, None]] = {}
         self._by_seq: dict[int, dict[State, None]] = {}
+        self.larval_count = 0
+        """How many states are larval."""
         self._spis: dict[tuple[int, int], int] = {}
         self._encaps: dict[tuple[bytes, int, int], dict[State, None]] = {}
 
@@ -153,6 +155,7 @@ class StateIndex:
             insort(self._buckets.setdefault(place, []), state, key=self._all.__getitem__)
         elif state.km == KM_ACQ:
             self._larvals.setdefault((bool(state.spi), _without_if_id(key)), {})[state] = None
+            self.larval_count += 1
             if state.seq:
                 self._by_seq.setdefault(state.seq, {})[state] = None
 
@@ -172,7 +175,7 @@ class StateIndex:
         key = output_key(state)
         for dying in (False, True):
             self._take_from_bucket((dying, state.info.pcpu, key), state)
-        _take(self._larvals, (bool(state.spi), _without_if_id(key)), state)
+        self.larval_count -= _take(self._larvals, (bool(state.spi), _without_if_id(key)), state)
         _take(self._by_seq, state.seq, state)
 
     def _take_from_bucket(self, key: Bucket, state: State) -> None:
@@ -201,9 +204,12 @@ def _without_if_id(key: OutputKey) -> OutputKey:
     return family, proto, mode, reqid, 0, dst, src
 
 
-def _take(table: dict[K, dict[State, None]], key: K, state: State) -> None:
-    states = table.get(key)
-    if states is not None:
-        states.pop(state, None)
-        if not states:
-            del table[key]
+def _take(table: dict[K, dict[State, None]], key: K, state: State) -> bool:
+    """Was it there?"""
+    states = table.get(key, {})
+    if state not in states:
+        return False
+    del states[state]
+    if not states:
+        del table[key]
+    return True
