@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools
+.PHONY: help demo test lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
 .NOTPARALLEL: # lab, dev and the tools are made in the same folder
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
 	@echo "make fuzz    hostile bytes for every parser, TIME=60 seconds for each, or TARGETS=\"esp xfrm\""
+	@echo "make soak    two daemons for TIME=600 seconds, new keys every second: do the books balance at the end?"
 	@echo "make docs    build the documentation site: build/site/index.html"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   remove the virtual environment and caches"
@@ -53,9 +54,11 @@ coverage: dev
 fuzz-tools: dev
 	@sh .ci/venv.sh "$(VENV)" fuzz "$(PYTHON)"
 
-TIME ?= 60
 fuzz: fuzz-tools
-	@"$(BIN)/python" -m tests.fuzz --time $(TIME) $(TARGETS)
+	@"$(BIN)/python" -m tests.fuzz --time $(or $(TIME),60) $(TARGETS)
+
+soak: dev
+	@"$(BIN)/python" -m bench.soak --seconds $(or $(TIME),600)
 
 bench: dev
 	@"$(BIN)/python" -m bench $(BENCHARGS)
