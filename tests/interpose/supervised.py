@@ -18,6 +18,7 @@ from tests.netns import need_tun
 from xfrmi.client import Client
 from xfrmi.errors import XfrmError
 from xfrmi.interpose import seccomp
+from xfrmi.interpose.starter import KEEP
 
 EXEC = [sys.executable, "-m", "xfrmi", "exec"]
 AEAD = "aead 'rfc4106(gcm(aes))' 0x0123456789abcdef0123456789abcdef01234567 128"
@@ -60,7 +61,7 @@ def daemon() -> Iterator[subprocess.Popen[bytes]]:
 
 def start_daemon(base: str) -> subprocess.Popen[bytes]:
     with open(f"{base}/daemon.log", "ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "xfrmi", "daemon", "--remove-on-exit"], stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", "xfrmi", "daemon", "--remove-on-exit", *KEEP], stderr=log)
     deadline = time.monotonic() + SECONDS
     while True:
         try:

@@ -10,7 +10,7 @@ from xfrmi.formats.usage import LINK_USAGE, MONITOR_USAGE, POLICY_USAGE, STATE_U
 OVERVIEW = """\
 Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi [ -force ] -batch FILE
-       xfrmi daemon [ --workers N ] [ --remove-on-exit ] [ --kernel-quirks ]
+       xfrmi daemon [ --workers N ] [ --remove-on-exit ] [ --kernel-quirks ] [ --keep CAPABILITY ]
        xfrmi exec [ -v ] [ --stay ] -- COMMAND
        xfrmi lab { demo | up FILE | down | exec NODE -- COMMAND | shell NODE | watch NODE:DEVICE | status | graph |
                    export --clab FILE FOLDER }

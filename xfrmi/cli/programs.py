@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from xfrmi.errors import XfrmError
 
 MAX_WORKERS = 14
 """Each holds descriptors of every device."""
+EXTRA_CAPABILITIES = "sys_admin", "net_bind_service"
 
 
 def daemon_parser() -> argparse.ArgumentParser:
@@ -36,16 +38,31 @@ def daemon_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--while-used", action="store_true", help="end when the last program that `xfrmi exec` runs here has ended"
     )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        choices=(*EXTRA_CAPABILITIES, "none"),
+        help="a capability to keep after the start beside CAP_NET_ADMIN and CAP_NET_RAW: sys_admin to give orders to "
+        "devices in other network namespaces, net_bind_service for UDP ports below 1024; none: not even those two, "
+        "with interfaces as an earlier daemon has left them",
+    )
     return parser
 
 
 def daemon(words: list[str]) -> int:
     """`xfrmi daemon`."""
-    options = daemon_parser().parse_args(words)
-    from xfrmi.daemon.main import run_daemon
+    parser = daemon_parser()
+    options = parser.parse_args(words)
+    if "none" in options.keep and len(options.keep) > 1:
+        parser.error("--keep none stands alone")
+    for library in ("OPENBLAS", "MKL", "OMP"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"  # numpy's idle helpers would keep all capabilities, and take memory
+    from xfrmi.daemon.main import KEPT, run_daemon
 
+    keep = frozenset() if options.keep == ["none"] else KEPT | frozenset(options.keep)
     try:
-        run_daemon(options.remove_on_exit, options.kernel_quirks, options.workers, options.while_used)
+        run_daemon(options.remove_on_exit, options.kernel_quirks, options.workers, options.while_used, keep)
     except XfrmError as error:
         print(f"xfrmi: {error.detail or error}", file=sys.stderr)
         return 1

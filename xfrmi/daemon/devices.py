@@ -288,11 +288,14 @@ class Devices:
         if netns_fd is None:
             yield
             return
-        try:
-            with inside(netns_fd):
-                yield
-        finally:
-            os.close(netns_fd)
+        with contextlib.ExitStack() as there:
+            there.callback(os.close, netns_fd)
+            try:
+                there.enter_context(inside(netns_fd))
+            except XfrmError as error:
+                why = "is in a namespace that this daemon may not enter: ip -n NETNS, or start it with --keep sys_admin"
+                raise XfrmError(error.errno, detail=f"{device.interface.name} {why}") from None
+            yield
 
     @contextlib.contextmanager
     def _rtnl_at(self, device: XfrmDevice) -> Iterator[Rtnl]:

@@ -2,7 +2,7 @@
 
 Start in this order, so that a refusal leaves nothing behind and a client that gets in finds everything there: the
 runtime directory's lock, raw sockets (from then on the kernel no longer answers ESP with ICMP), the TUNs of an earlier
-daemon, the control sockets, READY=1. Stop in the reverse order.
+daemon, the control sockets; then most capabilities are given up, and READY=1. Stop in the reverse order.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from xfrmi.daemon.state_file import StateFile
 from xfrmi.daemon.state_samples import StateSamples
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
+from xfrmi.dev.privileges import close_memory, keep_capabilities, no_new_privileges
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.sockets import under_exec
 from xfrmi.dev.sysctl import KernelSysctls
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
 GC_THRESHOLDS = 5_000, 10, 10_000
 """Nothing in here makes cycles. New objects are looked through now and then, which takes a millisecond or two; all of
 them hardly ever: with 100,000 states that would hold up every packet for 150 ms."""
+
+
+KEPT = frozenset(("net_admin", "net_raw"))
+"""Capabilities that are needed as long as interfaces come and go (dev/privileges.py)."""
 
 
 class Daemon:
@@ -206,9 +211,13 @@ def log(line: str) -> None:
 
 
 def run_daemon(
-    remove_on_exit: bool = False, kernel_quirks: bool = False, workers: int = 1, while_used: bool = False
+    remove_on_exit: bool = False,
+    kernel_quirks: bool = False,
+    workers: int = 1,
+    while_used: bool = False,
+    keep: frozenset[str] = KEPT,
 ) -> None:
-    """The body of `xfrmi daemon`. Raises XfrmError if it cannot start."""
+    """The body of `xfrmi daemon`, which goes on with the capabilities `keep`. Raises XfrmError if it cannot start."""
     if under_exec():
         raise XfrmError(
             errno.EDEADLK,
@@ -217,5 +226,9 @@ def run_daemon(
         )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a TUN is a descriptor, a client another
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    close_memory()
+    no_new_privileges()
     with ExitStack() as resources:
-        Daemon(resources, remove_on_exit, kernel_quirks, workers, while_used).run()
+        daemon = Daemon(resources, remove_on_exit, kernel_quirks, workers, while_used)
+        keep_capabilities(keep)
+        daemon.run()

@@ -27,6 +27,7 @@ from xfrmi.daemon.worker_marks import Marks
 from xfrmi.daemon.worker_relay import RelayIn, RelayOut
 from xfrmi.daemon.worker_replica import Replica
 from xfrmi.daemon.worker_tables import WorkerSad
+from xfrmi.dev.privileges import keep_capabilities
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.sysctl import KernelSysctls
 from xfrmi.dev.tun import Tun
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from xfrmi.dev.underlay import Underlay
 
 _PR_SET_PDEATHSIG = 1
+_KEPT = frozenset(("net_admin", "net_raw"))
+"""Of its parent's capabilities: to mark packets, and to tell the kernel a path MTU."""
 
 REPORTS_EVERY = 1.0
 """Seconds: what a killed worker has not told yet is lost to the counters."""
@@ -249,6 +252,7 @@ def run_worker(kit: Kit, parent: int) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT):  # the parent's to handle: this process ends with it
             signal.signal(number, signal.SIG_IGN)
         _close_all_but(kit.descriptors())
+        keep_capabilities(_KEPT)
         Worker(kit).run()
     except BaseException:
         traceback.print_exc(file=sys.stderr)

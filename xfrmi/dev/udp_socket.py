@@ -45,7 +45,8 @@ def _explain(error: OSError, port: int) -> XfrmError:
     if number == errno.EADDRINUSE:
         detail = f"another program (an IKE daemon?) has UDP port {port}: see who with `ss -ulpn sport = :{port}`"
     elif number == errno.EACCES:
-        detail = f"UDP port {port} is below net.ipv4.ip_unprivileged_port_start and takes CAP_NET_BIND_SERVICE"
+        limit = f"UDP port {port} is below net.ipv4.ip_unprivileged_port_start"
+        detail = f"{limit} and takes CAP_NET_BIND_SERVICE: xfrmi daemon --keep net_bind_service"
     else:
         detail = f"UDP port {port}: {error.strerror}"
     return XfrmError(number, "", detail)

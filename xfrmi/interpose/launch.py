@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xfrmi.dev.netns import open_netns
+from xfrmi.dev.privileges import close_memory
 from xfrmi.dev.sockets import under_exec
 from xfrmi.errors import XfrmError
 from xfrmi.interpose import bpf, seccomp
@@ -136,6 +137,7 @@ def _supervise(link: socket.socket, program: int, machine: Machine, fds: range, 
 
         trace = Trace(os.dup(2))
     _detach_streams()
+    close_memory()  # keys that programs set pass through it
     # Meant for the program, and sent to all of its group (systemd does that): as long as it takes to end, it needs us.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

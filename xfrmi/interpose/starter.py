@@ -16,6 +16,8 @@ from xfrmi.errors import XfrmError
 
 START_SECONDS = 20.0
 """A daemon has this long to come up."""
+KEEP = "--keep", "sys_admin", "--keep", "net_bind_service"
+"""Programs move devices to other namespaces, and choose ports for UDP encapsulation, as they do with a kernel."""
 
 
 class Starter:
@@ -30,7 +32,7 @@ class Starter:
 
     def start(self, netns_fd: int) -> None:
         """One in the namespace of this descriptor, ready to be asked. XfrmError with its last words if it fails."""
-        command = [sys.executable, "-m", "xfrmi", "daemon", *([] if self._stay else ["--while-used"])]
+        command = [sys.executable, "-m", "xfrmi", "daemon", *KEEP, *([] if self._stay else ["--while-used"])]
         with inside(netns_fd):
             inode = netns_inode()
             directory = log_directory()

@@ -43,7 +43,7 @@ def build(plan: Plan, lab: Lab) -> Built:
     _links(plan, built)
     with_xfrm = [planned for planned in plan.nodes.values() if planned.has_xfrm]
     for planned in with_xfrm:
-        built.programs[f"{planned.name}: xfrmi daemon"] = built.nodes[planned.name].launch_daemon()
+        built.programs[f"{planned.name}: xfrmi daemon"] = built.nodes[planned.name].launch_daemon(*_keep(planned))
     for planned in plan.nodes.values():
         _forward(planned, built.nodes[planned.name])
     for planned in with_xfrm:
@@ -122,6 +122,11 @@ def _refused(said: str, commands: list[tuple[Place, str]]) -> LabError:
         return LabError(f"xfrmi -batch: {_last(said)}")
     place, _ = commands[int(failed[1]) - 1]
     return place.error(" ".join(line.removeprefix("xfrmi: ").removeprefix("Error: ") for line in lines[:-1]))
+
+
+def _keep(planned: NodePlan) -> list[str]:
+    """Options of a daemon that is to write into what it has moved away."""
+    return ["--keep", "sys_admin"] if planned.moved else []
 
 
 def _move(planned: NodePlan, built: Built) -> None:
