@@ -73,8 +73,8 @@ def test_a_walk_through_the_page(web: Web, browser: Browser) -> None:
     assert sentence in browser.js(shown.format("plain")) and sentence not in browser.js(shown.format("wire"))
 
     browser.click(f".grid.wire td[data-at='{TURNED}']")
-    pointed = f"document.querySelectorAll('.pointed[data-at=\"{TURNED}\"]').length"
-    assert browser.js(pointed) == 4  # on both sides, each with its text
+    chosen = f"document.querySelectorAll('.chosen[data-at=\"{TURNED}\"]').length"
+    browser.until(f"{chosen} === 4")  # on both sides, each with its text
     assert "inner payload" in browser.text(".about") and "encrypted, authenticated" in browser.text(".about")
     browser.until("document.querySelector('#guess').innerText.includes('XfrmInStateProtoError')")
     before = browser.js(counter("sun", "XfrmInStateProtoError"))

@@ -131,6 +131,9 @@ def test_it_lets_go(place: Place) -> None:
     page.close()
     eventually(lambda: len(os.listdir(f"/proc/{web.process.pid}/fd")) < descriptors - 2, lambda: "still listening")
     page = Page(web)
+    page.until(lambda: page.messages["lab"]["lab"]["links"][0]["faults"] == "5ms")
+    assert place.lab("link", "moon:eth0", "loss", "10%")[0] == 0
+    page.until(lambda: "loss 10%" in page.messages["lab"]["lab"]["links"][0]["faults"])
     said = web.said
     web.end()
     assert (web.process.returncode, web.said) == (0, said)

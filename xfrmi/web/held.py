@@ -15,12 +15,15 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from xfrmi.client import Client
 from xfrmi.client.samples import Sampler
 from xfrmi.dev.netns import inside
 from xfrmi.dev.router import KernelRouter
+from xfrmi.lab.link_setting import NOW, read_setting
+from xfrmi.lab.registry import LinkRecord
 from xfrmi.lab.running import Running
 
 DAEMON_SECONDS = 5.0
@@ -84,6 +87,14 @@ class HeldLink:
     """Node and device. What is seen of a link is seen at this end."""
     right: tuple[str, str]
     faults: str
+    """In the beginning."""
+    now: Path | None
+    """The file that says what it does now, where that can change."""
+
+    def doing(self) -> str:
+        """What it does to packets, '' for a plain cable."""
+        setting = read_setting(self.now) if self.now is not None else None
+        return self.faults if setting is None else setting.describe()
 
 
 class HeldLab:
@@ -98,7 +109,7 @@ class HeldLab:
             base = str(running.folder / name)
             client = Client(f"/proc/self/fd/{fd}", DAEMON_SECONDS, base) if node.xfrm else None
             self.nodes[name] = HeldNode(name, node.kind, fd, node.addresses, client, base)
-        self.links = [_link(link.name, link.faults) for link in record.links]
+        self.links = [_link(link, running.folder) for link in record.links]
         self._worker = ThreadPoolExecutor(1, "xfrmi-web-worker")
 
     async def work(self, task: Callable[..., Answer], *arguments: object) -> Answer:
@@ -129,7 +140,8 @@ class HeldLab:
         os.close(self.keeper)
 
 
-def _link(name: str, faults: str) -> HeldLink:
-    ends = [end.partition(":") for end in name.split()]
+def _link(link: LinkRecord, folder: Path) -> HeldLink:
+    ends = [end.partition(":") for end in link.name.split()]
     (left, _, left_device), (right, _, right_device) = ends
-    return HeldLink((left, left_device), (right, right_device), faults)
+    now = folder / f"{link.stem}{NOW}" if link.stem else None
+    return HeldLink((left, left_device), (right, right_device), link.faults, now)

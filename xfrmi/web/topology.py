@@ -28,7 +28,7 @@ def topology(lab: HeldLab, counters: dict[str, Any]) -> dict[str, Any]:
             }
             for name, node in lab.nodes.items()
         ],
-        "links": [{"left": list(link.left), "right": list(link.right), "faults": link.faults} for link in lab.links],
+        "links": [{"left": list(link.left), "right": list(link.right), "faults": link.doing()} for link in lab.links],
         "tunnels": _tunnels(counters),
     }
 

@@ -66,7 +66,7 @@ export class Drawing {
     const [x, y] = middle(ends);
     return svg(
       "g",
-      { class: "link", "data-key": key, "data-link": number, "aria-label": name,
+      { class: `link ${link.faults === "pulled" ? "pulled" : ""}`, "data-key": key, "data-link": number, "aria-label": name,
         ...pressable(() => this.select({ kind: "link", link: number, key })) },
       svg("title", {}, name),
       svg("path", { d: path, class: "hit" }),
