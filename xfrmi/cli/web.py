@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 
 from xfrmi.errors import XfrmError
@@ -39,6 +40,8 @@ def web(words: list[str]) -> int:
         from xfrmi.lab.running import Running
 
         try:
+            if registry.LAB_FOLDER in os.environ:
+                raise LabError("a node of a lab has no way to a browser: start this outside of the lab")
             running = Running(registry.find(given.name))
             from xfrmi.web.stand import bind, settle
 

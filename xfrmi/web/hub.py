@@ -62,6 +62,7 @@ class Hub:
         self._counters: Message = {}
         self._topology: Message = {}
         self._ping_news = False
+        self._remembering: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._awaited: dict[int, asyncio.Future[tuple[str, Record]]] = {}
         self._closed = False
 
@@ -139,16 +140,17 @@ class Hub:
             return problem
 
     async def _look(self) -> str:
+        problems = []
         try:
             await self._traces.begin()
-            await self._taps.begin()
         except XfrmError as error:
-            return error.detail or str(error)
+            problems.append(error.detail or str(error))
+        try:
+            await self._taps.begin()
         except OSError as error:
-            return f"the links cannot be listened to: {error.strerror}"
-        finally:
-            self._flushing = asyncio.create_task(self._keep_flushing())
-        return ""
+            problems.append(f"the links cannot be listened to: {error.strerror}")
+        self._flushing = asyncio.create_task(self._keep_flushing())
+        return "; ".join(problems)
 
     def _look_away(self) -> None:
         self._traces.end()
@@ -171,7 +173,11 @@ class Hub:
             found = counters(self.lab)
             return found, topology(self.lab, found)
 
-        counted, drawn = await self.lab.work(look)
+        try:
+            counted, drawn = await self.lab.work(look)
+        except (XfrmError, OSError) as error:
+            self.tell({"type": "problem", "text": f"the lab cannot be looked at: {error}"})
+            return
         if drawn != self._topology:
             self._topology = drawn
             self.tell({"type": "lab", "lab": drawn})
@@ -183,14 +189,16 @@ class Hub:
 
     def _told(self, node: str, record: Record) -> None:
         packet = self.log.told(node, record)
-        if packet.spi and not self.details.knows(node, packet.spi):
-            self._remembering = asyncio.create_task(self._remember(node, packet.spi))
+        use = node, packet.spi
+        if packet.spi and use not in self._remembering and not self.details.knows(*use):
+            self._remembering[use] = asyncio.create_task(self._remember(*use))
         if record.direction == "in" and (future := self._awaited.get(packet.number)) and not future.done():
             future.set_result((node, record))
 
     async def _remember(self, node: str, spi: int) -> None:
         with contextlib.suppress(XfrmError):
             await self.lab.work(self.details.remember, node, spi)
+        del self._remembering[node, spi]
 
     def _seen(self, link: int, forward: bool, frame: bytes) -> None:
         self.log.seen(link, forward, frame)

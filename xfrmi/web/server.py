@@ -51,7 +51,8 @@ async def _serve(lab: HeldLab, listening: socket.socket, say: Callable[[str], No
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         Door(Api(hub, keys).application(), keys, port),
-        log_config=None, access_log=False, server_header=False, lifespan="off", ws="none", http="h11", loop="asyncio",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="off",
+        ws="none", http="h11", loop="asyncio",
         limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=LAST_SECONDS,
     )  # fmt: skip
     server = _Server(config, hub)

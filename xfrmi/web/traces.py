@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 from collections.abc import Callable
 
@@ -25,24 +26,32 @@ class Traces:
         self._writers: list[asyncio.StreamWriter] = []
 
     async def begin(self) -> None:
-        """When this returns the daemons are tracing. XfrmError where one refuses or is not there."""
+        """When this returns the daemons are tracing. XfrmError that names those that are not."""
+        refusals = []
         for node in self._lab.with_daemons():
-            reader = await self._subscribe(node)
-            self._tasks.append(asyncio.create_task(self._read(node.name, reader)))
+            try:
+                reader = await self._subscribe(node)
+            except XfrmError as error:
+                refusals.append(error)
+            else:
+                self._tasks.append(asyncio.create_task(self._read(node.name, reader)))
+        if refusals:
+            raise XfrmError(refusals[0].errno, detail="; ".join(error.detail for error in refusals))
 
     async def _subscribe(self, node: HeldNode) -> asyncio.StreamReader:
         directory = runtime.find_directory(node.netns, node.base)
         if directory is None:
-            raise runtime.no_daemon(node.name)
+            raise _silent(node)
         try:
             reader, writer = await asyncio.open_unix_connection(f"{directory}/{runtime.JSON_SOCKET}", limit=MAX_LINE)
         except OSError:
-            raise runtime.no_daemon(node.name) from None
+            raise _silent(node) from None
         self._writers.append(writer)
         writer.write(b'{"cmd":"trace"}\n')
         answer = json.loads(await reader.readline() or b"{}")
         if "result" not in answer:
-            raise XfrmError(answer.get("errno", 5), detail=f"{node.name}: {answer.get('error', 'its daemon hung up')}")
+            why = answer.get("error", "its daemon hung up")
+            raise XfrmError(answer.get("errno", errno.EIO), detail=f"{node.name}: {why}")
         return reader
 
     async def _read(self, node: str, reader: asyncio.StreamReader) -> None:
@@ -61,3 +70,7 @@ class Traces:
             writer.close()
         self._tasks.clear()
         self._writers.clear()
+
+
+def _silent(node: HeldNode) -> XfrmError:
+    return XfrmError(errno.ECONNREFUSED, detail=f"{node.name} has no daemon any more: its packets are not told")
