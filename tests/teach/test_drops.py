@@ -123,6 +123,22 @@ def test_inbound(name: str) -> None:
     assert counter in found.text(flips=False)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_header_that_was_made_up(family: int) -> None:
+    """A UDP socket gives none, so a daemon's has checksums of 0 (dev/udp.py). It has passed all the same."""
+    pair = Pair(family, encap=Encap())
+    outer = bytearray(sent_by(pair, INSIDE).outer)
+    at = {4: 10, 6: 46}[family]
+    outer[at : at + 2] = bytes(2)
+    receive(pair.right.engine, [bytes(outer)])
+    record = Record(NOW, pair.xfrm_right.name, "in", INSIDE, bytes(outer))
+    found = explain_record(record, tables_of(pair.right.engine))
+    assert (found.reason, found.delivered) == ("", (INSIDE,))
+    assert "otherwise" not in found.origin
+    # Over IPv6 the checksum of UDP notices first.
+    assert found.flip(len(outer) - 1).outcome.by == {4: "ESP", 6: "UDP"}[family]
+
+
 def test_replayed_with_upper_halves() -> None:
     """Of a number that the window refuses nobody says the upper half; the place in the window tells."""
     esn = ReplayEsn((0, 0), 3, 0, 7, 7, 64)

@@ -16,7 +16,7 @@ from xfrmi.core import PolicyInfo, Selector, Template
 from xfrmi.teach import Explanation, explain
 from xfrmi.teach.one_packet import explain_record
 from xfrmi.teach.scratch import Everywhere
-from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ESN, Dir, Mode
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, STATE_ESN, Dir, Mode, SaDir
 from xfrmi.wire.xfrm_types import Encap, Replay, ReplayEsn
 
 FAMILIES = [(inner, outer) for inner in (4, 6) for outer in (4, 6)]
@@ -72,6 +72,19 @@ def test_beet(inner: int, outer: int, encap: Encap | None) -> None:
     host.engine.add_policy(PolicyInfo(selector, Dir.OUT, 42, (Template(*ends, mode=Mode.BEET, reqid=1),)), NOW)
     record = sent(host, xfrm0, packet(inner))
     check(explain_record(record, tables_of(host.engine)), record)
+
+
+def test_a_sender_that_keeps_a_nat_awake() -> None:
+    host = Host()
+    xfrm0 = host.interface()
+    info = tunnel_state(*OUTER[4], 0x1000, encap=Encap(), dir=SaDir.OUT, nat_keepalive_interval=20, replay_window=0)
+    host.engine.add_state(info, NOW)
+    for policy in policies(*OUTER[4], out=True):
+        host.engine.add_policy(policy, NOW)
+    record = sent(host, xfrm0, packet(4))
+    found = explain_record(record, tables_of(host.engine))
+    check(found, record)
+    assert found.flip(60).outcome.counters == {"XfrmInStateProtoError": 1}
 
 
 @pytest.mark.parametrize("encap", [None, Encap()], ids=["esp", "udp"])

@@ -18,9 +18,9 @@ from xfrmi.teach.steps_in import explain_input, explain_plain
 from xfrmi.teach.steps_out import explain_output
 from xfrmi.teach.tables import Tables
 from xfrmi.wire.esp import SEQ, SPI
-from xfrmi.wire.ip import destination_of, split_outer
+from xfrmi.wire.ip import checksum, destination_of, ipv4_header_checksum, pseudo_header_sum, split_outer
 from xfrmi.wire.link_types import XFRM_LINK_MTU
-from xfrmi.wire.xfrm_const import IPPROTO_ESP
+from xfrmi.wire.xfrm_const import IPPROTO_ESP, IPPROTO_UDP
 
 OUT, IN = "out", "in"
 
@@ -93,8 +93,9 @@ def explain_record(
     elif record.direction == IN:
         found = Explanation(IN, record.interface, f"A packet that came at {when}, with the tables of now.", keys=keys)
         found.happened = True
-        explain_input(found, before(record, engine), record.outer, now)
-        found.receiver = Receiver(lambda: before(record, build(tables, router, now)), record.outer, now)
+        outer = _as_it_came(record.outer)
+        explain_input(found, before(record, engine), outer, now)
+        found.receiver = Receiver(lambda: before(record, build(tables, router, now)), outer, now)
     else:
         out = choose_interface(engine, record.interface, "the daemon")
         found = Explanation(OUT, out.name, f"A packet that went out at {when}, with the bytes it had.", keys=keys)
@@ -117,6 +118,21 @@ def before(record: Record, engine: Engine) -> Engine:
     if not record.reason and (state := state_for(record.outer, engine)) is not None:
         forget(state, int.from_bytes(split_outer(record.outer)[1][SEQ], "big"))
     return engine
+
+
+def _as_it_came(outer: bytes) -> bytes:
+    """With checksums. The headers of what comes out of a UDP socket are made up, and have 0 there (dev/udp.py); this
+    host's IP and UDP, through which it came, have found good ones."""
+    packet = bytearray(outer)
+    ipv4 = packet[0] >> 4 == 4
+    header_len = (packet[0] & 15) * 4 if ipv4 else 40
+    if ipv4 and not any(packet[10:12]):
+        packet[10:12] = ipv4_header_checksum(packet[:header_len]).to_bytes(2, "big")
+    if not ipv4 and packet[6] == IPPROTO_UDP and not any(packet[46:48]):
+        length = len(packet) - header_len
+        total = checksum(packet[header_len:], pseudo_header_sum(packet[8:40], IPPROTO_UDP, length))
+        packet[46:48] = (total or 0xFFFF).to_bytes(2, "big")
+    return bytes(packet)
 
 
 def state_for(packet: bytes, engine: Engine) -> State | None:

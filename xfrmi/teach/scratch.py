@@ -135,7 +135,7 @@ def other_end(state: State, last: int, now: float) -> State:
     info = state.info
     size = state.window.size
     if state.dir == SaDir.OUT:
-        info, size = replace(info, dir=SaDir.NONE), size or _PEER_WINDOW
+        info, size = replace(info, dir=SaDir.NONE, nat_keepalive_interval=0), size or _PEER_WINDOW
     other = State(info, now=now)
     other.window = EsnWindow(size or _PEER_WINDOW, last) if state.esn else Window(size, last)
     return other
