@@ -230,6 +230,19 @@ def test_its_directory_is_taken_away(place: Place, again: bool) -> None:
     assert place.nothing_left()
 
 
+def test_a_lab_of_another_version_is_a_lab(place: Place) -> None:
+    """Whatever else its record says, and whatever of ours it does not: it is not taken for the rest of a crash."""
+    with up(read_lab(place.file)) as lab:
+        path = lab.folder / "lab.json"
+        values = json.loads(path.read_text())
+        values["colour"] = values["links"][0]["colour"] = values["nodes"]["moon"]["colour"] = "red"
+        del values["programs"], values["links"][0]["counts"]
+        path.write_text(json.dumps(values))
+        assert "is up already" in place.lab("up", str(place.file))[2]
+        assert place.status()["state"] == "up"
+    assert place.nothing_left()
+
+
 def test_who_hides_in_a_node_is_found(place: Place) -> None:
     """By the network namespace, if not by the environment; also one that ignores SIGHUP."""
     with up(read_lab(place.file)) as lab:

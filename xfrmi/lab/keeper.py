@@ -24,6 +24,7 @@ from xfrmi.lab.build import Built, build
 from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.preflight import Lacking, prepare
 from xfrmi.lab.registry import (
+    COUNTS,
     LAB_FOLDER,
     LAB_ID,
     LinkRecord,
@@ -108,8 +109,8 @@ def _write_down(plan: Plan, built: Built, record: Record, folder: Path) -> None:
         addresses = {device: [placed.word for placed in words] for device, words in planned.addresses.items()}
         record.nodes[planned.name] = NodeRecord(planned.kind, fd, os.fstat(fd).st_ino, planned.has_xfrm, addresses)
     for link in plan.links:
-        stem = link.file_name if link.faults or link.changeable else ""
-        record.links.append(LinkRecord(link.name, link.faults.describe(), stem))
+        counts = f"{link.file_name}{COUNTS}" if link.faults or link.changeable else ""
+        record.links.append(LinkRecord(link.name, link.faults.describe(), counts))
     record.programs = {name: program.pid for name, program in built.programs.items()}
     record.write(folder)
 

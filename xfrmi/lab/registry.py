@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from xfrmi.daemon import runtime
 from xfrmi.lab.plan import LabError
 
 FILE = "lab.json"
+COUNTS = ".counts"
+"""The end of the name of a link's file of counters."""
 LAB_ID, LAB_FOLDER, LAB_NODE = "XFRMI_LAB_ID", "XFRMI_LAB_FOLDER", "XFRMI_LAB_NODE"
 """In the environment of what runs in a lab."""
 HANG_UP_SECONDS = 1.0
@@ -45,8 +47,13 @@ class LinkRecord:
     name: str
     faults: str = ""
     """In the beginning; `Running.setting` is what it does now."""
-    stem: str = ""
-    """The name of its files without their endings, where it has a process: counters (see `wire`), and what it does."""
+    counts: str = ""
+    """Its file of counters, where it has a process."""
+
+    @property
+    def stem(self) -> str:
+        """What the names of its files begin with; '' where it has no process."""
+        return self.counts.removesuffix(COUNTS)
 
 
 @dataclass
@@ -83,12 +90,17 @@ class Record:
 def read_record(folder: Path) -> Record | None:
     """None where there is none that can be believed."""
     try:
-        values: dict[str, Any] = json.loads((folder / FILE).read_text())
-        values["nodes"] = {name: NodeRecord(**node) for name, node in values["nodes"].items()}
-        values["links"] = [LinkRecord(**link) for link in values["links"]]
-        return Record(**values)
+        values = json.loads((folder / FILE).read_text())
+        values["nodes"] = {name: NodeRecord(**_known(NodeRecord, node)) for name, node in values["nodes"].items()}
+        values["links"] = [LinkRecord(**_known(LinkRecord, link)) for link in values["links"]]
+        return Record(**_known(Record, values))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Another version of xfrmi may have written more; its lab is a lab all the same."""
+    return {one.name: values[one.name] for one in fields(kind) if one.name in values}
 
 
 def start_time(pid: int) -> str:

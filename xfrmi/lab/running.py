@@ -101,7 +101,8 @@ class Running:
                 f"can be changed: xfrmi lab down {self.name}; xfrmi lab up --changeable {file}"
             )
         pid = self.record.programs.get(f"link {link.name}", 0)
-        if registry.parent(pid) != self.record.pid:  # whoever else has its number now is left alone
+        # Whoever else has its number now is left alone.
+        if not start_time(pid) or registry.parent(pid) != self.record.pid:
             raise LabError(f"the process of link {link.name} has ended; take the lab down and bring it up again")
         change(self.folder / link.stem, pid, wanted)
         return wanted

@@ -11,7 +11,7 @@ from typing import Any
 from xfrmi.lab.link_setting import NOW, read_setting
 from xfrmi.lab.one_way import Counts
 from xfrmi.lab.registry import LinkRecord, Record, read_record, start_time
-from xfrmi.lab.wire import COUNTS, read_counts
+from xfrmi.lab.wire import read_counts
 
 _FATES = {
     "lost": "lost",
@@ -37,7 +37,7 @@ def describe(folder: Path) -> str:
     for link in record.links:
         now = read_setting(folder / f"{link.stem}{NOW}") if link.stem else None
         lines.append(f"  {link.name.replace(' ', ' ── ')}" + (f": {now.describe()}" if now and now.describe() else ""))
-        counts = read_counts(folder / f"{link.stem}{COUNTS}") if link.stem else None
+        counts = read_counts(folder / link.counts) if link.counts else None
         for end, way in zip(link.name.split(), counts or (), strict=False):
             lines.append(f"    from {end}: {_told(way)}")
     return "\n".join(lines)
@@ -77,7 +77,7 @@ def _values(folder: Path) -> dict[str, Any]:
 
 def _link(folder: Path, link: LinkRecord) -> dict[str, Any]:
     now = read_setting(folder / f"{link.stem}{NOW}") if link.stem else None
-    counts = read_counts(folder / f"{link.stem}{COUNTS}") if link.stem else None
+    counts = read_counts(folder / link.counts) if link.counts else None
     ends = link.name.split()
     return {
         "endpoints": ends,

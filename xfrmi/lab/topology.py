@@ -28,8 +28,9 @@ from typing import Any
 
 from xfrmi.lab.faults import Faults
 from xfrmi.lab.namespace import Namespace, sysctl, xfrmi_command
+from xfrmi.lab.registry import COUNTS
 from xfrmi.lab.routes import Route
-from xfrmi.lab.wire import COUNTS, open_tap
+from xfrmi.lab.wire import open_tap
 
 RTN_LOCAL = 2
 STOP_SECONDS = 5.0

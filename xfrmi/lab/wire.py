@@ -27,8 +27,6 @@ from xfrmi.lab.one_way import Counts, OneWay
 
 TUNSETIFF, TUNSETCARRIER = 0x400454CA, 0x400454E2
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
-COUNTS = ".counts"
-"""Behind the link's file name."""
 MAX_FRAME = 65536
 BURST = 64
 """Frames read from one end before the other end has its turn."""
