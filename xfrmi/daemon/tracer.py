@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import errno
 import json
-from base64 import b64encode
+from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xfrmi.core.gso import segment
@@ -124,7 +125,7 @@ class Stream:
 
     def _what_is_lost(self) -> bytes:
         lost, self._lost = self._lost, 0
-        return _line({"time": self._lost_last, "lost": lost})
+        return b'%s%r,"lost":%d}\n' % (_TIME, self._lost_last, lost)
 
 
 class Tracer:
@@ -228,12 +229,7 @@ class Tracer:
         line = b""
         for stream in self._streams:
             if stream.wanted.takes(interface, direction, outer, reason) and not stream.lose(now):
-                line = line or _line(
-                    {
-                        "time": now, "interface": interface, "dir": direction, "inner": b64encode(inner).decode(),
-                        "outer": b64encode(outer).decode(), "counter": counter, "reason": reason,
-                    }
-                )  # fmt: skip
+                line = line or _record(now, interface, direction, inner, outer, counter, reason)
                 stream.put(line)
 
     def _wake(self) -> None:
@@ -262,5 +258,17 @@ def _spi_of(outer: Buffer) -> int | None:
         return None
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+@lru_cache(256)
+def _quoted(text: str) -> bytes:
+    """Names of devices and reasons are few, and said again and again."""
+    return json.dumps(text).encode()
+
+
+def _record(
+    now: float, interface: str, direction: str, inner: Buffer, outer: Buffer, counter: str, reason: str
+) -> bytes:
+    """One line. Base64 has nothing that JSON would escape, and is nearly all of it, so no encoder looks at it."""
+    return b'%s%r,"interface":%s,"dir":"%s","inner":"%s","outer":"%s","counter":"%s","reason":%s}\n' % (
+        _TIME, now, _quoted(interface), direction.encode(), b2a_base64(inner, newline=False),
+        b2a_base64(outer, newline=False), counter.encode(), _quoted(reason),
+    )  # fmt: skip
