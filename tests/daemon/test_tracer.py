@@ -139,6 +139,23 @@ def test_what_comes_in_the_clear_and_meets_a_policy_is_told() -> None:
     assert lines(elsewhere) == [] and world.woken == 2
 
 
+@pytest.mark.parametrize(("wanted", "bursts"), [("out", [40]), ("in", [1] * 40), (None, [1] * 40)])
+def test_what_nobody_wants_is_not_taken_apart(
+    wanted: str | None, bursts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    arrived = [split_outer(packet) for packet in world.pair.emit(*[PACKET] * 40)]
+    engine = world.pair.right.engine
+    right = Tracer(engine, lambda tracer: None, lambda: None)
+    stream = right.subscribe({"dir": wanted}, world.wake)
+    seen: list[int] = []
+    receive = engine.input
+    monkeypatch.setattr(engine, "input", lambda burst, now: (seen.append(len(burst)), receive(burst, now))[1])
+    ((interface, packets),) = right.input(arrived, NOW)
+    assert interface is world.pair.xfrm_right and len(packets) == 40
+    assert seen == bursts and len(lines(stream)) == (0 if wanted == "out" else 40)
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [({"interface": "eth9"}, "no xfrm interface"), ({"dir": "up"}, '"in" or "out"'), ({"spi": -1}, "32 bits")],

@@ -158,12 +158,14 @@ class Tracer:
         self, interface: Interface, packets: Sequence[Packet], now: float
     ) -> tuple[list[Outgoing], list[Buffer]]:
         """Engine.output, and tell of it."""
+        if not self._wanted("out", interface.name):
+            return self._engine.output(interface, packets, now)
         self._engine.on_drop = self._drops.append
         try:
             outgoing, replies = self._engine.output(interface, packets, now)
         finally:
             self._engine.on_drop = None
-        for group in outgoing:
+        for group in outgoing if self._wanted("out", interface.name, passed=True) else ():
             name = group.interface.name if group.interface is not None else ""
             for inner, outer in zip(_inner(group), group.packets, strict=True):
                 self._tell(now, name, "out", inner, outer)
@@ -173,6 +175,8 @@ class Tracer:
 
     def input(self, burst: Sequence[Arrival], now: float) -> list[tuple[Interface, list[Packet]]]:
         """Engine.input, one by one, and tell of it."""
+        if not self._wanted("in"):
+            return self._engine.input(burst, now)
         delivered: list[tuple[Interface, list[Packet]]] = []
         for header, esp in taken_apart(burst):
             outer = b"".join((header, esp))
@@ -190,6 +194,16 @@ class Tracer:
                     delivered.append((interface, packets))
         self._wake()
         return delivered
+
+    def _wanted(self, direction: str, interface: str | None = None, passed: bool = False) -> bool:
+        """Might anybody want to hear of packets of this direction and, where it is known, interface? Of those that did
+        not die, if `passed`. What nobody wants goes as if nobody listened."""
+        return any(
+            wanted.direction in (None, direction)
+            and (interface is None or wanted.interface in (None, interface))
+            and not (passed and wanted.dropped)
+            for wanted in (stream.wanted for stream in self._streams)
+        )
 
     def admit(self, packets: Sequence[Packet], now: float) -> list[Packet]:
         """core.plain.admit, and tell of it: what came in the clear has nothing outside."""
