@@ -75,7 +75,7 @@ def test_a_walk_through_the_page(web: Web, browser: Browser) -> None:
     browser.click(f".grid.wire td[data-at='{TURNED}']")
     chosen = f"document.querySelectorAll('.chosen[data-at=\"{TURNED}\"]').length"
     browser.until(f"{chosen} === 4")  # on both sides, each with its text
-    assert "inner payload" in browser.text(".about") and "encrypted, authenticated" in browser.text(".about")
+    browser.until("/inner payload.*encrypted, authenticated/s.test(document.querySelector('.about').innerText)")
     browser.until("document.querySelector('#guess').innerText.includes('XfrmInStateProtoError')")
     before = browser.js(counter("sun", "XfrmInStateProtoError"))
     browser.click("#forge")
