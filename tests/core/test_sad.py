@@ -626,7 +626,7 @@ def test_when_all_are_gone_the_index_is_empty() -> None:
         sad.tick(deadline)
     assert [state.spi for state in sad.dump()] == [0x100]
     sad.delete(state_id(0x100), NOW)
-    tables = {name: table for name, table in vars(sad._index).items() if isinstance(table, dict)}
+    tables = {name: table for name, table in vars(sad.index).items() if isinstance(table, dict)}
     assert len(tables) == 7
     assert not any(tables.values())
 

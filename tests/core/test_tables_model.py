@@ -121,7 +121,7 @@ def test_nothing_is_left_behind(steps: list[Any]) -> None:
     now = run(sad, steps)
     sad.flush(0, now)
     assert sad.next_deadline() is None
-    assert not any(table for table in vars(sad._index).values() if isinstance(table, dict))
+    assert not any(table for table in vars(sad.index).values() if isinstance(table, dict))
 
 
 POLICY_STEPS = st.lists(

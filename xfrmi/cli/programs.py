@@ -36,6 +36,12 @@ def daemon_parser() -> argparse.ArgumentParser:
         "so that several may seal (RFC 9611). Default 1: the daemon itself",
     )
     parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="take over from the daemon that serves here, if there is one: interfaces, states, clients, everything, "
+        "without losing a packet. If that fails it goes on",
+    )
+    parser.add_argument(
         "--while-used", action="store_true", help="end when the last program that `xfrmi exec` runs here has ended"
     )
     parser.add_argument(
@@ -62,7 +68,9 @@ def daemon(words: list[str]) -> int:
 
     keep = frozenset() if options.keep == ["none"] else KEPT | frozenset(options.keep)
     try:
-        run_daemon(options.remove_on_exit, options.kernel_quirks, options.workers, options.while_used, keep)
+        run_daemon(
+            options.remove_on_exit, options.kernel_quirks, options.workers, options.while_used, keep, options.replace
+        )
     except XfrmError as error:
         print(f"xfrmi: {error.detail or error}", file=sys.stderr)
         return 1

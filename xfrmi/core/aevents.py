@@ -48,7 +48,7 @@ def thresholds_of(state: State) -> Thresholds:
     return Thresholds(DEFAULT.packets if packets is None else packets, DEFAULT.tenths if tenths is None else tenths)
 
 
-class _Told:
+class Told:
     """What was told last, and whether a whole time has passed since in which nothing moved."""
 
     __slots__ = ("idle", "position")
@@ -64,8 +64,8 @@ class Aevents:
     def __init__(self, emit: EventSink) -> None:
         self.listeners = 0
         self._emit = emit
-        self._told: dict[State, _Told] = {}
-        self._timers: Timers[State] = Timers()
+        self.told: dict[State, Told] = {}
+        self.timers: Timers[State] = Timers()
 
     def moved(self, states: Iterable[State], now: float) -> None:
         """These states have sent or received a burst. Call it while there are listeners."""
@@ -75,26 +75,26 @@ class Aevents:
 
     def reset(self, state: State) -> None:
         """Its numbers have been set: nothing has moved since."""
-        if (told := self._told.get(state)) is not None:
+        if (told := self.told.get(state)) is not None:
             told.position = _position(state)
 
     def forget(self, state: State) -> None:
-        if self._told.pop(state, None) is not None:
-            self._timers.cancel(state)
+        if self.told.pop(state, None) is not None:
+            self.timers.cancel(state)
 
     def tick(self, now: float) -> None:
-        for state in self._timers.due(now):
-            told = self._told[state]
+        for state in self.timers.due(now):
+            told = self.told[state]
             if self.listeners and _position(state) != told.position:
                 self._tell(state, told, AE_CAUSE_TIMER, now)
             else:
                 told.idle = True
 
     def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     def _look(self, state: State, now: float) -> None:
-        told = self._told.get(state) or self._begin(state, now)
+        told = self.told.get(state) or self._begin(state, now)
         position = _position(state)
         if position == told.position:
             return
@@ -104,20 +104,20 @@ class Aevents:
         elif told.idle:
             self._tell(state, told, AE_CAUSE_TIMER, now)
 
-    def _begin(self, state: State, now: float) -> _Told:
+    def _begin(self, state: State, now: float) -> Told:
         """As if somebody had listened from its first packet on."""
         tenths = thresholds_of(state).tenths
         first = state.add_time + tenths / 10
-        told = self._told[state] = _Told(_configured(state.info), bool(tenths) and first <= now)
+        told = self.told[state] = Told(_configured(state.info), bool(tenths) and first <= now)
         if first > now:
-            self._timers.set(state, first)
+            self.timers.set(state, first)
         return told
 
-    def _tell(self, state: State, told: _Told, cause: int, now: float) -> None:
+    def _tell(self, state: State, told: Told, cause: int, now: float) -> None:
         told.position = _position(state)
         self._emit(StateReplayed(state.snapshot(), cause))
         if tenths := thresholds_of(state).tenths:
-            self._timers.set(state, now + tenths / 10)
+            self.timers.set(state, now + tenths / 10)
             told.idle = False
 
 

@@ -78,15 +78,15 @@ class Engine:
         self._sinks: list[EventSink] = []
         self.sad = make_sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
         self.spd = make_spd(self._emit)
-        self._keepalives = Keepalives()
-        sources = self.sad, self.spd, self.router, self._keepalives
+        self.keepalives = Keepalives()
+        sources = self.sad, self.spd, self.router, self.keepalives
         self._deadlines = tuple(source.next_deadline for source in sources)
 
     # Events ------------------------------------------------------------------------------------------------------
 
     def watch_nat(self, state: State, now: float) -> None:
         """Send the keepalives that `state` asks for."""
-        self._keepalives.watch(state, now)
+        self.keepalives.watch(state, now)
 
     def subscribe(self, sink: EventSink) -> None:
         """Every event of the tables goes to `sink` at once, in order."""
@@ -130,13 +130,13 @@ class Engine:
     def add_state(self, info: StateInfo, now: float) -> State:
         """NEWSA (3.3). Raises XfrmError as 7.4 says, before anything has changed."""
         state = self.sad.add(self._settled(info), now)
-        self._keepalives.watch(state, now)
+        self.keepalives.watch(state, now)
         return state
 
     def update_state(self, info: StateInfo, now: float) -> State:
         """UPDSA (3.3): makes a larval state valid, or changes the little that may change of a valid one."""
         state = self.sad.update(self._settled(info), now)
-        self._keepalives.watch(state, now)
+        self.keepalives.watch(state, now)
         return state
 
     def _settled(self, info: StateInfo) -> StateInfo:
@@ -186,7 +186,7 @@ class Engine:
         """MIGRATE: states and the templates of a policy move to other addresses. Raises XfrmError, see migrate.py."""
         states = migrate(self.sad, self.spd, migration, now, self._emit)
         for state in states:
-            self._keepalives.watch(state, now)
+            self.keepalives.watch(state, now)
         return states
 
     # The data path -----------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Engine:
         self.sad.tick(now)
         self.spd.tick(now)
         self.router.expire(now)
-        return self._keepalives.tick(self.router, now)
+        return self.keepalives.tick(self.router, now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, None if nothing is planned."""

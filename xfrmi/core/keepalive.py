@@ -24,17 +24,17 @@ class Keepalives:
     """Which states owe their NAT a sign of life, and when."""
 
     def __init__(self) -> None:
-        self._timers: Timers[State] = Timers()
+        self.timers: Timers[State] = Timers()
 
     def watch(self, state: State, now: float) -> None:
         """Begin for a state that asks for it; anything else is ignored. A state that is no longer valid drops out."""
-        if state.info.nat_keepalive_interval and state not in self._timers:
-            self._timers.set(state, now)
+        if state.info.nat_keepalive_interval and state not in self.timers:
+            self.timers.set(state, now)
 
     def tick(self, router: Router, now: float) -> list[Outgoing]:
         """The keepalives due by now, as complete outer packets."""
         due: list[Outgoing] = []
-        for state in self._timers.due(now):
+        for state in self.timers.due(now):
             interval = state.info.nat_keepalive_interval
             if state.km != KM_VALID:
                 continue
@@ -45,11 +45,11 @@ class Keepalives:
                     state.set_ttl(route.hop_limit)
                     due.append(Outgoing(path, [keepalive(state)]))
                 silent_since = int(now)
-            self._timers.set(state, silent_since + interval)
+            self.timers.set(state, silent_since + interval)
         return due
 
     def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
 
 def keepalive(state: State) -> bytearray:

@@ -41,7 +41,7 @@ class PathMtus:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._learned: dict[tuple[bytes, int], tuple[int, float]] = {}  # -> (mtu, expires), the next to expire first
+        self.learned: dict[tuple[bytes, int], tuple[int, float]] = {}  # -> (mtu, expires), the next to expire first
 
     @property
     def generation(self) -> int:
@@ -55,8 +55,8 @@ class PathMtus:
     def route(self, dst: bytes, src: bytes, ifindex: int, mark: int) -> Route | None:
         """See Router."""
         route = self._router.route(dst, src, ifindex, mark)
-        if self._learned and route is not None and not route.locked:
-            learned = self._learned.get((dst, route.ifindex))
+        if self.learned and route is not None and not route.locked:
+            learned = self.learned.get((dst, route.ifindex))
             if learned is not None and learned[0] < route.mtu:
                 return route._replace(mtu=learned[0])
         return route
@@ -74,30 +74,30 @@ class PathMtus:
         if route is None or route.locked:
             return
         key = (path.dst, route.ifindex)
-        known = min(route.mtu, self._learned.get(key, (route.mtu, 0))[0])
+        known = min(route.mtu, self.learned.get(key, (route.mtu, 0))[0])
         if path.family == AF_INET:
             mtu = max(mtu, min(known, IPV4_MIN_PMTU))
         elif mtu < IPV6_MIN_MTU:
             return
         if mtu > known or mtu == route.mtu:
             return
-        self._learned.pop(key, None)
-        if len(self._learned) >= MAX_LEARNED:
-            del self._learned[next(iter(self._learned))]
-        self._learned[key] = (mtu, now + EXPIRES)
+        self.learned.pop(key, None)
+        if len(self.learned) >= MAX_LEARNED:
+            del self.learned[next(iter(self.learned))]
+        self.learned[key] = (mtu, now + EXPIRES)
         if mtu < known:
             self.generation += 1
 
     def expire(self, now: float) -> None:
         """Forget what is too old."""
-        old = [key for key, (_, expires) in self._learned.items() if expires <= now]
+        old = [key for key, (_, expires) in self.learned.items() if expires <= now]
         for key in old:
-            del self._learned[key]
+            del self.learned[key]
         if old:
             self.generation += 1
 
     def next_deadline(self) -> float | None:
-        for _, expires in self._learned.values():
+        for _, expires in self.learned.values():
             return expires
         return None
 

@@ -82,11 +82,11 @@ class Sad:
     ) -> None:
         self._emit = emit
         self._random = random
-        self._index = StateIndex()
-        self._timers: Timers[State] = Timers()
+        self.index = StateIndex()
+        self.timers: Timers[State] = Timers()
         self.aevents = Aevents(emit)
-        self._acquire_seq = 0
-        self._hash_buckets = HASH_BUCKETS
+        self.acquire_seq = 0
+        self.hash_buckets = HASH_BUCKETS
         # One bound method for all states.
         self._on_limit = self._limit_reached
         self._on_mapping = self._peer_moved
@@ -97,17 +97,17 @@ class Sad:
         """How many want to hear of acquires. Without any, no larval state is made for a flow (7.6)."""
         self.generation = 0
         """Changes whenever an earlier lookup may have become wrong."""
-        self.lookup_input = self._index.at
+        self.lookup_input = self.index.at
         """lookup_input(daddr, spi, proto, mark) -> State | None: one dict lookup, never asks for the if_id (RX-03). The
         state may be larval: XfrmAcquireError."""
-        self.lookup_encap = self._index.encapsulated
+        self.lookup_encap = self.index.encapsulated
         """lookup_encap(daddr, sport, dport) -> State | None: one that sends ESP in UDP between these ports."""
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     def __contains__(self, state: State) -> bool:
-        return state in self._index
+        return state in self.index
 
     # Requests ----------------------------------------------------------------------------------------------------
 
@@ -116,10 +116,10 @@ class Sad:
         if isinstance(state, StateInfo):
             state = State(state, now=now, random=self._random)
             check_cpu(state.info.pcpu, self._cpus, errno.ERANGE)
-        old = self._index.at(state.dst, state.spi, state.proto, state.mark.value)
+        old = self.index.at(state.dst, state.spi, state.proto, state.mark.value)
         if old is not None:
             raise duplicate(old)
-        larval = self._index.answered_by(state)
+        larval = self.index.answered_by(state)
         self.insert(state, now)
         if larval is not None:
             self.remove(larval)
@@ -133,7 +133,7 @@ class Sad:
         """
         new = State(info, now=now, random=self._random)
         check_cpu(info.pcpu, self._cpus, errno.ERANGE)
-        old = self._index.at(new.dst, new.spi, new.proto, new.mark.value)
+        old = self.index.at(new.dst, new.spi, new.proto, new.mark.value)
         if old is None:
             raise no_state(errno.ESRCH, new.dst, new.spi, new.proto, new.mark)
         if old.dir != new.dir and (new.dir or old.km != KM_ACQ):
@@ -143,7 +143,7 @@ class Sad:
             self.remove(old)
             current = new
         else:
-            with self._index.moving(old):
+            with self.index.moving(old):
                 old.update(info)
             self.generation += 1
             self._arm(old, now)
@@ -162,7 +162,7 @@ class Sad:
     def find(self, state_id: StateId, missing: int = errno.ESRCH) -> State:
         """The state with this key, whatever the protocol: what GETAE and EXPIRE look up. Raises XfrmError `missing`."""
         mark = state_id.mark
-        state = self._index.at(state_id.dst, state_id.spi, state_id.proto, mark.value & mark.mask)
+        state = self.index.at(state_id.dst, state_id.spi, state_id.proto, mark.value & mark.mask)
         if state is None:
             raise no_state(missing, state_id.dst, state_id.spi, state_id.proto, mark)
         return state
@@ -204,7 +204,7 @@ class Sad:
         elif replay is not None and old_esn is None:
             restart(state, replace(state.info, replay=replay))
         if current is not None:
-            with self._index.moving(state):
+            with self.index.moving(state):
                 state.add_time = current.add_time
             state.bytes, state.packets, state.use_time = current.bytes, current.packets, current.use_time
         set_thresholds(state, replay_thresh, etimer_thresh)
@@ -224,18 +224,18 @@ class Sad:
         check_cpu(info.pcpu, self._cpus, errno.EINVAL)
         info = replace(info, src=info.src or any_address(info.family))
         mark = info.mark.value & info.mark.mask
-        larval = self._index.larval_numbered(info.seq, mark, info.pcpu)
+        larval = self.index.larval_numbered(info.seq, mark, info.pcpu)
         if larval is None or larval.dst != info.dst:
-            larval = self._index.larval_waiting(output_key(info), mark, info.pcpu)
+            larval = self.index.larval_waiting(output_key(info), mark, info.pcpu)
         if larval is None:
             larval = larval_for_spi(info, now, self._acq_expires())
             self.insert(larval, now)
         if not larval.spi:
-            spi = self._index.free_spi(info.proto, low, high, int.from_bytes(self._random(8), "big"))
+            spi = self.index.free_spi(info.proto, low, high, int.from_bytes(self._random(8), "big"))
             if not spi:
                 detail = f"all of {low:#x}..{high:#x} are taken on this host, whatever the destination"
                 raise XfrmError(errno.ENOENT, "No SPI available in the requested range", detail)
-            with self._index.moving(larval):
+            with self.index.moving(larval):
                 larval.spi, larval.spi_bytes = spi, spi.to_bytes(4, "big")
                 larval.info = replace(larval.info, spi=spi)
         if info.dir:
@@ -264,11 +264,11 @@ class Sad:
 
     def dump(self) -> list[State]:
         """All states, larval ones too, the newest first."""
-        return self._index.newest_first()
+        return self.index.newest_first()
 
     def counts(self) -> SadInfo:
         """GETSADINFO."""
-        return SadInfo(len(self._index), self._hash_buckets, HASH_MAX)
+        return SadInfo(len(self.index), self.hash_buckets, HASH_MAX)
 
     # Output ------------------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class Sad:
         which the kernel counts XfrmOutPolError, too (3.6).
         """
         src, dst = ends_of(template, flow, src, dst)
-        state, awaited = find(self._index, template, policy, flow, src, dst, ifindex, self.cpu)
+        state, awaited = find(self.index, template, policy, flow, src, dst, ifindex, self.cpu)
         if state is not None:
             if self.acquire_listeners and not awaited and not template.spi and wants_own(policy, state, self.cpu):
                 self._acquire(template, policy, flow, src, dst, ifindex, now, self.cpu)
@@ -302,7 +302,7 @@ class Sad:
                 raise Drop(XfrmStat.OUT_STATE_DIR_ERROR, "the state is an inbound one")
             return state
         if not awaited:
-            if template.spi and self._index.at(dst, template.spi, template.proto, policy.mark.value) is not None:
+            if template.spi and self.index.at(dst, template.spi, template.proto, policy.mark.value) is not None:
                 if template.optional:
                     return None
                 raise Drop(XfrmStat.OUT_POL_ERROR, "the state with the template's spi does not fit the template")
@@ -326,29 +326,29 @@ class Sad:
         self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
 
     def _next_acquire_seq(self) -> int:
-        self._acquire_seq = self._acquire_seq % _U32 + 1
-        return self._acquire_seq
+        self.acquire_seq = self.acquire_seq % _U32 + 1
+        return self.acquire_seq
 
     # Time and limits ---------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Announce soft expiries, remove what has expired (LT-05)."""
-        for state in self._timers.due(now):
+        for state in self.timers.due(now):
             # As the kernel: in whole seconds of wall-clock time, from one look to the next.
             again = check_times(state, int(now))
             if again is not None:
-                self._timers.set(state, now + again - int(now))
+                self.timers.set(state, now + again - int(now))
         self.aevents.tick(now)
 
     def next_deadline(self) -> float | None:
-        return earliest((self._timers.next_deadline, self.aevents.next_deadline))
+        return earliest((self.timers.next_deadline, self.aevents.next_deadline))
 
     def _limit_reached(self, state: State, hard: bool) -> None:
         """A limit of whatever kind: a soft one is announced once, a hard one ends the state at once (3.3)."""
         if hard:
             self.remove(state)
         else:
-            with self._index.moving(state):
+            with self.index.moving(state):
                 pass
             self.generation += 1
         self._emit(StateExpired(state.snapshot(), hard))
@@ -359,17 +359,17 @@ class Sad:
     def _arm(self, state: State, now: float) -> None:
         limits = state.info.limits
         if state.km == KM_ACQ:
-            self._timers.set(state, now + limits.hard_add)
+            self.timers.set(state, now + limits.hard_add)
         elif limits.soft_add or limits.hard_add or limits.soft_use or limits.hard_use:
-            self._timers.set(state, now + FIRST_LOOK)
+            self.timers.set(state, now + FIRST_LOOK)
         else:
-            self._timers.cancel(state)
+            self.timers.cancel(state)
 
     # Bookkeeping -------------------------------------------------------------------------------------------------
 
     def place(self, state: State, now: float, beside: State | None = None) -> None:
         """Insert a clone. Raises XfrmError EEXIST if another state than `beside` has its key."""
-        old = self._index.at(state.dst, state.spi, state.proto, state.mark.value)
+        old = self.index.at(state.dst, state.spi, state.proto, state.mark.value)
         if old is not None and old is not beside:
             raise duplicate(old)
         self.insert(state, now)
@@ -378,16 +378,16 @@ class Sad:
         """Only this: no check, no event, no larval state answered."""
         state.on_limit = self._on_limit
         state.on_mapping = self._on_mapping
-        self._index.insert(state)
-        if self._hash_buckets <= len(self._index) and self._hash_buckets < HASH_MAX:
-            self._hash_buckets *= 2
+        self.index.insert(state)
+        if self.hash_buckets <= len(self.index) and self.hash_buckets < HASH_MAX:
+            self.hash_buckets *= 2
         self._arm(state, now)
         self.generation += 1
 
     def remove(self, state: State) -> None:
         """Only this: no event."""
-        self._index.remove(state)
-        self._timers.cancel(state)
+        self.index.remove(state)
+        self.timers.cancel(state)
         self.aevents.forget(state)
         state.km = KM_DEAD
         state.on_limit = state.on_mapping = None

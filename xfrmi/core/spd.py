@@ -51,13 +51,13 @@ class Spd:
         self._by_index: dict[int, Policy] = {}
         self._bins: dict[BinKey, PolicyBin] = {}
         self._counts = [0, 0, 0]
-        self._timers: Timers[Policy] = Timers()
-        self._next_index = 0
-        self._next_position = 0
-        self._hash_buckets = HASH_BUCKETS
+        self.timers: Timers[Policy] = Timers()
+        self.next_index = 0
+        self.next_position = 0
+        self.hash_buckets = HASH_BUCKETS
         self.defaults: list[int] = [Default.ACCEPT] * 3
         """What happens to a flow without a policy, by Dir."""
-        self._thresholds = ((32, 32), (128, 128))  # stored, reported, and without effect (SPD-22)
+        self.thresholds = ((32, 32), (128, 128))  # stored, reported, and without effect (SPD-22)
         self.generation = 0
         """Changes whenever an earlier lookup may have become wrong."""
 
@@ -153,7 +153,7 @@ class Spd:
 
     def set_thresholds(self, thresholds: Thresholds) -> None:
         """NEWSPDINFO."""
-        self._thresholds = (thresholds.ipv4 or self._thresholds[0], thresholds.ipv6 or self._thresholds[1])
+        self.thresholds = (thresholds.ipv4 or self.thresholds[0], thresholds.ipv6 or self.thresholds[1])
 
     def counts(self) -> SpdInfo:
         """GETSPDINFO. There are no socket policies here."""
@@ -162,10 +162,10 @@ class Spd:
             counts[Dir.IN],
             counts[Dir.OUT],
             counts[Dir.FWD],
-            buckets=self._hash_buckets - 1,  # the kernel tells the mask
+            buckets=self.hash_buckets - 1,  # the kernel tells the mask
             max_buckets=HASH_MAX,
-            ipv4=self._thresholds[0],
-            ipv6=self._thresholds[1],
+            ipv4=self.thresholds[0],
+            ipv6=self.thresholds[1],
         )
 
     # Lookup ------------------------------------------------------------------------------------------------------
@@ -208,17 +208,17 @@ class Spd:
 
     def tick(self, now: float) -> None:
         """Announce soft expiries, remove what has expired: only limits in seconds count (2.7, quirk Q16)."""
-        for policy in self._timers.due(now):
+        for policy in self.timers.due(now):
             look = policy.look(int(now))
             if look.hard:
                 self.remove(policy)
             if look.hard or look.soft:
                 self._emit(PolicyExpired(policy.snapshot(), look.hard))
             if look.wait is not None:
-                self._timers.set(policy, now + look.wait)
+                self.timers.set(policy, now + look.wait)
 
     def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     # Bookkeeping -------------------------------------------------------------------------------------------------
 
@@ -232,13 +232,13 @@ class Spd:
         if replaced is not None and replaced.priority == policy.priority:
             policy.rank = replaced.rank
         else:
-            self._next_position += 1
-            policy.rank = (policy.priority, self._next_position)
+            self.next_position += 1
+            policy.rank = (policy.priority, self.next_position)
         self.place(policy)
-        if self._hash_buckets <= len(self._policies) < HASH_MAX:
-            self._hash_buckets *= 2
+        if self.hash_buckets <= len(self._policies) < HASH_MAX:
+            self.hash_buckets *= 2
         if policy.is_timed:
-            self._timers.set(policy, now + FIRST_LOOK)
+            self.timers.set(policy, now + FIRST_LOOK)
 
     def place(self, policy: Policy) -> None:
         """Only this: its index and rank are known, nobody watches its limits, no event."""
@@ -260,15 +260,15 @@ class Spd:
         if not self._bins[bin_key]:
             del self._bins[bin_key]
         self._counts[policy.dir] -= 1
-        self._timers.cancel(policy)
+        self.timers.cancel(policy)
         self.generation += 1
 
     def _choose_index(self, direction: int, wanted: int) -> int:
         """SPD-09, SPD-10: the wanted index if it is free, else the next of the generator that all directions share."""
         index = wanted
         while not index or index in self._by_index:
-            index = self._next_index | direction or INDEX_STEP
-            self._next_index = self._next_index + INDEX_STEP & _U32
+            index = self.next_index | direction or INDEX_STEP
+            self.next_index = self.next_index + INDEX_STEP & _U32
         return index
 
 

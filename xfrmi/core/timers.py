@@ -43,6 +43,11 @@ class Timers(Generic[T]):
         self._armed[ticket] = (when, item)
         heapq.heappush(self._heap, (when, ticket))
 
+    def deadline_of(self, item: T) -> float | None:
+        """When it will be looked at."""
+        ticket = self._tickets.get(item)
+        return None if ticket is None else self._armed[ticket][0]
+
     def cancel(self, item: T) -> None:
         """Forget `item`; nothing happens if it has no deadline."""
         ticket = self._tickets.pop(item, None)

@@ -12,9 +12,10 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from xfrmi.daemon.events import Events
+from xfrmi.daemon.handover_format import Client
 from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import JSON_SOCKET, LOCK_FILE, ROUTE_SOCKET, XFRM_SOCKET, create_directory
@@ -29,6 +30,7 @@ from xfrmi.daemon.session import (
 )
 from xfrmi.errors import XfrmError
 
+BACKLOG = 64
 MAX_SESSIONS = 256
 """Clients at a time; more are turned away at the door."""
 
@@ -68,13 +70,17 @@ def take_directory() -> tuple[str, int]:
 class ControlSockets:
     """The listening sockets of one daemon and the sessions they lead to."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, lock: int = -1, doors: Mapping[str, int] | None = None) -> None:
+        """`lock`, `doors`: those of a daemon that hands over, by name of the socket; see `begin`."""
         self._loop = loop
-        self.directory, self._lock = take_directory()
+        self._given = dict(doors or {})
+        self.directory, self._lock = take_directory() if lock < 0 else (create_directory(), lock)
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         """Given up for a moment to turn somebody away when all other descriptors are in use."""
-        self._listeners: list[socket.socket] = []
-        self._sessions: set[Session] = set()
+        self._listeners: dict[str, socket.socket] = {}
+        self._makers: dict[str, Callable[[socket.socket], Session]] = {}
+        self._sessions: dict[Session, str] = {}
+        """And by which door each has come."""
 
     def listen(
         self,
@@ -88,21 +94,50 @@ class ControlSockets:
         """Open the three sockets. From now on clients may connect; they are served when the loop runs."""
 
         def datagrams(handler: RequestHandler) -> Callable[[socket.socket], Session]:
-            return lambda s: DatagramSession(self._loop, s, self._sessions.discard, handler, events, hub)
+            return lambda s: DatagramSession(self._loop, s, self._left, handler, events, hub)
 
         self._listen(XFRM_SOCKET, socket.SOCK_SEQPACKET, datagrams(xfrm))
         self._listen(ROUTE_SOCKET, socket.SOCK_SEQPACKET, datagrams(route))
         self._listen(
             JSON_SOCKET,
             socket.SOCK_STREAM,
-            lambda s: LineSession(self._loop, s, self._sessions.discard, commands, streams),
+            lambda s: LineSession(self._loop, s, self._left, commands, streams),
         )
+
+    @property
+    def lock(self) -> int:
+        return self._lock
+
+    @property
+    def doors(self) -> Iterator[tuple[str, int]]:
+        """Name and descriptor of each socket that takes connections."""
+        for name, listener in self._listeners.items():
+            yield name, listener.fileno()
+
+    def save_clients(self) -> list[tuple[Client, int]]:
+        """All connections, for another process to go on with."""
+        saved = [(session.save(door), session.fileno()) for session, door in self._sessions.items()]
+        return [(client, fd) for client, fd in saved if client is not None]
+
+    def begin(self, clients: Iterable[tuple[Client, int]]) -> None:
+        """Everything that another process has handed over is ours now; descriptors are taken."""
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+        for listener in self._listeners.values():
+            listener.listen(BACKLOG)  # who connects is shown our credentials
+        for client, fd in clients:
+            session = self._makers[client.door](socket.socket(fileno=fd))
+            self._sessions[session] = client.door
+            session.resume(client)
+
+    def _left(self, session: Session) -> None:
+        self._sessions.pop(session, None)
 
     def close(self) -> None:
         """Hang up, remove the sockets, let the next daemon in."""
         for session in list(self._sessions):
             session.close()
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             self._loop.unwatch(listener.fileno())
             listener.close()
         for name in (XFRM_SOCKET, ROUTE_SOCKET, JSON_SOCKET, LOCK_FILE):
@@ -114,9 +149,17 @@ class ControlSockets:
         os.close(self._lock)
 
     def _listen(self, name: str, kind: int, make: Callable[[socket.socket], Session]) -> None:
+        listener = self._bind(name, kind)
+        self._makers[name] = make
+        self._loop.watch(listener.fileno(), lambda: self._accept(name, listener))
+
+    def _bind(self, name: str, kind: int) -> socket.socket:
+        if (given := self._given.get(name)) is not None:
+            listener = self._listeners[name] = socket.socket(fileno=given)
+            return listener
         path = f"{self.directory}/{name}"
         listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._listeners.append(listener)
+        self._listeners[name] = listener
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # stale: we hold the lock
         old = os.umask(0o177)
@@ -126,10 +169,10 @@ class ControlSockets:
             raise XfrmError(error.errno or errno.EINVAL, detail=f"cannot listen on {path}: {error}") from None
         finally:
             os.umask(old)
-        listener.listen(64)
-        self._loop.watch(listener.fileno(), lambda: self._accept(listener, make))
+        listener.listen(BACKLOG)
+        return listener
 
-    def _accept(self, listener: socket.socket, make: Callable[[socket.socket], Session]) -> None:
+    def _accept(self, name: str, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError as error:  # most often: gone again
@@ -139,7 +182,7 @@ class ControlSockets:
         if peer_credentials(connection).uid not in (0, os.geteuid()) or len(self._sessions) >= MAX_SESSIONS:
             connection.close()
             return
-        self._sessions.add(make(connection))
+        self._sessions[self._makers[name](connection)] = name
 
     def _turn_away(self, listener: socket.socket) -> None:
         """Out of descriptors. Whoever knocks has to go, or the listener would stay readable and the loop spin."""

@@ -110,6 +110,16 @@ class DataPath:
             self._loop.unwatch(device.fileno())
             device.close()
 
+    @property
+    def underlay(self) -> Underlay:
+        return self._underlay
+
+    def adopt_port(self, family: int, port: int, address: str, fd: int) -> None:
+        """Go on with the UDP socket of another process."""
+        device = self._underlay.listen(family, port, address=address, fd=fd)
+        if device is not None:
+            self.watch(device)
+
     def hear(self) -> None:
         """Take in what routers have said by now, out of turn: somebody is about to ask the kernel for a route."""
         for errors in self._underlay.icmp_errors:

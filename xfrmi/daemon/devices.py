@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 
@@ -22,11 +21,10 @@ from xfrmi.daemon.standing_queue import StandingQueue
 from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_netns
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
-from xfrmi.dev.tun import IFNAMSIZ, Tun, keep_routes, shape_like_xfrm, shown_qlen
+from xfrmi.dev.tun import Tun, keep_routes, name_of, shape_like_xfrm, shown_qlen
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MAX_MTU, XFRM_LINK_MIN_MTU, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
 
-TUNGETIFF = 0x800454D2
 LONGEST_RESTORED = 128
 """Characters of an alias that somebody has written over ours."""
 
@@ -204,6 +202,19 @@ class Devices:
                 nsid = self._rtnl.netns_id(netns_fd)
             self._attach(interface, tun, nsid)
 
+    def adopt(self, name: str, if_id: int, link: int, external: bool, fd: int) -> Interface:
+        """Go on with the TUN that another process has had until now, whose descriptor is taken. XfrmError."""
+        interface = self._engine.add_interface(name, if_id, link, external)
+        device = self._devices[interface] = XfrmDevice(interface, Tun(name_of(fd), persist=True, fd=fd, alone=True))
+        interface.takes = device.tun.takes
+        self._relocate(device)
+        self._watch(device)
+        return interface
+
+    def let_go(self, interface: Interface) -> None:
+        """Undo `adopt`: it is somebody else's again, who need not notice."""
+        os.close(self._detach(interface).tun.fileno())
+
     def close(self, remove: bool) -> None:
         """Let go of all TUNs: they stay, without carrier, or are removed."""
         for interface in list(self._devices):
@@ -259,7 +270,7 @@ class Devices:
             return
         interface.verdicts.clear()
         interface.away = not same_netns(netns_fd, self._home_fd)
-        name = fcntl.ioctl(device.tun.fileno(), TUNGETIFF, bytes(40))[:IFNAMSIZ].rstrip(b"\0").decode()
+        name = name_of(device.tun.fileno())
         try:
             device.nsid = self._rtnl.netns_id(netns_fd) if interface.away else None
             if (link := self._rtnl.link(name, device.nsid)) is not None:

@@ -44,7 +44,7 @@ class Subscriber:
         self._queue: deque[bytes] = deque()
         self._lost = False
 
-    def put(self, datagram: bytes, group: Group) -> None:
+    def put(self, datagram: bytes, group: Group | None = None) -> None:
         if self._lost:
             return
         if len(self._queue) >= MAX_QUEUED:
@@ -53,6 +53,11 @@ class Subscriber:
             datagram = netlink.error(netlink.NO_REQUEST, errno.ENOBUFS)
         self._queue.append(datagram)
         self.wake()
+
+    @property
+    def queued(self) -> tuple[bytes, ...]:
+        """What has not been taken."""
+        return tuple(self._queue)
 
     def take(self) -> bytes:
         """The next notification, to be sent; empty if there is none."""

@@ -34,6 +34,18 @@ class Hub:
         self._attached: dict[object, int] = {}
         self._socket: socket.socket | None = None
 
+    def fileno(self) -> int | None:
+        """Of the socket that events come from; None as long as nobody has attached."""
+        return None if self._socket is None else self._socket.fileno()
+
+    def adopt(self, fd: int) -> None:
+        """Go on with the socket of another process, before anybody attaches."""
+        self._socket = socket.socket(fileno=fd)
+
+    def attached(self, supervisor: object) -> int | None:
+        """What the programs of this one listen to; None if it is none."""
+        return self._attached.get(supervisor)
+
     @property
     def used(self) -> bool:
         return bool(self._attached)

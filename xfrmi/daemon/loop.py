@@ -35,7 +35,8 @@ class Loop:
         self._writers: dict[int, Callback] = {}
         self._running = True
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.watch(self._wake_in, lambda: _drain(self._wake_in))
+        self._called: list[Callback] = []
+        self.watch(self._wake_in, self._woken)
 
     def watch(self, fd: int, on_readable: Callback) -> None:
         """Call `on_readable` while `fd` is readable, hung up or in error; it must consume or unwatch."""
@@ -66,6 +67,16 @@ class Loop:
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
         for number in signals:
             signal.signal(number, lambda *_: self.stop())
+
+    def call_on(self, number: int, callback: Callback) -> None:
+        """From now on this signal has `callback` called in a turn of run(). After `stop_on`; main thread only."""
+        signal.signal(number, lambda *_: self._called.append(callback))
+
+    def _woken(self) -> None:
+        _drain(self._wake_in)
+        called, self._called = self._called, []
+        for callback in called:
+            callback()
 
     def run(self, tick: Callable[[float], None], next_deadline: Callable[[], float | None]) -> None:
         """Until stop(). `tick(now)` runs whenever the time of `next_deadline()` has come."""

@@ -26,6 +26,7 @@ from xfrmi.daemon.control import ControlSockets
 from xfrmi.daemon.data_path import DataPath
 from xfrmi.daemon.devices import Devices
 from xfrmi.daemon.events import Events
+from xfrmi.daemon.handover import HandOver, Parts
 from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
@@ -35,6 +36,8 @@ from xfrmi.daemon.session import Stream
 from xfrmi.daemon.shared_ports import SharedPorts
 from xfrmi.daemon.state_file import StateFile
 from xfrmi.daemon.state_samples import StateSamples
+from xfrmi.daemon.successor import Successor
+from xfrmi.daemon.takeover import Predecessor
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.privileges import close_memory, keep_capabilities, no_new_privileges
@@ -68,12 +71,20 @@ class Daemon:
         kernel_quirks: bool = False,
         workers: int = 1,
         while_used: bool = False,
+        predecessor: Predecessor | None = None,
     ) -> None:
-        """`resources` gives back, in reverse order, what has been taken, also if this raises half-way."""
+        """`resources` gives back, in reverse order, what has been taken, also if this raises half-way. With a
+        `predecessor` nothing is ours before `run`, and nothing is to be given back."""
         self._started = time.time()
+        self._predecessor = predecessor
+        self._held: float | None = None
+        """Seconds for which no packet was looked at when this process took over."""
         self._loop = Loop()
         resources.callback(self._loop.close)
-        control = ControlSockets(self._loop)
+        if predecessor is None:
+            control = ControlSockets(self._loop)
+        else:
+            control = ControlSockets(self._loop, predecessor.lock, predecessor.doors)
         resources.callback(control.close)
         router = KernelRouter()
         resources.callback(router.close)
@@ -89,7 +100,7 @@ class Daemon:
             devices = self._with_workers(resources, router, kernel_quirks, workers)
         else:
             self._engine = Engine(router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls())
-            underlay = Underlay(self._engine.router)
+            underlay = Underlay(self._engine.router, fds=predecessor.sockets if predecessor is not None else {})
             resources.callback(underlay.close)
             data_path = self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
             devices = data_path.devices = Devices(self._engine, self._loop, data_path.tun_readable, log)
@@ -98,11 +109,12 @@ class Daemon:
             resources.callback(policy_path.close)
             prepare, flushed = policy_path.prepare, policy_path.let_go
         resources.callback(devices.close, remove_on_exit)
-        devices.take_over()
-        if self._policy_path is not None:
-            self._policy_path.take_over()
+        if predecessor is None:
+            devices.take_over()
+            if self._policy_path is not None:
+                self._policy_path.take_over()
         events = Events(self._engine)
-        state_file = StateFile(control.directory, log)
+        state_file = StateFile(control.directory, log, inherited=predecessor is not None)
         self._engine.subscribe(state_file.note)
         events.greet = state_file.tell
         xfrm = XfrmHandler(self._engine, events, prepare=prepare, flushed=flushed).handle
@@ -116,7 +128,17 @@ class Daemon:
         self._ports = SharedPorts(self._data_path, self._loop, log)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
+        commands["hand-over"] = self._hand_over
         control.listen(xfrm, route, events, hub, commands, {"trace": self._trace, "states": self._states})
+        self._hand_overs: HandOver | None = None
+        if self._data_path is not None and self._policy_path is not None:
+            parts = Parts(
+                self._engine, self._loop, control, self._data_path, devices, self._policy_path, hub, self._ports,
+                state_file,
+            )  # fmt: skip
+            self._hand_overs = HandOver(parts, log)
+            if predecessor is not None:
+                predecessor.fill(parts)
 
     def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
         from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
@@ -141,12 +163,11 @@ class Daemon:
             self._policy_path.leave()
         self._loop.stop()
 
-    def run(self) -> None:
-        """Serve until a signal."""
+    def run(self) -> bool:
+        """Serve until a signal, or another process does. Returns whether what was taken is to be given back."""
         self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        successor = Successor(self._loop, log)
+        self._loop.call_on(signal.SIGHUP, successor.start)
         log(f"xfrmi {__version__} serves network namespace {netns_inode()}")
         notify("READY=1")
         deadline = self._engine.next_deadline
@@ -155,8 +176,25 @@ class Daemon:
             sources = self._engine.next_deadline, self._workers.next_deadline
             deadline = partial(earliest, sources)
         self._loop.run(self.tick, deadline)
+        if self._hand_overs is not None and self._hand_overs.done:
+            return False
         notify("STOPPING=1")
         log("stopping")
+        return True
+
+    def succeed(self) -> None:
+        """Before `run`: take the place of the predecessor, if there is one. XfrmError if it is not to be, and then
+        nothing has happened."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        if (predecessor := self._predecessor) is not None:
+            held_since = predecessor.commit()
+            predecessor.begin()
+            self._held = time.monotonic() - held_since
+            self._predecessor = None
+            what = f"{len(self._engine.sad)} states; packets waited {self._held * 1000:.1f} ms"
+            log(f"pid {predecessor.pid} has handed over, with {what}")
 
     def _stat(self, request: Mapping[str, Any]) -> dict[str, int]:
         if self._workers is not None:
@@ -175,6 +213,15 @@ class Daemon:
             self._policy_path.let_pass(port)
         return {}
 
+    def _hand_over(self, request: Mapping[str, Any]) -> dict[str, object]:
+        if self._hand_overs is None:
+            raise XfrmError(
+                errno.EOPNOTSUPP,
+                detail="the running daemon has workers, whose numbers are in several processes: it cannot be replaced, "
+                "only stopped and started",
+            )
+        return self._hand_overs.command(request)
+
     def _trace(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
         if self._workers is not None:
             return self._workers.traces.subscribe(request, wake)
@@ -190,6 +237,7 @@ class Daemon:
         return {
             "version": __version__,
             "pid": os.getpid(),
+            "held": self._held,
             "netns": netns_inode(),
             "started": self._started,
             "interfaces": [interface.name for interface in self._engine.interfaces],
@@ -210,14 +258,30 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _predecessor(workers: int) -> Predecessor | None:
+    """None if no daemon serves here. XfrmError if it does not hand over."""
+    try:
+        predecessor = Predecessor()
+    except XfrmError as error:
+        if error.errno == errno.ECONNREFUSED:
+            log("no daemon to replace: this is the first")
+            return None
+        raise
+    if workers > 1:
+        raise XfrmError(errno.EOPNOTSUPP, detail="a daemon with workers cannot replace another: leave --workers out")
+    return predecessor
+
+
 def run_daemon(
     remove_on_exit: bool = False,
     kernel_quirks: bool = False,
     workers: int = 1,
     while_used: bool = False,
     keep: frozenset[str] = KEPT,
+    replace: bool = False,
 ) -> None:
-    """The body of `xfrmi daemon`, which goes on with the capabilities `keep`. Raises XfrmError if it cannot start."""
+    """The body of `xfrmi daemon`, which goes on with the capabilities `keep`. `replace`: instead of the one that serves
+    here, if there is one. Raises XfrmError if it cannot start."""
     if under_exec():
         raise XfrmError(
             errno.EDEADLK,
@@ -229,6 +293,14 @@ def run_daemon(
     close_memory()
     no_new_privileges()
     with ExitStack() as resources:
-        daemon = Daemon(resources, remove_on_exit, kernel_quirks, workers, while_used)
-        keep_capabilities(keep)
-        daemon.run()
+        predecessor = _predecessor(workers) if replace else None
+        try:
+            daemon = Daemon(resources, remove_on_exit, kernel_quirks, workers, while_used, predecessor)
+            keep_capabilities(keep)
+            daemon.succeed()
+        except BaseException:
+            if predecessor is not None:  # everything is still the other's
+                resources.pop_all()
+            raise
+        if not daemon.run():
+            resources.pop_all()

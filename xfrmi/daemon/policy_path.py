@@ -28,7 +28,7 @@ get wrong leaves in the clear. Netfilter would do as well as these filters, but 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from xfrmi.core.events import (
@@ -43,10 +43,11 @@ from xfrmi.core.events import (
 )
 from xfrmi.daemon.data_path import port_for
 from xfrmi.daemon.devices import XfrmDevice
+from xfrmi.daemon.handover_format import PolicyTuns
 from xfrmi.daemon.left_behind import POLICY_TUN, REFUSED_TUN, hidden_alias
 from xfrmi.daemon.policy_filters import PolicyFilters, demands
 from xfrmi.dev.announcements import Announcements
-from xfrmi.dev.hidden_tun import open_hidden, remove, reverse_path_filter, set_switches
+from xfrmi.dev.hidden_tun import adopt_hidden, open_hidden, remove, reverse_path_filter, set_switches
 from xfrmi.dev.host_devices import CHANGES
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.rtnl import Rtnl
@@ -76,21 +77,28 @@ def refuse_with_workers(info: PolicyInfo) -> None:
 class _Tuns:
     """Both TUNs, while there is something for them to do."""
 
-    def __init__(self, rtnl: Rtnl, engine: Engine) -> None:
-        """XfrmError as Tun."""
-        home = netns_inode()
-        tun, self.out_ifindex = open_hidden(rtnl, POLICY_TUN, hidden_alias(home))
-        try:
-            self.refused, self.in_ifindex = open_hidden(rtnl, REFUSED_TUN, hidden_alias(home))
-        except XfrmError:
-            remove(tun)
-            raise
+    def __init__(self, rtnl: Rtnl, engine: Engine, fds: Sequence[int] = ()) -> None:
+        """`fds`: those of another process, the TUN for what leaves first. XfrmError as Tun."""
+        if fds:
+            (tun, self.out_ifindex), (self.refused, self.in_ifindex) = (adopt_hidden(rtnl, fd) for fd in fds)
+        else:
+            tun, self.out_ifindex = self._open(rtnl)
         interface = engine.interfaces.add_policy_based()
         interface.ifindex = self.out_ifindex
         interface.takes = tun.takes
         interface.mtu = 65535
         self.device = XfrmDevice(interface, tun)
         self.switches: tuple[bool, int] | None = None
+
+    def _open(self, rtnl: Rtnl) -> tuple[Tun, int]:
+        home = netns_inode()
+        tun, ifindex = open_hidden(rtnl, POLICY_TUN, hidden_alias(home))
+        try:
+            self.refused, self.in_ifindex = open_hidden(rtnl, REFUSED_TUN, hidden_alias(home))
+        except XfrmError:
+            remove(tun)
+            raise
+        return tun, ifindex
 
     @property
     def all(self) -> tuple[Tun, Tun]:
@@ -154,6 +162,22 @@ class PolicyPath:
         self._held = True
         self._log("what policies without if_id of an earlier daemon catch is dropped until there are new ones")
 
+    def save(self) -> tuple[PolicyTuns, list[int]]:
+        """For another process to go on with, and descriptors."""
+        fds = [tun.fileno() for tun in self._tuns.all] if self._tuns is not None else []
+        return PolicyTuns(tuple(self._filters.ports), self._held), fds
+
+    def adopt(self, saved: PolicyTuns, fds: Sequence[int]) -> None:
+        """Go on for another process, before its packets are ours. XfrmError as Tun."""
+        self._filters.ports |= set(saved.ports)
+        self._held = saved.held
+        if fds:
+            self._watch(_Tuns(self._rtnl, self._engine, fds))
+
+    def begin(self) -> None:
+        """They are. What is in force stays until it is exchanged for the same."""
+        self._host_changed()
+
     def leave(self) -> None:
         """When this is closed, what is in force is to stay as if the daemon had been killed."""
         self._leaves = True
@@ -182,13 +206,16 @@ class PolicyPath:
             for tun in tuns.all:
                 remove(tun)
             raise
+        self._watch(tuns)
+        self._look(tuns)
+        self._log("policies without if_id: filters on all devices lead to them")
+
+    def _watch(self, tuns: _Tuns) -> None:
         self._tuns = tuns
         self._complete = False
         self._data_path.policy_device = tuns.device
         self._loop.watch(tuns.device.tun.fileno(), self._caught)
         self._loop.watch(tuns.refused.fileno(), self._came_in_clear)
-        self._look(tuns)
-        self._log("policies without if_id: filters on all devices lead to them")
 
     def _down(self) -> None:
         """Packets go on as they like before what caught them is gone."""

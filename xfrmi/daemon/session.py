@@ -9,16 +9,20 @@ sent a piece a turn, and events beyond the subscriber's queue are lost to it (ev
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
+import itertools
 import json
 import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from xfrmi.daemon.credentials import Credentials
 from xfrmi.daemon.events import Events, Subscriber
+from xfrmi.daemon.handover_format import Client
 from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import MAX_DATAGRAM
@@ -28,6 +32,8 @@ from xfrmi.wire.xfrm_msg import decode_subscription, encode_subscription
 
 MAX_LINE = 1 << 16
 """Longest JSON request, bytes."""
+MAX_OWED = 256
+"""Messages that a session may be owed by one process and sent by another. Who is owed more is hung up on."""
 MESSAGES_A_TURN = 8
 """What a session may send before it is the others' turn: some 70 states of a dump, a millisecond's work."""
 
@@ -35,8 +41,13 @@ _UCRED = struct.Struct("=iII")
 _FDS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
 """A request needs one descriptor at most: the namespace a link is to move to."""
 
+
 class Stream(Protocol):
     """Lines for a client who listens."""
+
+    @property
+    def endless(self) -> bool:
+        """Is there always more to come?"""
 
     def take(self) -> bytes:
         """The next ones, whole lines; empty if there are none."""
@@ -87,6 +98,33 @@ class Session:
         """More is to be sent in a later turn; reading pauses until then."""
         self.open = True
         loop.watch(connection.fileno(), self._readable)
+
+    def save(self, door: str) -> Client | None:
+        """What another process needs to go on with the connection; it may be gone on with here as well. None where
+        too much is owed."""
+        owed = [self._unsent] if self._unsent else []
+        owed += itertools.islice(self._replies, MAX_OWED)
+        owed += self._take_all()
+        self._replies, self._unsent = iter(owed), b""
+        if len(owed) >= MAX_OWED:
+            return None
+        return Client(door, tuple(owed), b"", None, (), None, None)
+
+    def resume(self, saved: Client) -> None:
+        """Go on for another process, which has said this."""
+        self._replies = iter(saved.owed)
+        self._resume(saved)
+        self._flush()
+
+    def _resume(self, saved: Client) -> None:
+        """What only one kind has; what is owed goes out before what this brings about."""
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def _take_all(self) -> Iterable[bytes]:
+        """What would go out when no reply is owed, and is not kept elsewhere."""
+        return ()
 
     def close(self) -> None:
         if self.open:
@@ -177,6 +215,21 @@ class DatagramSession(Session):
         self._credentials = peer_credentials(connection)
         self._subscriber: Subscriber | None = None
 
+    def save(self, door: str) -> Client | None:
+        saved = super().save(door)
+        if saved is None or self._subscriber is None:
+            return saved and replace(saved, attached=self._hub.attached(self))
+        groups, notices = self._subscriber.groups, self._subscriber.queued
+        return replace(saved, attached=self._hub.attached(self), groups=groups, notices=notices)
+
+    def _resume(self, saved: Client) -> None:
+        if saved.groups is not None:
+            self._subscriber = self._events.subscribe(saved.groups, self._wake)
+            for notice in saved.notices:
+                self._subscriber.put(notice)
+        if saved.attached is not None:
+            self._hub.attach(self, saved.attached)
+
     def close(self) -> None:
         if self._subscriber is not None:
             self._events.unsubscribe(self._subscriber)
@@ -255,7 +308,23 @@ class LineSession(Session):
         self._commands = commands
         self._streams = streams
         self._stream: Stream | None = None
+        self._asked: Mapping[str, Any] = {}
+        """What the stream is the answer to."""
         self._input = b""
+
+    def save(self, door: str) -> Client | None:
+        saved = super().save(door)
+        stream = dict(self._asked) if self._stream is not None and self._stream.endless else None
+        return saved and replace(saved, heard=self._input, stream=stream)
+
+    def _resume(self, saved: Client) -> None:
+        self._input = saved.heard
+        if saved.stream is not None:
+            with contextlib.suppress(XfrmError):  # of an interface that has gone
+                self._listen(saved.stream)
+
+    def _take_all(self) -> Iterable[bytes]:
+        return iter(self._stream.take, b"") if self._stream is not None else ()
 
     def close(self) -> None:
         self._close_stream()
@@ -296,6 +365,7 @@ class LineSession(Session):
         """What the stream has to say follows the answer, a line each, as long as the client stays."""
         self._close_stream()
         self._stream = self._streams[request["cmd"]](request, self._wake)
+        self._asked = request
         return {}
 
     def _unasked(self) -> bytes:

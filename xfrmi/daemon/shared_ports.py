@@ -50,10 +50,19 @@ class SharedPorts:
             raise XfrmError(errno.EOPNOTSUPP, detail="workers share no port with an IKE daemon: start with --workers 1")
         self._forget((family, port, address))
         self._data_path.share_port(family, port, address)
-        holder = self._holders[family, port, address] = os.dup(fds[0])
-        self._loop.watch(holder, lambda: self._ended((family, port, address)))
+        self.adopt((family, port, address), os.dup(fds[0]))
         self._log(f"UDP port {port}{address and f' of {address}'} shared with an IKE daemon")
         return {}
+
+    @property
+    def holders(self) -> dict[Port, int]:
+        """A process descriptor for each port."""
+        return self._holders
+
+    def adopt(self, port: Port, holder: int) -> None:
+        """The port is shared already; `holder`, a process descriptor, is taken."""
+        self._holders[port] = holder
+        self._loop.watch(holder, lambda: self._ended(port))
 
     def _ended(self, port: Port) -> None:
         self._forget(port)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,9 @@ _Id = tuple[bytes, int, int, int]
 
 
 class StateFile:
-    def __init__(self, directory: str, log: Callable[[str], None]) -> None:
-        """Read what an earlier daemon has left in its runtime directory, and go on with the file."""
+    def __init__(self, directory: str, log: Callable[[str], None], inherited: bool = False) -> None:
+        """Read what an earlier daemon has left in its runtime directory, and go on with the file. `inherited`: that
+        daemon still has it, see `resume`."""
         self._log = log
         self._path = f"{directory}/{NAME}"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -54,7 +55,22 @@ class StateFile:
         self._free: list[int] = []
         self._end = 0
         self._news_until = time.monotonic() + GRACE
-        self._read()
+        if not inherited:
+            self._read()
+
+    def resume(self, states: Iterable[StateInfo], lost: Iterable[StateInfo], lost_until: float) -> None:
+        """Go on with the file of a daemon that has handed over: these are the states, and these nobody has been told of
+        until now."""
+        os.ftruncate(self._fd, 0)
+        self._news_until = lost_until
+        self._lost = {_id(info): info for info in lost}
+        for info in (*self._lost.values(), *states):
+            self._keep(info)
+
+    @property
+    def lost(self) -> tuple[tuple[StateInfo, ...], float]:
+        """States of an earlier daemon that nobody has been told of, and until when that is news, monotonic seconds."""
+        return tuple(self._lost.values()), self._news_until
 
     def note(self, event: Event) -> None:
         """Keep the file up to date."""

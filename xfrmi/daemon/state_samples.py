@@ -31,6 +31,8 @@ MAX_LARVAL = 64
 class StateSamples:
     """The lines that answer one request. It looks at each state when its turn comes."""
 
+    endless = False
+
     def __init__(self, sad: Sad, request: Mapping[str, Any]) -> None:
         """XfrmError EINVAL."""
         named = request.get("of")

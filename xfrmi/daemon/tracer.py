@@ -84,6 +84,8 @@ def time_of(line: bytes) -> float | None:
 class Stream:
     """The queue of one listener. `wake` is called after each burst of which there is something to send."""
 
+    endless = True
+
     def __init__(self, wanted: Wanted, wake: Callable[[], None], closed: Callable[[Stream], None]) -> None:
         self.wanted = wanted
         self.wake = wake

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xfrmi.core.acquire import larval
 from xfrmi.core.events import Acquire, Event, Mapping, StateExpired, StateReplayed
 from xfrmi.core.policy import Policy
 from xfrmi.core.replay import Sequence, make_sequence, make_window
+from xfrmi.core.saved import unnumbered
 from xfrmi.core.state import KM_ACQ, State
 from xfrmi.daemon import worker_channel as channel
 from xfrmi.daemon.worker_marks import MarkedSequence, Marks, marked_window
 from xfrmi.daemon.worker_usage import Usage
 from xfrmi.wire.xfrm_const import SaDir
-from xfrmi.wire.xfrm_types import ReplayEsn, StateInfo
+from xfrmi.wire.xfrm_types import StateInfo
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -104,7 +104,7 @@ class Replica:
             state = larval(info, now)
             self._larvals.add(state)
         else:
-            state = State(_unnumbered(info), km=message.km, now=now)
+            state = State(unnumbered(info), km=message.km, now=now)
             state.info = info
         state.dir = message.role
         state.dying = message.dying
@@ -215,16 +215,6 @@ class Replica:
         if usage is not None:
             self._tell(channel.Report(states=(usage,)))
         self._tell(channel.Happened(key, event))
-
-
-def _unnumbered(info: StateInfo) -> StateInfo:
-    """What is asked of a new state's numbers is not asked of one that has been in use."""
-    esn = info.replay_esn
-    return replace(
-        info,
-        replay=None,
-        replay_esn=None if esn is None else ReplayEsn((0,) * len(esn.bitmap), replay_window=esn.replay_window),
-    )
 
 
 def _identity(info: StateInfo) -> Identity:

@@ -91,9 +91,9 @@ class ToldSad(Sad):
     def needed(self, info: StateInfo, template: Template, policy: PolicyInfo, now: float) -> None:
         """A packet needs a state like `info`, and nobody may have asked for one yet."""
         key = output_key(info)
-        if not self.acquire_listeners or self._index.larval_waiting(key, info.mark.value, info.pcpu) is not None:
+        if not self.acquire_listeners or self.index.larval_waiting(key, info.mark.value, info.pcpu) is not None:
             return
-        if info.pcpu is None and any(True for _ in self._index.candidates(key, 0)):
+        if info.pcpu is None and any(True for _ in self.index.candidates(key, 0)):
             return  # it has come meanwhile
         state = larval(replace(info, seq=self._next_acquire_seq()), now)
         self.insert(state, now)
@@ -130,11 +130,11 @@ class WorkerSad(Sad):
 
     def awaits(self, info: StateInfo) -> State | None:
         """The larval state that this worker has made by itself for what `info` is the parent's."""
-        return self._index.larval_waiting(output_key(info), info.mark.value, info.pcpu)
+        return self.index.larval_waiting(output_key(info), info.mark.value, info.pcpu)
 
     def revise(self, state: State, info: StateInfo, dying: bool, now: float) -> None:
         """What UPDSA, or a soft limit, has made of it."""
-        with self._index.moving(state):
+        with self.index.moving(state):
             state.update(info)
             state.info, state.dying = info, dying
         self.generation += 1
@@ -142,7 +142,7 @@ class WorkerSad(Sad):
 
     def recount(self, state: State, current: Current) -> None:
         """What NEWAE has made of its counters."""
-        with self._index.moving(state):
+        with self.index.moving(state):
             state.add_time = current.add_time
         state.bytes, state.packets, state.use_time = current.bytes, current.packets, current.use_time
         self.generation += 1

@@ -12,7 +12,7 @@ import errno
 
 from xfrmi.dev.rtnl import IFADDR, IFINFO, RTM_NEWADDR, RTM_SETLINK, Rtnl
 from xfrmi.dev.sysctl import read_sysctl
-from xfrmi.dev.tun import Tun, shape_like_xfrm
+from xfrmi.dev.tun import Tun, name_of, shape_like_xfrm
 from xfrmi.errors import XfrmError
 from xfrmi.wire.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_REPLACE, attr, attr_u8, attr_u32
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, AF_UNSPEC
@@ -46,6 +46,15 @@ def open_hidden(rtnl: Rtnl, name: str, alias: str) -> tuple[Tun, int]:
     except XfrmError:
         remove(tun)
         raise
+    return tun, link.ifindex
+
+
+def adopt_hidden(rtnl: Rtnl, fd: int) -> tuple[Tun, int]:
+    """One that another process has opened, as it is. XfrmError as Tun."""
+    tun = Tun(name_of(fd), persist=True, fd=fd, alone=True)
+    link = rtnl.link(tun.name)
+    if link is None:
+        raise XfrmError(errno.ENODEV, detail=f'the TUN "{tun.name}" vanished')
     return tun, link.ifindex
 
 

@@ -59,12 +59,14 @@ _NOT_FROM_LOOPBACK = (  # ::1. The program sees the payload; the header is befor
 class IcmpErrors:
     """Receives ICMP "fragmentation needed", or ICMPv6 "packet too big", of one address family."""
 
-    def __init__(self, family: int) -> None:
-        """Raises XfrmError EPERM without CAP_NET_RAW, EAFNOSUPPORT without IPv6."""
+    def __init__(self, family: int, fd: int = -1) -> None:
+        """`fd`: a socket that another process has opened. Raises XfrmError EPERM without CAP_NET_RAW, EAFNOSUPPORT
+        without IPv6."""
         self.family = family
         protocol = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
         try:
-            self._socket = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+            kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            self._socket = socket.socket(fileno=fd) if fd >= 0 else socket.socket(family, kind, protocol)
         except OSError as error:
             raise explain(error, family) from None
         if family == AF_INET:

@@ -83,15 +83,15 @@ class _Rows(NamedTuple):
 class RawEsp:
     """A Device[Arrival, Outgoing] for one address family (AF_INET or AF_INET6)."""
 
-    def __init__(self, family: int, router: Router) -> None:
+    def __init__(self, family: int, router: Router, fd: int = -1) -> None:
         """Open the socket; from then on the kernel no longer answers ESP with ICMP (RAW-01, RAW-02).
 
-        `router` tells the path MTU. Raises XfrmError EPERM without CAP_NET_RAW, EAFNOSUPPORT without IPv6.
+        `router` tells the path MTU. `fd`: a socket that another process has opened. Raises XfrmError EPERM without
+        CAP_NET_RAW, EAFNOSUPPORT without IPv6.
         """
         try:
-            self._socket = socket.socket(
-                family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, IPPROTO_ESP
-            )
+            kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            self._socket = socket.socket(fileno=fd) if fd >= 0 else socket.socket(family, kind, IPPROTO_ESP)
         except OSError as error:
             raise explain(error, family) from None
         self.family = family

@@ -47,6 +47,7 @@ TUNSETVNETHDRSZ = 0x400454D8
 TUNSETQUEUE = 0x400454D9
 TUNSETIFINDEX = 0x400454DA
 TUNSETCARRIER = 0x400454E2
+TUNGETIFF = 0x800454D2
 IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
 
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
@@ -76,12 +77,13 @@ class Tun:
 
     def __init__(
         self, name: str = "", *, persist: bool = False, offload: bool = True, multi_queue: bool = False, fd: int = -1,
-        ifindex: int = 0,
+        ifindex: int = 0, alone: bool = False,
     ) -> None:
         """Create the TUN `name` ('' or 'xfrm%d': the kernel picks one), or attach to a persistent one left behind.
 
         `multi_queue`: a new one may have several queues. One left behind is as it was made, see the attribute. `fd`: a
-        queue that another process has opened. `ifindex`: the number of a new one, 0 for any.
+        queue that another process has opened, `alone`: and which we now have instead of it. `ifindex`: the number of a
+        new one, 0 for any.
 
         Raises XfrmError ENOENT, ENODEV, EACCES, EPERM, EBUSY, EINVAL, each saying what is missing and how to mend it.
         """
@@ -91,7 +93,7 @@ class Tun:
             self._device, self.multi_queue = (
                 (_numbered(name, multi_queue, ifindex), multi_queue) if ifindex else _attach(name, multi_queue)
             )
-        self._first = fd < 0
+        self._first = fd < 0 or alone
         self.name: str = self._device.name
         self.persist = persist
         self.errors = 0
@@ -247,6 +249,11 @@ def _numbered(name: str, multi_queue: bool, ifindex: int) -> _Queue:
     except OSError as error:
         raise _explain(error, name) from None
     return _Queue(fd, answer[:IFNAMSIZ].rstrip(b"\0").decode())
+
+
+def name_of(fd: int) -> str:
+    """Of the device behind a descriptor, in the namespace where it is."""
+    return fcntl.ioctl(fd, TUNGETIFF, bytes(40))[:IFNAMSIZ].rstrip(b"\0").decode()
 
 
 class _Queue:

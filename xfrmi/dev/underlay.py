@@ -8,7 +8,8 @@ of its source port, which can segment; while nobody has opened that, by the raw 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.router import Router
@@ -19,12 +20,17 @@ from xfrmi.dev.udp import OnOther, UdpEncap
 from xfrmi.errors import XfrmError
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6
 
+_NONE: Final[Mapping[int, tuple[int, int]]] = {}
+
 
 class Underlay:
     """Belongs for life to the network namespace it is made in; UDP ports, too, must be opened from inside it."""
 
-    def __init__(self, router: Router, on_other: OnOther | None = None) -> None:
-        """Open the raw sockets. A machine without IPv6 has one of them only. XfrmError EPERM without CAP_NET_RAW."""
+    def __init__(
+        self, router: Router, on_other: OnOther | None = None, fds: Mapping[int, tuple[int, int]] = _NONE
+    ) -> None:
+        """Open the raw sockets; `fds`: or take those of another process, by family: that of ESP, that of ICMP. A
+        machine without IPv6 has one of them only. XfrmError EPERM without CAP_NET_RAW."""
         self._raw: dict[int, RawEsp] = {}
         self._udp: dict[tuple[int, int], UdpEncap] = {}
         """By family and port: what sends from it."""
@@ -35,8 +41,9 @@ class Underlay:
         self._on_other = on_other
         try:
             for family in (AF_INET, AF_INET6):
-                self._raw[family] = RawEsp(family, router)
-                self.icmp_errors.append(IcmpErrors(family))
+                esp, icmp = fds.get(family, (-1, -1))
+                self._raw[family] = RawEsp(family, router, esp)
+                self.icmp_errors.append(IcmpErrors(family, icmp))
         except XfrmError as error:
             if error.errno != errno.EAFNOSUPPORT or not self._raw:
                 self.close()
@@ -52,6 +59,12 @@ class Underlay:
         """Family and descriptor of each."""
         for family, raw in self._raw.items():
             yield family, raw.fileno()
+
+    @property
+    def udp_sockets(self) -> Iterator[tuple[int, int, str, int]]:
+        """Family, port, address ("": all) and descriptor of each."""
+        for (family, port, address), device in self._bound.items():
+            yield family, port, address, device.fileno()
 
     def ask(self, router: Router) -> None:
         """Have path MTUs told by this router from now on."""

@@ -1,0 +1,342 @@
+"""Handing over to another process: `xfrmi daemon --replace`, this side of it being the one that serves until then.
+
+Theory of operation. The successor connects to the JSON socket like any client, and sends one end of a socket pair along
+with its request. The kernel vouches for who made that: our user, in our network namespace (SO_PEERCRED, SIOCGSKNS).
+Over it goes everything that the two have to tell each other (handover_format.py), in two phases.
+
+    successor                                    here
+    "hand-over", shape of its messages    ->     refused, if another; else
+                                          <-     1  sockets, control sockets, lock, TUNs: the descriptors
+                                                 2  every state. Packets pass meanwhile, requests are answered
+    has built a daemon around them, which
+    waits for nothing but its turn: Prepared ->  3  hold: from here on this process looks at no packet
+                                          <-     what has become of the states meanwhile, policies, clients, the rest
+    has taken that in: Prepared           ->     4  MAINPID= to systemd
+                                          <-     Yours
+    looks at packets                             ends, without closing anything that both have
+
+What makes it safe:
+
+ - Descriptors are shared, not moved. What arrives between 3 and `Yours` waits in the queues of the kernel, of TUNs and
+   sockets, and is read by who goes on. No packet is read twice, as from two sockets, and none is lost.
+ - An AEAD state must never count its IVs in two processes. The numbers are told in step 3, and everything from there
+   to the decision is one callback of our loop: nothing here can seal meanwhile. There is one decision, and it is made
+   here. Who has sent `Yours` never seals again, whatever happens. Who has not received it never begins.
+ - A successor that fails, hangs (PATIENCE) or talks nonsense before that has changed nothing: it holds copies of
+   descriptors and does not clean up. This process goes on with the next packet, tables and clients as they were.
+
+So the pause is step 3 to `Yours`: what has changed in the tables in the second before, not the tables.
+
+Not handed over: workers (refused: their numbers are in other processes); what is found again by itself: statistics of
+standing_queue.py, routes that the kernel was asked for.
+
+Looked at and not taken: exec() in place, which keeps the pid, but has no way back when the new code does not start;
+the replay windows jumping ahead instead of being told, which loses what is on the way.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xfrmi.core.saved import SavedState, save_counters, save_policy, save_rest, save_state
+from xfrmi.daemon import handover_format as told
+from xfrmi.daemon.handover_format import AT_ONCE, MAX_MESSAGE, SHAPE, Message
+from xfrmi.daemon.notify import notify
+from xfrmi.daemon.session import peer_credentials
+from xfrmi.dev.netns import netns_inode
+from xfrmi.errors import XfrmError
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.interface import Interface
+    from xfrmi.core.state import State
+    from xfrmi.daemon.control import ControlSockets
+    from xfrmi.daemon.data_path import DataPath
+    from xfrmi.daemon.devices import Devices
+    from xfrmi.daemon.hub import Hub
+    from xfrmi.daemon.loop import Loop
+    from xfrmi.daemon.policy_path import PolicyPath
+    from xfrmi.daemon.shared_ports import SharedPorts
+    from xfrmi.daemon.state_file import StateFile
+
+PATIENCE = 2.0
+"""Seconds that packets wait for a successor, at most, before this process goes on by itself."""
+DEVICES_AT_ONCE = 256
+SENDS_A_TURN = 4
+"""Messages while packets pass: 64 states, some milliseconds."""
+SIOCGSKNS = 0x894C
+
+Told = tuple[Message, tuple[int, ...]]
+"""And the descriptors that go along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of a daemon without workers."""
+
+    engine: Engine
+    loop: Loop
+    control: ControlSockets
+    data_path: DataPath
+    devices: Devices
+    policy_path: PolicyPath
+    hub: Hub
+    ports: SharedPorts
+    state_file: StateFile
+
+
+class HandOver:
+    """The JSON command, and the one successor at a time."""
+
+    def __init__(self, parts: Parts, log: Callable[[str], None]) -> None:
+        self._parts = parts
+        self._log = log
+        self._conversation: _Conversation | None = None
+        self.done = False
+        """Another process has it all. Leave, and touch nothing."""
+
+    def command(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """XfrmError EINVAL, EPERM, EPROTONOSUPPORT, EBUSY."""
+        if len(request["fds"]) != 1:
+            raise XfrmError(errno.EINVAL, detail='"hand-over" comes with one end of a socket pair')
+        if request.get("shape") != SHAPE:
+            raise XfrmError(
+                errno.EPROTONOSUPPORT,
+                detail=f'the running daemon (pid {os.getpid()}) is of another version and hands over "{SHAPE}", not '
+                f'"{request.get("shape")}": stop it and start the new one (interfaces and routes stay, keys do not)',
+            )
+        if self._conversation is not None:
+            raise XfrmError(errno.EBUSY, detail="the running daemon is handing over to another process already")
+        fd = os.dup(request["fds"][0])
+        try:
+            channel = socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise XfrmError(errno.EINVAL, detail="this is no socket") from None
+        try:
+            pid = _vouched(channel)
+        except XfrmError:
+            channel.close()
+            raise
+        self._conversation = _Conversation(self._parts, channel, pid, self._log, self._ended)
+        return {"pid": os.getpid()}
+
+    def _ended(self, done: bool) -> None:
+        self._conversation = None
+        if done:
+            self.done = True
+            self._parts.loop.stop()
+
+
+def _vouched(channel: socket.socket) -> int:
+    """Who is at the other end, the process number. XfrmError EPERM if it is none that may have our keys."""
+    if channel.family != socket.AF_UNIX:
+        raise XfrmError(errno.EINVAL, detail="this is no end of a socket pair")
+    credentials = peer_credentials(channel)
+    if credentials.uid != os.geteuid():
+        detail = f"uid {credentials.uid} cannot replace a daemon of uid {os.geteuid()}: start it as the same user"
+        raise XfrmError(errno.EPERM, detail=detail)
+    try:
+        fd = fcntl.ioctl(channel.fileno(), SIOCGSKNS)
+    except OSError as error:
+        raise XfrmError(error.errno or errno.EPERM, detail="cannot tell the successor's network namespace") from None
+    try:
+        if os.fstat(fd).st_ino != netns_inode():
+            raise XfrmError(errno.EPERM, detail="the successor is in another network namespace")
+    finally:
+        os.close(fd)
+    return credentials.pid
+
+
+class _Conversation:
+    """From the request to the end, whichever it is."""
+
+    def __init__(
+        self, parts: Parts, channel: socket.socket, pid: int, log: Callable[[str], None], ended: Callable[[bool], None]
+    ) -> None:
+        self._parts = parts
+        self._channel = channel
+        self._pid = pid
+        self._log = log
+        self._ended = ended
+        self._buffer = bytearray(MAX_MESSAGE)
+        self._last_key = 0
+        self._devices: dict[Interface, tuple[int, tuple[object, ...]]] = {}
+        """Key, and what was told of it."""
+        self._states: dict[State, tuple[int, SavedState]] = {}
+        self._to_tell = self._all()
+        self._next: Told | None = None
+        channel.setblocking(False)
+        parts.loop.watch(channel.fileno(), self._heard)
+        parts.loop.want_write(channel.fileno(), self._tell)
+        log(f"pid {pid} asks to replace this daemon")
+
+    # 1 and 2: packets pass --------------------------------------------------------------------------------------------
+
+    def _all(self) -> Iterator[Told]:
+        parts = self._parts
+        yield told.Lock(), (parts.control.lock,)
+        for name, fd in parts.control.doors:
+            yield told.Door(name), (fd,)
+        icmp = {errors.family: errors.fileno() for errors in parts.data_path.underlay.icmp_errors}
+        for family, fd in parts.data_path.underlay.raw_sockets:
+            yield told.Sockets(family), (fd, icmp[family])
+        yield from self._devices_changed()
+        yield from self._states_told(list(parts.engine.sad.dump()[::-1]))
+        yield told.Prepared(), ()
+
+    def _tell(self) -> None:
+        """As much as is a turn's work."""
+        try:
+            for _ in range(SENDS_A_TURN):
+                self._next = self._next or next(self._to_tell, None)
+                if self._next is None:
+                    self._parts.loop.want_write(self._channel.fileno(), None)
+                    return
+                told.send(self._channel, *self._next)
+                self._next = None
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._give_up("it has ended")
+        except Exception:
+            self._give_up("this daemon failed at it")
+            raise
+
+    def _devices_changed(self) -> Iterator[Told]:
+        devices = {device.interface: device for device in self._parts.devices}
+        gone = []
+        for interface in list(self._devices):
+            key, described = self._devices[interface]
+            if interface not in devices or described != _description(interface):
+                gone.append(key)
+                del self._devices[interface]
+        if gone:
+            yield told.DevicesOut(tuple(gone)), ()
+        for interface, device in devices.items():
+            if interface not in self._devices:
+                self._last_key += 1
+                self._devices[interface] = self._last_key, _description(interface)
+                described = interface.name, interface.if_id, interface.link, interface.external
+                yield told.DeviceIn(self._last_key, *described), (device.tun.fileno(),)
+
+    def _states_told(self, states: list[State]) -> Iterator[Told]:
+        """New ones, and what has changed of those that were told before."""
+        engine = self._parts.engine
+        told_now: list[tuple[int, SavedState]] = []
+        for state in states:
+            if state not in engine.sad:  # it went while the others were told
+                continue
+            saved = save_state(engine, state)
+            key, before = self._states.get(state, (0, None))
+            if saved == before:
+                continue
+            if not key:
+                self._last_key += 1
+                key = self._last_key
+            self._states[state] = key, saved
+            told_now.append((key, saved))
+            if len(told_now) == AT_ONCE:
+                yield told.StatesIn(tuple(told_now)), ()
+                told_now = []
+        if told_now:
+            yield told.StatesIn(tuple(told_now)), ()
+
+    def _heard(self) -> None:
+        try:
+            message, _ = told.receive(self._channel, self._buffer)
+        except BlockingIOError:
+            return
+        except (OSError, EOFError):
+            self._give_up("it has ended")
+            return
+        if not isinstance(message, told.Prepared) or self._next is not None:
+            self._give_up("it does not know what it does")
+            return
+        self._hold()
+
+    def _give_up(self, why: str) -> None:
+        self._log(f"pid {self._pid} does not replace this daemon, which goes on: {why}")
+        self._end(False)
+
+    def _end(self, done: bool) -> None:
+        self._parts.loop.unwatch(self._channel.fileno())
+        self._channel.close()
+        self._states.clear()
+        self._ended(done)
+
+    # 3 and 4: no packet passes ----------------------------------------------------------------------------------------
+
+    def _hold(self) -> None:
+        """One callback of the loop, so that nothing else happens in this process."""
+        held_since = time.monotonic()
+        channel = self._channel
+        try:
+            channel.settimeout(PATIENCE)
+            for message, fds in self._rest(held_since):
+                told.send(channel, message, fds)
+            answer, _ = told.receive(channel, self._buffer)
+            if not isinstance(answer, told.Prepared):
+                raise EOFError
+        except TimeoutError:
+            self._give_up(f"it has not answered for {PATIENCE:.0f} seconds")
+            return
+        except (OSError, EOFError):
+            self._give_up("it has failed")
+            return
+        except Exception:
+            self._give_up("this daemon failed at it")
+            raise
+        # From here on there is no way back.
+        try:
+            told.send(channel, told.Yours())
+        except OSError:
+            # Not even into the queue: it is gone, and cannot have begun.
+            self._give_up("it has ended")
+            return
+        notify(f"MAINPID={self._pid}\nREADY=1")
+        self._log(f"pid {self._pid} has replaced this daemon")
+        self._end(True)
+
+    def _rest(self, held_since: float) -> Iterator[Told]:
+        parts, engine = self._parts, self._parts.engine
+        yield from self._devices_changed()
+        gone = [key for state, (key, _) in self._states.items() if state not in engine.sad]
+        if gone:
+            yield told.StatesOut(tuple(gone)), ()
+        yield from self._states_told(engine.sad.dump()[::-1])
+        policies = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
+        for start in range(0, len(policies), AT_ONCE):
+            yield told.PoliciesIn(tuple(policies[start : start + AT_ONCE])), ()
+        for family, port, address, fd in parts.data_path.underlay.udp_sockets:
+            yield told.Port(family, port, address), (fd,)
+        for (family, port, address), holder in parts.ports.holders.items():
+            yield told.Holder(family, port, address), (holder,)
+        tuns, fds = parts.policy_path.save()
+        yield tuns, tuple(fds)
+        if (hub := parts.hub.fileno()) is not None:
+            yield told.HubSocket(), (hub,)
+        for client, fd in parts.control.save_clients():
+            for piece in told.in_pieces(client):
+                yield piece, (fd,) if isinstance(piece, told.Client) else ()
+        counters = [(key, save_counters(interface)) for interface, (key, _) in self._devices.items()]
+        for start in range(0, len(counters), DEVICES_AT_ONCE):
+            yield told.Counters(tuple(counters[start : start + DEVICES_AT_ONCE])), ()
+        lost, lost_until = parts.state_file.lost
+        for start in range(0, len(lost), AT_ONCE):
+            yield told.Lost(lost[start : start + AT_ONCE]), ()
+        based = engine.interfaces.policy_based
+        based_counters = None if based is None else save_counters(based)
+        shed, faults = parts.data_path.shed, parts.loop.faults
+        yield told.Rest(save_rest(engine), based_counters, lost_until, shed, faults, held_since), ()
+
+
+def _description(interface: Interface) -> tuple[object, ...]:
+    return interface.name, interface.if_id, interface.link, interface.external

@@ -1,0 +1,249 @@
+"""What a daemon and its successor tell each other, and how: pickled values over a socket pair that nobody else has.
+
+Both ends may be of different versions of the code. So who asks says how all that is told is put together (`SHAPE`), and
+one of another shape is refused before anything is told. FORMAT is to be raised when what a field means has changed.
+
+The values carry keys: they go through memory and the socket only. What is received is wiped when it has been read; what
+Python has made of it on the way cannot be.
+"""
+
+from __future__ import annotations
+
+import array
+import io
+import os
+import pickle
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from typing import Any
+
+from xfrmi.core.saved import COUNTERS, FIELDS, SavedPolicy, SavedRest, SavedState
+from xfrmi.wire import xfrm_types
+from xfrmi.wire.xfrm_types import StateInfo
+
+FORMAT = 1
+MAX_MESSAGE = 1 << 18
+"""Bytes. The largest is the answer to a client that it has not taken, or its piece of a stream."""
+MAX_FDS = 8
+AT_ONCE = 16
+"""States of a message: 30 KB at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Of the underlay, one family: ESP, ICMP. Two descriptors."""
+
+    family: int
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A control socket that takes connections. One descriptor."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The right to serve this network namespace. One descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIn:
+    """One descriptor."""
+
+    key: int
+    name: str
+    if_id: int
+    link: int
+    external: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesOut:
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatesIn:
+    """New ones, after all that have been told before, or what has become of those told before; by key."""
+
+    states: tuple[tuple[int, SavedState], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatesOut:
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """From the successor: it has all of that, and the rest may come. After `frozen`: it may begin."""
+
+
+# With the packets held ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PoliciesIn:
+    """All of them, the oldest first."""
+
+    policies: tuple[SavedPolicy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A UDP socket. One descriptor."""
+
+    family: int
+    port: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An IKE daemon that shares a port. One descriptor, of its process."""
+
+    family: int
+    port: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTuns:
+    """Behind policies without if_id. Two descriptors if they are there."""
+
+    ports: tuple[int, ...]
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HubSocket:
+    """One descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One connection. One descriptor."""
+
+    door: str
+    owed: tuple[bytes, ...]
+    """What is still to be sent."""
+    heard: bytes
+    """The beginning of a line."""
+    groups: int | None
+    """What it is subscribed to, and what waits for it."""
+    notices: tuple[bytes, ...]
+    attached: int | None
+    """What the programs of this supervisor listen to."""
+    stream: dict[str, Any] | None
+    """The request that began it."""
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """Of the last client."""
+
+    owed: tuple[bytes, ...]
+    notices: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    devices: tuple[tuple[int, tuple[int, ...]], ...]
+    """By key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """States of an earlier daemon whose end nobody has been told."""
+
+    states: tuple[StateInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    rest: SavedRest
+    policy_counters: tuple[int, ...] | None
+    lost_until: float
+    """On the monotonic clock, as `held_since`."""
+    shed: int
+    faults: int
+    held_since: float
+    """Seconds: since then no packet has been looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Yours:
+    """The last word. Who has said it never seals again; who has not heard it never begins."""
+
+
+_MESSAGES = (
+    Sockets, Door, Lock, DeviceIn, DevicesOut, StatesIn, StatesOut, Prepared, PoliciesIn, Port, Holder, PolicyTuns,
+    HubSocket, Client, More, Counters, Lost, Rest, Yours, SavedState, SavedPolicy, SavedRest,
+)  # fmt: skip
+Message = (
+    Sockets | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | Prepared | PoliciesIn | Port | Holder
+    | PolicyTuns | HubSocket | Client | More | Counters | Lost | Rest | Yours
+)  # fmt: skip
+
+
+def _shape() -> str:
+    """All names of all that may be in a message, in their order, in short."""
+    values = [value for value in vars(xfrm_types).values() if isinstance(value, type)]
+    names = [FORMAT, FIELDS, COUNTERS]
+    for kind in (*_MESSAGES, *(value for value in values if value.__module__ == xfrm_types.__name__)):
+        parts = getattr(kind, "_fields", None) or [field.name for field in fields(kind)]
+        names.append((kind.__name__, tuple(parts)))
+    return sha256(repr(names).encode()).hexdigest()[:16]
+
+
+SHAPE = _shape()
+
+
+def in_pieces(client: Client) -> Iterator[Client | More]:
+    """The connection itself first."""
+    yield replace(client, owed=(), notices=())
+    for owed in client.owed:
+        yield More((owed,), ())
+    for start in range(0, len(client.notices), AT_ONCE):
+        yield More((), client.notices[start : start + AT_ONCE])
+
+
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """OSError as sendmsg."""
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([pickle.dumps(message, pickle.HIGHEST_PROTOCOL)], control)
+
+
+def receive(sock: socket.socket, buffer: bytearray) -> tuple[Message, tuple[int, ...]]:
+    """`buffer` has MAX_MESSAGE bytes. EOFError if the other has gone or talks nonsense; OSError as recvmsg."""
+    space = socket.CMSG_SPACE(MAX_FDS * struct.calcsize("i"))
+    length, ancillary, flags, _ = sock.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    try:
+        if not length or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise EOFError
+        message: Message = _Unpickler(io.BytesIO(memoryview(buffer)[:length])).load()
+    except Exception as error:
+        for fd in fds:
+            os.close(fd)
+        raise EOFError from error
+    finally:
+        buffer[:length] = bytes(length)
+    return message, tuple(fds)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes nothing but values of ours."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in (__name__, "xfrmi.core.saved", xfrm_types.__name__, "xfrmi.wire.xfrm_const"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name}")

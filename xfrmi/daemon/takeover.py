@@ -1,0 +1,206 @@
+"""Taking over from the daemon that serves here: the successor's side of handover.py, whose order it follows.
+
+Nothing that is done here before `commit` returns may be noticed by anybody: the other one may have to go on. So who
+fails before that exits without cleaning up.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from xfrmi.client.channel import connect
+from xfrmi.core.saved import (
+    SavedPolicy,
+    SavedState,
+    add_saved_policy,
+    add_saved_state,
+    change_saved_state,
+    restore_counters,
+    restore_rest,
+)
+from xfrmi.core.state import KM_ACQ
+from xfrmi.daemon import handover_format as told
+from xfrmi.daemon.handover_format import MAX_MESSAGE, SHAPE, Client, Message
+from xfrmi.daemon.runtime import JSON_SOCKET
+from xfrmi.dev.netns import OWN_NETNS
+from xfrmi.errors import XfrmError
+
+if TYPE_CHECKING:
+    from xfrmi.core.interface import Interface
+    from xfrmi.core.state import State
+    from xfrmi.daemon.handover import Parts
+    from xfrmi.wire.xfrm_types import StateInfo
+
+PATIENCE = 10.0
+"""Seconds for the other one to say something."""
+
+
+class Predecessor:
+    """The daemon that serves this network namespace, and what it has told."""
+
+    def __init__(self) -> None:
+        """Ask it to hand over. XfrmError ECONNREFUSED if there is none; what it refuses with."""
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.settimeout(PATIENCE)
+        self._buffer = bytearray(MAX_MESSAGE)
+        self.lock = -1
+        self.doors: dict[str, int] = {}
+        self.sockets: dict[int, tuple[int, int]] = {}
+        """By family: for ESP, for ICMP errors."""
+        self._device_fds: dict[int, tuple[told.DeviceIn, int]] = {}
+        self._saved: dict[int, SavedState] = {}
+        self._states: dict[int, State] = {}
+        self._interfaces: dict[int, Interface] = {}
+        self._policies: list[SavedPolicy] = []
+        self._clients: list[tuple[Client, int]] = []
+        self._lost: list[StateInfo] = []
+        self._rest: told.Rest
+        self._parts: Parts
+        with theirs:
+            self.pid = self._ask(theirs.fileno())
+        self._hear(self._keep)
+
+    def _ask(self, fd: int) -> int:
+        with connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, PATIENCE) as control:
+            request = json.dumps({"cmd": "hand-over", "shape": SHAPE}).encode() + b"\n"
+            socket.send_fds(control, [request], [fd])
+            with control.makefile("rb") as lines:
+                answer = json.loads(lines.readline() or b"{}")
+        if "result" not in answer:
+            detail = str(answer.get("error", "the running daemon hung up"))
+            if detail.startswith("a request is one line"):  # a version that knows nothing of it
+                detail = "the running daemon is of a version that cannot hand over: stop it, then start this one"
+            raise XfrmError(int(answer.get("errno", errno.ECONNRESET)), detail=detail)
+        return int(answer["result"]["pid"])
+
+    def _hear(self, take: Callable[[Message, tuple[int, ...]], None]) -> None:
+        """All up to `Prepared`, or the last of the rest. XfrmError ECONNRESET, ETIMEDOUT."""
+        while True:
+            message, fds = self._receive()
+            if isinstance(message, told.Prepared):
+                return
+            take(message, fds)
+            if isinstance(message, told.Rest):
+                return
+
+    def _receive(self) -> tuple[Message, tuple[int, ...]]:
+        try:
+            return told.receive(self._channel, self._buffer)
+        except TimeoutError:
+            raise XfrmError(errno.ETIMEDOUT, detail="the running daemon does not go on handing over") from None
+        except (OSError, EOFError):
+            raise XfrmError(errno.ECONNRESET, detail="the running daemon has stopped handing over") from None
+
+    # Packets pass over there ------------------------------------------------------------------------------------------
+
+    def _keep(self, message: Message, fds: tuple[int, ...]) -> None:
+        match message:
+            case told.Lock():
+                (self.lock,) = fds
+            case told.Door(name):
+                (self.doors[name],) = fds
+            case told.Sockets(family):
+                esp, icmp = fds
+                self.sockets[family] = esp, icmp
+            case told.DeviceIn(key):
+                self._device_fds[key] = message, fds[0]
+            case told.StatesIn(states):
+                self._saved.update(states)
+            case _:
+                raise XfrmError(errno.EPROTO, detail=f"the daemon has told a {type(message).__name__} too early")
+
+    def fill(self, parts: Parts) -> None:
+        """A daemon has been built around its sockets: with all that is known by now. XfrmError."""
+        self._parts = parts
+        for device, fd in self._device_fds.values():
+            self._adopt(device, fd)
+        for key, saved in self._saved.items():
+            self._states[key] = add_saved_state(parts.engine, saved, secrets.token_bytes)
+        self._device_fds.clear()
+        self._saved.clear()
+
+    def _adopt(self, device: told.DeviceIn, fd: int) -> None:
+        devices = self._parts.devices
+        self._interfaces[device.key] = devices.adopt(device.name, device.if_id, device.link, device.external, fd)
+
+    # No packet passes -------------------------------------------------------------------------------------------------
+
+    def commit(self) -> float:
+        """Take in what has changed meanwhile, and be the daemon of this namespace. Returns since when (monotonic
+        seconds) no packet has been looked at. XfrmError if it is not to be."""
+        parts = self._parts
+        told.send(self._channel, told.Prepared())
+        self._hear(self._take)
+        for policy in self._policies:
+            add_saved_policy(parts.engine, policy)
+        rest = self._rest
+        restore_rest(parts.engine, rest.rest)
+        if rest.policy_counters is not None and parts.engine.interfaces.policy_based is not None:
+            restore_counters(parts.engine.interfaces.policy_based, rest.policy_counters)
+        parts.data_path.shed, parts.loop.faults = rest.shed, rest.faults
+        try:
+            told.send(self._channel, told.Prepared())
+        except OSError:
+            raise XfrmError(errno.ECONNRESET, detail="the running daemon has gone on by itself") from None
+        message, _ = self._receive()
+        if not isinstance(message, told.Yours):
+            raise XfrmError(errno.EPROTO, detail="the running daemon goes on by itself")
+        self._channel.close()
+        return rest.held_since
+
+    def begin(self) -> None:
+        """After `commit`, and the first packets: what nobody waits for."""
+        parts = self._parts
+        states = [state.info for state in parts.engine.sad.dump()[::-1] if state.km != KM_ACQ]
+        parts.state_file.resume(states, self._lost, self._rest.lost_until)
+        parts.control.begin(self._clients)
+        parts.policy_path.begin()
+
+    def _take(self, message: Message, fds: tuple[int, ...]) -> None:
+        parts = self._parts
+        match message:
+            case told.DevicesOut(keys):
+                for key in keys:
+                    parts.devices.let_go(self._interfaces.pop(key))
+            case told.DeviceIn():
+                self._adopt(message, fds[0])
+            case told.StatesOut(keys):
+                for key in keys:
+                    parts.engine.sad.remove(self._states.pop(key))
+            case told.StatesIn(states):
+                for key, saved in states:
+                    if (state := self._states.get(key)) is not None:
+                        change_saved_state(parts.engine, state, saved)
+                    else:
+                        self._states[key] = add_saved_state(parts.engine, saved, secrets.token_bytes)
+            case told.PoliciesIn(policies):
+                self._policies += policies
+            case told.Port(family, port, address):
+                parts.data_path.adopt_port(family, port, address, fds[0])
+            case told.Holder(family, port, address):
+                parts.ports.adopt((family, port, address), fds[0])
+            case told.PolicyTuns():
+                parts.policy_path.adopt(message, fds)
+            case told.HubSocket():
+                parts.hub.adopt(fds[0])
+            case told.Client():
+                self._clients.append((message, fds[0]))
+            case told.More(owed, notices):
+                client, fd = self._clients[-1]
+                client = replace(client, owed=client.owed + owed, notices=client.notices + notices)
+                self._clients[-1] = client, fd
+            case told.Counters(devices):
+                for key, counters in devices:
+                    restore_counters(self._interfaces[key], counters)
+            case told.Lost(states):
+                self._lost += states
+            case told.Rest():
+                self._rest = message
+            case _:
+                raise XfrmError(errno.EPROTO, detail=f"the daemon has told a {type(message).__name__} too late")
