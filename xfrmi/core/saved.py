@@ -149,6 +149,12 @@ def change_saved_state(engine: Engine, state: State, saved: SavedState) -> None:
     _time(engine, state, saved)
 
 
+def remove_saved_state(engine: Engine, state: State) -> None:
+    """No event."""
+    engine.sad.remove(state)
+    engine.keepalives.timers.cancel(state)
+
+
 def _fill(state: State, saved: SavedState) -> None:
     for name, value in zip(FIELDS, saved.fields, strict=True):
         setattr(state, name, value)

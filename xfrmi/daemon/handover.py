@@ -45,9 +45,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xfrmi.core.saved import SavedState, save_counters, save_policy, save_rest, save_state
+from xfrmi.core.saved import save_counters, save_policy, save_rest
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import AT_ONCE, MAX_MESSAGE, SHAPE, Message
+from xfrmi.daemon.handover_states import StatesTold
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.session import peer_credentials
 from xfrmi.dev.netns import netns_inode
@@ -56,7 +57,6 @@ from xfrmi.errors import XfrmError
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
-    from xfrmi.core.state import State
     from xfrmi.daemon.control import ControlSockets
     from xfrmi.daemon.data_path import DataPath
     from xfrmi.daemon.devices import Devices
@@ -170,7 +170,7 @@ class _Conversation:
         self._last_key = 0
         self._devices: dict[Interface, tuple[int, tuple[object, ...]]] = {}
         """Key, and what was told of it."""
-        self._states: dict[State, tuple[int, SavedState]] = {}
+        self._states = StatesTold(parts.engine)
         self._to_tell = self._all()
         self._next: Told | None = None
         channel.setblocking(False)
@@ -189,7 +189,8 @@ class _Conversation:
         for family, fd in parts.data_path.underlay.raw_sockets:
             yield told.Sockets(family), (fd, icmp[family])
         yield from self._devices_changed()
-        yield from self._states_told(list(parts.engine.sad.dump()[::-1]))
+        for message in self._states.everything():
+            yield message, ()
         yield told.Prepared(), ()
 
     def _tell(self) -> None:
@@ -227,28 +228,6 @@ class _Conversation:
                 described = interface.name, interface.if_id, interface.link, interface.external
                 yield told.DeviceIn(self._last_key, *described), (device.tun.fileno(),)
 
-    def _states_told(self, states: list[State]) -> Iterator[Told]:
-        """New ones, and what has changed of those that were told before."""
-        engine = self._parts.engine
-        told_now: list[tuple[int, SavedState]] = []
-        for state in states:
-            if state not in engine.sad:  # it went while the others were told
-                continue
-            saved = save_state(engine, state)
-            key, before = self._states.get(state, (0, None))
-            if saved == before:
-                continue
-            if not key:
-                self._last_key += 1
-                key = self._last_key
-            self._states[state] = key, saved
-            told_now.append((key, saved))
-            if len(told_now) == AT_ONCE:
-                yield told.StatesIn(tuple(told_now)), ()
-                told_now = []
-        if told_now:
-            yield told.StatesIn(tuple(told_now)), ()
-
     def _heard(self) -> None:
         try:
             message, _ = told.receive(self._channel, self._buffer)
@@ -269,7 +248,6 @@ class _Conversation:
     def _end(self, done: bool) -> None:
         self._parts.loop.unwatch(self._channel.fileno())
         self._channel.close()
-        self._states.clear()
         self._ended(done)
 
     # 3 and 4: no packet passes ----------------------------------------------------------------------------------------
@@ -308,10 +286,8 @@ class _Conversation:
     def _rest(self, held_since: float) -> Iterator[Told]:
         parts, engine = self._parts, self._parts.engine
         yield from self._devices_changed()
-        gone = [key for state, (key, _) in self._states.items() if state not in engine.sad]
-        if gone:
-            yield told.StatesOut(tuple(gone)), ()
-        yield from self._states_told(engine.sad.dump()[::-1])
+        for message in self._states.everything():
+            yield message, ()
         policies = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
         for start in range(0, len(policies), AT_ONCE):
             yield told.PoliciesIn(tuple(policies[start : start + AT_ONCE])), ()

@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import errno
 import json
-import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.client.channel import connect
-from xfrmi.core.saved import (
-    SavedPolicy,
-    SavedState,
-    add_saved_policy,
-    add_saved_state,
-    change_saved_state,
-    restore_counters,
-    restore_rest,
-)
+from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_counters, restore_rest
 from xfrmi.core.state import KM_ACQ
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import MAX_MESSAGE, SHAPE, Client, Message
+from xfrmi.daemon.handover_states import StatesHeard
 from xfrmi.daemon.runtime import JSON_SOCKET
 from xfrmi.dev.netns import OWN_NETNS
 from xfrmi.errors import XfrmError
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
-    from xfrmi.core.state import State
     from xfrmi.daemon.handover import Parts
     from xfrmi.wire.xfrm_types import StateInfo
 
@@ -54,8 +45,7 @@ class Predecessor:
         self.sockets: dict[int, tuple[int, int]] = {}
         """By family: for ESP, for ICMP errors."""
         self._device_fds: dict[int, tuple[told.DeviceIn, int]] = {}
-        self._saved: dict[int, SavedState] = {}
-        self._states: dict[int, State] = {}
+        self._states = StatesHeard()
         self._interfaces: dict[int, Interface] = {}
         self._policies: list[SavedPolicy] = []
         self._clients: list[tuple[Client, int]] = []
@@ -110,8 +100,8 @@ class Predecessor:
                 self.sockets[family] = esp, icmp
             case told.DeviceIn(key):
                 self._device_fds[key] = message, fds[0]
-            case told.StatesIn(states):
-                self._saved.update(states)
+            case told.StatesIn():
+                self._states.take(message)
             case _:
                 raise XfrmError(errno.EPROTO, detail=f"the daemon has told a {type(message).__name__} too early")
 
@@ -120,10 +110,8 @@ class Predecessor:
         self._parts = parts
         for device, fd in self._device_fds.values():
             self._adopt(device, fd)
-        for key, saved in self._saved.items():
-            self._states[key] = add_saved_state(parts.engine, saved, secrets.token_bytes)
+        self._states.use(parts.engine)
         self._device_fds.clear()
-        self._saved.clear()
 
     def _adopt(self, device: told.DeviceIn, fd: int) -> None:
         devices = self._parts.devices
@@ -170,15 +158,8 @@ class Predecessor:
                     parts.devices.let_go(self._interfaces.pop(key))
             case told.DeviceIn():
                 self._adopt(message, fds[0])
-            case told.StatesOut(keys):
-                for key in keys:
-                    parts.engine.sad.remove(self._states.pop(key))
-            case told.StatesIn(states):
-                for key, saved in states:
-                    if (state := self._states.get(key)) is not None:
-                        change_saved_state(parts.engine, state, saved)
-                    else:
-                        self._states[key] = add_saved_state(parts.engine, saved, secrets.token_bytes)
+            case told.StatesOut() | told.StatesIn():
+                self._states.take(message)
             case told.PoliciesIn(policies):
                 self._policies += policies
             case told.Port(family, port, address):

@@ -1,0 +1,146 @@
+"""What a daemon tells its successor is what there is: tables, numbers, windows, timers, to the bit; and who is told."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.core.samples import NOW, policy_info, state_info
+from tests.core.test_tables_model import POLICY_STEPS, STATE_STEPS, run
+from xfrmi.core.engine import Engine
+from xfrmi.core.sad import Sad
+from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_rest, save_policy, save_rest
+from xfrmi.core.state import KM_VALID, State
+from xfrmi.daemon import handover_format as told
+from xfrmi.daemon.handover_states import StatesHeard, StatesTold
+from xfrmi.errors import Drop, XfrmError
+from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, STATE_ESN, SaDir, XfrmStat
+from xfrmi.wire.xfrm_policy_msg import encode_policy
+from xfrmi.wire.xfrm_sa_msg import encode_state
+from xfrmi.wire.xfrm_types import Algorithm, Encap, Limits, Mark, PolicyId, Replay, ReplayEsn
+
+KINDS = st.lists(
+    st.sampled_from(
+        [
+            {"flags": STATE_ESN, "replay_esn": ReplayEsn((0,) * 4, replay_window=100)},
+            {"replay_esn": ReplayEsn((0,) * 3, replay_window=70), "extra_flags": SA_XFLAG_OSEQ_MAY_WRAP},
+            {"flags": STATE_ESN, "replay_esn": ReplayEsn((0,) * 2, 5, (1 << 32) - 9, 0, 3, 64)},
+            {"replay": Replay(oseq=(1 << 32) - 50, seq=77, bitmap=5), "replay_window": 32},
+            {"encap": Encap(), "dir": SaDir.OUT, "nat_keepalive_interval": 20},
+            {"limits": Limits(soft_add=3, hard_add=9, soft_use=2, hard_packets=100)},
+            {"aead": None, "crypt": Algorithm("cbc(aes)", bytes(16)), "auth": Algorithm("hmac(sha1)", bytes(20))},
+            {"replay_thresh": 3, "etimer_thresh": 7, "mark": Mark(3, 0xFF), "set_mark": Mark(9, 15), "tfcpad": 64},
+        ]
+    ),
+    max_size=4,
+)
+"""States that are more than the usual ones."""
+TRAFFIC = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 90), st.integers(0, 5000)), max_size=12)
+"""Which SPI, how many are sent, and a number that is received."""
+
+
+def over_the_socket(message: told.Message) -> told.Message:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    buffer = bytearray(told.MAX_MESSAGE)
+    with here, there:
+        told.send(here, message)
+        received, _ = told.receive(there, buffer)
+    assert not any(buffer), "keys stay in the buffer"
+    return received
+
+
+def carry(sad: Sad, traffic: list[tuple[int, int, int]]) -> None:
+    for spi, count, number in traffic:
+        for state in sad.dump():
+            if state.spi == spi and state.km == KM_VALID:
+                state.sequence.reserve(count)
+                state.reserve_ivs(count)
+                state.count(count, count * 100, NOW)
+                with suppress(Drop):
+                    state.window.commit(number, state.window.check(number))
+                with suppress(Drop):
+                    state.check_limits(NOW, XfrmStat.OUT_STATE_EXPIRED)
+                if state.on_limit is not None:
+                    sad.aevents.moved([state], NOW)
+
+
+def told_of(engine: Engine, state: State) -> object:
+    """What aevents remember of it."""
+    aevents = engine.sad.aevents
+    one = aevents.told.get(state)
+    return one and (one.position, one.idle, aevents.timers.deadline_of(state))
+
+
+def shown(engine: Engine) -> list[object]:
+    """Everything that could make a difference, in the order of dumps."""
+    return [
+        [
+            (
+                encode_state(state.snapshot(), reply=True), state.snapshot(), state.km, state.dying, state.iv_counter,
+                state.iv_salt, state.sequence.last, state.sequence.may_wrap, state.sequence.esn, state.spi_bytes,
+                [getattr(state.window, name) for name in ("size", "top", "seen", "kept", "late", "replayed")],
+                type(state.window), told_of(engine, state), engine.sad.timers.deadline_of(state), state.soft_left,
+                engine.keepalives.timers.deadline_of(state), state.header_len, state.mark, state.selector, state.dir,
+            )
+            for state in engine.sad.dump()
+        ],
+        [
+            (encode_policy(policy.snapshot()), policy.rank, policy.index, engine.spd.timers.deadline_of(policy))
+            for policy in engine.spd.dump()
+        ],
+        save_rest(engine), engine.sad.counts(), engine.spd.counts(), engine.sad.next_deadline(),
+        engine.spd.next_deadline(),
+    ]  # fmt: skip
+
+
+@given(KINDS, STATE_STEPS, TRAFFIC, KINDS, STATE_STEPS, TRAFFIC, POLICY_STEPS)
+@settings(max_examples=100, deadline=None)
+def test_another_engine_goes_on_where_this_one_stops(
+    kinds: list[Any],
+    before: list[Any],
+    early: list[Any],
+    more: list[Any],
+    after: list[Any],
+    late: list[Any],
+    policies: list[Any],
+) -> None:
+    """Told twice, as in a hand-over: in between states come, go, change and carry packets."""
+    engine, successor = Engine(), Engine()
+    states, heard = StatesTold(engine), StatesHeard()
+    engine.acquire_listeners = 1
+    engine.sad.aevents.listeners = 1
+    for spi, fields in enumerate(kinds, 1):
+        engine.add_state(state_info(spi, **fields), NOW)
+    run(engine.sad, before)
+    carry(engine.sad, early)
+    for message in states.everything():
+        heard.take(over_the_socket(message))  # type: ignore[arg-type]
+    heard.use(successor)
+    for spi, fields in enumerate(more, 3):
+        with suppress(XfrmError):
+            engine.add_state(state_info(spi, **fields), NOW)
+    run(engine.sad, after)
+    engine.tick(NOW + 2)
+    carry(engine.sad, late)
+    for verb, fields in policies:
+        info = policy_info(**fields)
+        with suppress(XfrmError):
+            if verb == "delete":
+                engine.delete_policy(PolicyId(info.selector, info.dir, info.if_id, 0, info.mark), NOW)
+            else:
+                (engine.add_policy if verb == "insert" else engine.update_policy)(info, NOW)
+    engine.stats[3] = 7
+    for message in states.everything():
+        heard.take(over_the_socket(message))  # type: ignore[arg-type]
+    saved: list[SavedPolicy] = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
+    (received,) = [over_the_socket(told.PoliciesIn(tuple(saved)))]
+    assert isinstance(received, told.PoliciesIn)
+    for policy in received.policies:
+        add_saved_policy(successor, policy)
+    restore_rest(successor, save_rest(engine))
+    assert shown(successor) == shown(engine)
+    assert not list(states.everything()), "nothing is told a third time"
