@@ -203,3 +203,22 @@ def test_a_signal_ends_the_loop(loop: Loop) -> None:
 
 def test_unwatch_of_a_stranger_is_nothing(loop: Loop) -> None:
     loop.unwatch(12345)
+
+
+def test_after_leave_nothing_more_is_called(loop: Loop) -> None:
+    """What was readable in the same turn, either: it may be somebody else's by now (handover.py)."""
+    calls: list[int] = []
+    ends = [socket.socketpair() for _ in range(2)]
+
+    def called(number: int) -> None:
+        calls.append(number)
+        loop.leave()
+
+    for number, (here, there) in enumerate(ends):
+        loop.watch(here.fileno(), lambda number=number: called(number))  # type: ignore[misc]
+        there.send(b"x")
+    loop.run(lambda now: calls.append(99), lambda: 0.0)
+    assert len(calls) == 1
+    for here, there in ends:
+        here.close()
+        there.close()

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.netns import in_netns
-from tests.system.hosts import Hosts, Tunnel, at, eventually, two_hosts
+from tests.system.hosts import Hosts, Tunnel, at, eventually, tell, two_hosts
+from tests.system.monitor import Monitor
+from xfrmi.client.channel import connect
+from xfrmi.daemon import handover_format as told
+from xfrmi.daemon.runtime import JSON_SOCKET
+from xfrmi.dev.netns import OWN_NETNS
 from xfrmi.lab.topology import Node
-from xfrmi.lab.traffic import NumberedStream, Stream
+from xfrmi.lab.traffic import NumberedStream, Stream, ping
+from xfrmi.lab.wiretap import ETH_HEADER_LEN, kind
+from xfrmi.wire.ip import split_outer
 
 TUNNELS = (
     Tunnel("tun4", 4, outer=4),
@@ -68,6 +79,19 @@ def refused(hosts: Hosts) -> dict[str, int]:
     return found
 
 
+def used_twice(frames: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """SPI and IV of packets that were not the only ones with them."""
+    seen: dict[tuple[bytes, bytes], int] = {}
+    for frame in frames:
+        if kind(frame) == "ESP":
+            _, esp = split_outer(frame[ETH_HEADER_LEN:])
+            seen[esp[:4], esp[8:16]] = seen.get((esp[:4], esp[8:16]), 0) + 1
+        elif kind(frame) == "IPv4 protocol 17" and frame[36:38] == b"\x11\x94" and len(frame) > 64:
+            seen[frame[42:46], frame[50:58]] = seen.get((frame[42:46], frame[50:58]), 0) + 1
+    assert len(seen) > 100
+    return [key for key, count in seen.items() if count > 1]
+
+
 @in_netns
 def test_nothing_is_lost() -> None:
     """Both hosts, one after the other: no packet is missing, none twice, none refused, none in the clear."""
@@ -79,7 +103,178 @@ def test_nothing_is_lost() -> None:
                 hosts.daemons[host.name] = replace(host)
                 assert old.wait(5) == 0
         print("packets waited (ms):", *(PAUSE.findall(host.last_words(lines=1000)) for host in hosts.ends))
+        assert used_twice(hosts.wire()) == []
         assert losses(accounts) == {}
         assert min(stream.sent for stream in accounts.values()) > 50
         assert refused(hosts) == {}
         assert hosts.shown() == []
+
+
+@in_netns
+def test_clients_keep_what_they_have() -> None:
+    """Connections, subscriptions, half a request, a larval state, a policy without if_id, all counters."""
+    with two_hosts() as hosts:
+        tunnel = TUNNELS[0]
+        hosts.set_up(tunnel)
+        with (
+            at(hosts.moon) as client,
+            connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as half,
+            connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as tracing,
+            Monitor(hosts.moon) as monitor,
+        ):
+            half.send(b'{"cmd": "st')
+            tracing.send(b'{"cmd": "trace"}\n')
+            assert tracing.recv(100) == b'{"result": {}}\n'
+            tell(hosts.moon, "policy add src 10.9.0.0/24 dst 10.8.0.0/24 dir out "
+                 "tmpl src 192.0.2.1 dst 198.51.100.1 proto esp reqid 99 mode tunnel\n")  # fmt: skip
+            larval = hosts.moon.xfrmi("state", "allocspi", "src", "192.0.2.1", "dst", "198.51.100.1", "proto", "esp",
+                                      "min", "0x777", "max", "0x777")  # fmt: skip
+            assert larval.returncode == 0, larval.stderr
+            assert len(ping(hosts.moon, tunnel.address("sun", 4), 2)) == 2
+            before = [hosts.moon.xfrmi("-s", *words).stdout for words in (("state",), ("policy",), ("link", "show"))]
+            replace(hosts.moon)
+            after = [hosts.moon.xfrmi("-s", *words).stdout for words in (("state",), ("policy",), ("link", "show"))]
+            assert after == before
+            assert "0x00000777" in before[0]
+            half.send(b'at"}\n')
+            assert json.loads(half.recv(1 << 16))["result"]["XfrmInError"] == 0
+            assert client.status()["held"] is not None, "the connection leads to the new one"
+            tell(hosts.moon, "state flush\n")
+            monitor.expect("Flushed state")
+            assert ping(hosts.moon, tunnel.address("sun", 4), 1, timeout=0.2) == []
+            records = b""
+            while b"XfrmOutNoStates" not in records:
+                records += tracing.recv(1 << 16)
+
+
+def refusing_successor(host: Node, behave: Callable[[socket.socket], None], **request: object) -> dict[str, object]:
+    """Ask for the hand-over, and then do what `behave` does."""
+    with at(host), connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as control:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.settimeout(10)
+            line = json.dumps({"cmd": "hand-over", "shape": told.SHAPE} | request).encode() + b"\n"
+            socket.send_fds(control, [line], [theirs.fileno()])
+            theirs.close()
+            answer = json.loads(control.recv(1 << 16))
+            if "result" in answer:
+                behave(ours)
+    return dict(answer)
+
+
+def hear(channel: socket.socket, until: type) -> None:
+    buffer = bytearray(told.MAX_MESSAGE)
+    while not isinstance(told.receive(channel, buffer)[0], until):
+        pass
+
+
+def ends_at_once(channel: socket.socket) -> None:
+    pass
+
+
+def ends_when_all_is_told(channel: socket.socket) -> None:
+    hear(channel, told.Prepared)
+
+
+def talks_nonsense(channel: socket.socket) -> None:
+    channel.send(b"nonsense")
+    hear(channel, told.Prepared)
+
+
+def ends_with_the_packets_held(channel: socket.socket) -> None:
+    hear(channel, told.Prepared)
+    told.send(channel, told.Prepared())
+    hear(channel, told.Rest)
+
+
+def says_something_else_in_the_end(channel: socket.socket) -> None:
+    hear(channel, told.Prepared)
+    told.send(channel, told.Prepared())
+    hear(channel, told.Rest)
+    told.send(channel, told.Lock())
+
+
+@in_netns
+def test_a_successor_that_fails_is_not_noticed() -> None:
+    """At each step, with packets under way; then a real one whose process is killed; then one that succeeds."""
+    with two_hosts() as hosts:
+        hosts.set_up(*TUNNELS)
+        pid = hosts.daemons["moon"].pid
+        with streaming(hosts) as accounts:
+            for number, behave in enumerate((
+                ends_at_once, ends_when_all_is_told, talks_nonsense, ends_with_the_packets_held,
+                says_something_else_in_the_end,
+            ), 1):  # fmt: skip
+                assert refusing_successor(hosts.moon, behave) == {"result": {"pid": pid}}
+                eventually(
+                    lambda count=number: hosts.moon.last_words(lines=99).count("which goes on") == count,  # type: ignore[misc]
+                    lambda: hosts.moon.last_words(lines=99),
+                )
+            program = hosts.moon.launch_daemon("--replace")
+            asks = f"pid {program.pid} asks"
+            eventually(lambda: asks in hosts.moon.last_words(lines=3), "it does not ask", seconds=20)
+            program.send_signal(signal.SIGKILL)
+            program.wait()
+            with at(hosts.moon) as client:
+                eventually(lambda: client.status()["pid"] == pid, "another one serves")
+        assert losses(accounts) == {}
+        assert refused(hosts) == {}
+        replace(hosts.moon)
+        assert len(ping(hosts.moon, TUNNELS[1].address("sun", 6), 3)) == 3
+
+
+@in_netns
+def test_a_successor_that_hangs_is_left_behind() -> None:
+    with two_hosts() as hosts:
+        hosts.set_up(TUNNELS[0])
+
+        def hangs(channel: socket.socket) -> None:
+            hear(channel, told.Prepared)
+            told.send(channel, told.Prepared())
+            hear(channel, told.Rest)
+            assert channel.recv(1) == b"", "it is hung up on"
+
+        refusing_successor(hosts.moon, hangs)
+        assert "has not answered" in hosts.moon.last_words()
+        assert len(ping(hosts.moon, TUNNELS[0].address("sun", 4), 3)) == 3
+
+
+@in_netns
+def test_who_cannot_take_over_is_told_why() -> None:
+    with two_hosts("--workers", "2") as hosts:
+        refused_ = hosts.moon.xfrmi("daemon", "--replace")
+        assert (refused_.returncode, refused_.stderr[:39]) == (1, "xfrmi: the running daemon has workers, ")
+    with two_hosts("--kernel-quirks") as hosts:
+        another = refusing_successor(hosts.moon, ends_at_once, shape="0")
+        assert "is of another version" in str(another["error"])
+        refused_ = hosts.moon.xfrmi("daemon", "--replace", "--workers", "2")
+        assert refused_.stderr == "xfrmi: a daemon with workers cannot replace another: leave --workers out\n"
+        with at(hosts.moon), connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as control, hosts.sun:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                line = json.dumps({"cmd": "hand-over", "shape": told.SHAPE}).encode() + b"\n"
+                socket.send_fds(control, [line], [theirs.fileno()])
+                assert "in another network namespace" in control.recv(1 << 16).decode()
+
+
+@in_netns
+def test_sighup_starts_the_successor() -> None:
+    """For `systemctl reload`: systemd is told which process it is now by the one that it knows."""
+    with two_hosts() as hosts:
+        tunnel = TUNNELS[0]
+        hosts.set_up(tunnel)
+        first = serving(hosts.moon)
+        assert first == hosts.daemons["moon"].pid
+        os.kill(first, signal.SIGHUP)
+        try:
+            eventually(lambda: serving(hosts.moon) != first, lambda: hosts.moon.last_words(lines=99), seconds=20)
+            assert len(ping(hosts.moon, tunnel.address("sun", 4), 3)) == 3
+        finally:
+            os.kill(serving(hosts.moon), signal.SIGTERM)
+        eventually(lambda: "stopping" in hosts.moon.last_words(), "it does not stop")
+
+
+def serving(host: Node) -> int:
+    """The process."""
+    with at(host) as client:
+        return int(client.status()["pid"])

@@ -21,7 +21,8 @@ What makes it safe:
    sockets, and is read by who goes on. No packet is read twice, as from two sockets, and none is lost.
  - An AEAD state must never count its IVs in two processes. The numbers are told in step 3, and everything from there
    to the decision is one callback of our loop: nothing here can seal meanwhile. There is one decision, and it is made
-   here. Who has sent `Yours` never seals again, whatever happens. Who has not received it never begins.
+   here. Who has sent `Yours` never seals again, whatever happens: what else is readable in that turn of its loop is
+   not read any more. Who has not received it never begins.
  - A successor that fails, hangs (PATIENCE) or talks nonsense before that has changed nothing: it holds copies of
    descriptors and does not clean up. This process goes on with the next packet, tables and clients as they were.
 
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from xfrmi.daemon.shared_ports import SharedPorts
     from xfrmi.daemon.state_file import StateFile
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds that packets wait for a successor, at most, before this process goes on by itself."""
 DEVICES_AT_ONCE = 256
 SENDS_A_TURN = 4
@@ -132,7 +133,7 @@ class HandOver:
         self._conversation = None
         if done:
             self.done = True
-            self._parts.loop.stop()
+            self._parts.loop.leave()
 
 
 def _vouched(channel: socket.socket) -> int:
@@ -264,7 +265,7 @@ class _Conversation:
             if not isinstance(answer, told.Prepared):
                 raise EOFError
         except TimeoutError:
-            self._give_up(f"it has not answered for {PATIENCE:.0f} seconds")
+            self._give_up(f"it has not answered for {PATIENCE:.0f} s")
             return
         except (OSError, EOFError):
             self._give_up("it has failed")

@@ -34,6 +34,7 @@ class Loop:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._running = True
+        self._left = False
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._called: list[Callback] = []
         self.watch(self._wake_in, self._woken)
@@ -94,7 +95,7 @@ class Loop:
                 callback = self._writers.get(fd) or self._readers.get(fd)
                 if callback is not None:
                     self._guard(callback)
-            if deadline is not None and deadline <= self.clock():
+            if deadline is not None and deadline <= self.clock() and not self._left:
                 self._guard(lambda: tick(self.clock()))
                 asked = 0.0
 
@@ -103,6 +104,13 @@ class Loop:
         self._running = False
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_out, b"\0")
+
+    def leave(self) -> None:
+        """End run(), and call nothing more, not even for what was readable in the same turn: it is somebody else's."""
+        self._left = True
+        self._readers.clear()
+        self._writers.clear()
+        self.stop()
 
     def close(self) -> None:
         self._epoll.close()
