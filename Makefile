@@ -4,12 +4,13 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
+.PHONY: help demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
 .NOTPARALLEL: # lab, dev and the tools are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
 	@echo "make test    run the tests"
+	@echo "make noleak  whatever can happen to a daemon, at random, and a look for plaintext (XFRMI_NOLEAK=300 seconds)"
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
 	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
@@ -29,6 +30,10 @@ demo: lab
 # A process for each processor, as many as four; the tests of a file stay together. TESTARGS="-n0": in one process.
 test: dev
 	@"$(BIN)/python" -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TESTARGS)
+
+# For so many seconds; the seed it prints, given as XFRMI_SEED, makes it the same again.
+noleak: dev
+	@XFRMI_NOLEAK=$${XFRMI_NOLEAK:-300} "$(BIN)/python" -m pytest -q -s -n0 tests/noleak -k random $(TESTARGS)
 
 # make test runs the first.
 lessons: dev
