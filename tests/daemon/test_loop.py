@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from xfrmi.daemon.loop import Loop
+from xfrmi.daemon.loop import SHARE, Loop
 
 
 @pytest.fixture
@@ -222,3 +223,67 @@ def test_after_leave_nothing_more_is_called(loop: Loop) -> None:
     for here, there in ends:
         here.close()
         there.close()
+
+
+def test_clients_have_their_share_and_packets_the_rest(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many want to be served at once: while there are packets they have SHARE of their time; and who asks now
+    and then is not behind those who ask all the time."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    spent = {"packets": 0.0, "shouting": 0.0, "polite": 0.0}
+    waited: list[float] = []
+    asked = [0.0]
+    pipes = [os.pipe() for _ in range(22)]
+
+    def packets() -> None:
+        spent["packets"] += 0.002
+        clock[0] += 0.002
+        if clock[0] > 2.0:
+            loop.stop()
+        if not asked[0] and len(waited) < 20 and clock[0] > len(waited) * 0.08:
+            asked[0] = clock[0]
+            os.write(pipes[1][1], b"x")
+
+    def polite() -> None:
+        os.read(pipes[1][0], 1)
+        waited.append(clock[0] - asked[0])
+        asked[0] = 0.0
+        clock[0] += 0.001
+        spent["polite"] += 0.001
+
+    def shout() -> None:
+        spent["shouting"] += 0.001
+        clock[0] += 0.001
+
+    loop.watch(pipes[0][0], packets)
+    loop.watch(pipes[1][0], polite, patient=True)
+    for reader, _ in pipes[2:]:
+        loop.watch(reader, shout, patient=True)
+    for _, writer in (pipes[0], *pipes[2:]):
+        os.write(writer, b"x")
+    loop.run(lambda now: None, never)
+    for pipe in pipes:
+        loop.unwatch(pipe[0])
+        for fd in pipe:
+            os.close(fd)
+    clients = spent["shouting"] + spent["polite"]
+    assert SHARE * 0.9 < clients / spent["packets"] < SHARE * 1.1
+    assert len(waited) == 20 and max(waited[1:]) < 0.012  # at first all are fresh
+
+
+def test_without_packets_clients_have_it_all(loop: Loop) -> None:
+    turns = [0]
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+
+    def ask() -> None:
+        turns[0] += 1
+        if turns[0] == 500:
+            loop.stop()
+
+    loop.watch(reader, ask, patient=True)
+    loop.run(lambda now: None, never)
+    loop.unwatch(reader)
+    os.close(reader)
+    os.close(writer)
+    assert turns[0] == 500

@@ -2,6 +2,11 @@
 
 Level-triggered epoll and no threads. Each callback does one bounded piece of work (a burst, a request) and returns;
 what is left keeps its descriptor readable and has its turn after the others had theirs. Time is Unix seconds.
+
+Packets do not wait, clients do: while there are packets, all clients together get SHARE of the time that packets take,
+however many clients there are and however much they ask (`patient` descriptors). Who has just been served and wants
+more is one line, who comes fresh another, and they are served in turn: a request does not wait behind those of somebody
+who has hundreds.
 """
 
 from __future__ import annotations
@@ -19,6 +24,10 @@ Callback = Callable[[], None]
 
 MAX_SLEEP = 5.0
 """Seconds. The clock of the deadlines can be set while we sleep; this bounds how late that is noticed."""
+SHARE = 0.4
+"""Of the time that packets take, for clients: packets keep more than 70 percent of the processor."""
+CREDIT = 0.002
+"""Seconds that clients may take at once when no packets have come."""
 LOOK = 0.005
 """Seconds. For so long the next deadline is not asked for again, which a busy loop would do with each packet. What has
 come up meanwhile can be late by this."""
@@ -33,16 +42,26 @@ class Loop:
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
+        self._patient: set[int] = set()
+        self._fresh: dict[int, None] = {}
+        self._again: dict[int, None] = {}
+        self._served: set[int] = set()
+        """Patient ones that have been served and have not been without a wish since."""
+        self._credit = CREDIT
+        self._since = 0.0
+        """When clients were served last: what has passed by then was for packets."""
         self._running = True
         self._left = False
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._called: list[Callback] = []
         self.watch(self._wake_in, self._woken)
 
-    def watch(self, fd: int, on_readable: Callback) -> None:
+    def watch(self, fd: int, on_readable: Callback, patient: bool = False) -> None:
         """Call `on_readable` while `fd` is readable, hung up or in error; it must consume or unwatch."""
         self._epoll.register(fd, select.EPOLLIN)
         self._readers[fd] = on_readable
+        if patient:
+            self._patient.add(fd)
 
     def want_write(self, fd: int, on_writable: Callback | None) -> None:
         """Call `on_writable` when the watched `fd` takes data again, is hung up or in error; None to stop.
@@ -58,6 +77,10 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Before `fd` is closed. Unknown descriptors are ignored."""
         self._writers.pop(fd, None)
+        self._patient.discard(fd)
+        self._served.discard(fd)
+        self._fresh.pop(fd, None)
+        self._again.pop(fd, None)
         if self._readers.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
@@ -90,14 +113,46 @@ class Loop:
                 deadline, asked = next_deadline(), now
                 longest = MAX_SLEEP
             pause = longest if deadline is None else min(max(deadline - now, 0.0), longest)
-            for fd, _ in self._epoll.poll(pause):
-                # An earlier callback of this turn may have removed it, or made it wait to write.
-                callback = self._writers.get(fd) or self._readers.get(fd)
-                if callback is not None:
-                    self._guard(callback)
+            self._serve([fd for fd, _ in self._epoll.poll(pause)])
             if deadline is not None and deadline <= self.clock() and not self._left:
                 self._guard(lambda: tick(self.clock()))
                 asked = 0.0
+
+    def _serve(self, ready: list[int]) -> None:
+        """One turn: packets first, then patient ones as far as they have credit. Those left are ready again at once."""
+        patient = self._patient.intersection(ready)
+        if not patient:
+            for fd in ready:
+                self._call(fd)
+            self._served.clear()
+            return
+        for fd in ready:
+            if fd not in patient:
+                self._call(fd)
+        self._served &= patient
+        for fd in ready:
+            if fd in patient and fd not in self._fresh and fd not in self._again:
+                (self._again if fd in self._served else self._fresh)[fd] = None
+        now = time.monotonic()
+        earned = (now - self._since) * SHARE
+        self._credit = CREDIT if len(patient) == len(ready) else min(self._credit + earned, CREDIT)
+        lines = self._fresh, self._again
+        while self._credit > 0 and any(lines):
+            for line in lines:
+                if line:
+                    fd = next(iter(line))
+                    del line[fd]
+                    self._served.add(fd)
+                    self._call(fd)
+            now, before = time.monotonic(), now
+            self._credit -= now - before
+        self._since = now
+
+    def _call(self, fd: int) -> None:
+        # An earlier callback of this turn may have removed it, or made it wait to write.
+        callback = self._writers.get(fd) or self._readers.get(fd)
+        if callback is not None:
+            self._guard(callback)
 
     def stop(self) -> None:
         """End run() after the callback at work. May be called from anywhere."""

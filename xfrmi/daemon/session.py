@@ -97,7 +97,7 @@ class Session:
         self._waiting = False
         """More is to be sent in a later turn; reading pauses until then."""
         self.open = True
-        loop.watch(connection.fileno(), self._readable)
+        loop.watch(connection.fileno(), self._readable, patient=True)
 
     def save(self, door: str) -> Client | None:
         """What another process needs to go on with the connection; it may be gone on with here as well. None where
