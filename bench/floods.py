@@ -1,0 +1,279 @@
+"""What a flood leaves of legitimate traffic, beside what an equal load of valid packets leaves of it.
+
+    python -m bench.floods [--rounds 3] [--seconds 1] [name ...]
+
+Every fourth packet that reaches the daemon is of a tunnel that is to live; the others are the flood, or valid packets
+of another tunnel: `share` is the first rate over the second. Packets come as fast as they can be sent, so that the
+daemon is never idle. Meanwhile somebody asks the daemon for something every 20 ms: `control` is the slowest answer.
+
+Clients that shout, stall or never read, and storms of new flows, are measured likewise, against the same load without
+them, or with flows that have a state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.books import at
+from bench.cable import OUTER, cable
+from bench.datagrams import Sink
+from bench.memory import resident
+from bench.shouters import PORT
+from xfrmi.client import Client
+from xfrmi.core.engine import Engine
+from xfrmi.lab.namespace import xfrmi_command
+from xfrmi.lab.preflight import prepare
+from xfrmi.lab.topology import Node
+from xfrmi.wire.ip import checksum
+from xfrmi.wire.link_types import IFF_UP, LinkInfo
+from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, Dir, Mode
+from xfrmi.wire.xfrm_types import Algorithm, PolicyInfo, Selector, StateInfo, Template
+
+MOON, SUN = OUTER[4]
+PACKETS = 4096
+SIZE = 100
+"""Bytes of payload."""
+WARM = 0.4
+"""Seconds before a flood is looked at."""
+ASK_EVERY = 0.02
+LIVE, OTHER, REPLAYED = 1, 2, 3
+"""if_id: of what is to live; of the load it is compared with; of a tunnel with a replay window."""
+STORMED = 4
+"""if_id of a device with a policy in transport mode, and no state."""
+
+
+class Look(NamedTuple):
+    rate: float
+    """Packets of the tunnel that is to live, a second."""
+    control: float
+    """Seconds: the slowest answer."""
+    memory: float
+    """MB by which the daemon has grown."""
+    counted: dict[str, int]
+    """Counters that rose."""
+
+
+Flood = Callable[[list[bytes], list[bytes]], list[bytes]]
+"""(valid packets of the other tunnel, one packet of the one with a window) -> what floods."""
+
+
+def unknown_spi(valid: list[bytes], _: list[bytes]) -> list[bytes]:
+    return [packet[:20] + (0xABC000 + n).to_bytes(4) + packet[24:] for n, packet in enumerate(valid)]
+
+
+def bad_icv(valid: list[bytes], _: list[bytes]) -> list[bytes]:
+    return [packet[:-1] + bytes((packet[-1] ^ 1,)) for packet in valid]
+
+
+def replay(valid: list[bytes], windowed: list[bytes]) -> list[bytes]:
+    return list(islice(cycle(windowed), len(valid)))
+
+
+def icmp_error(valid: list[bytes], _: list[bytes]) -> list[bytes]:
+    """Fragmentation needed, as if by the peer, of packets of SPIs that exist and of others."""
+    errors = []
+    for number, packet in enumerate(valid):
+        quoted = packet[:20] + (0x200 if number % 2 else 0xABC000 + number).to_bytes(4) + packet[24:28]
+        message = bytes((3, 4, 0, 0, 0, 0)) + (1400 - number % 800).to_bytes(2) + quoted
+        message = message[:2] + checksum(message).to_bytes(2) + message[4:]
+        header = bytearray(packet[:20])
+        header[9], header[2:4] = 1, (20 + len(message)).to_bytes(2)
+        header[10:12] = bytes(2)
+        header[10:12] = checksum(header).to_bytes(2)
+        errors.append(bytes(header) + message)
+    return errors
+
+
+FLOODS: dict[str, Flood] = {
+    "unknown SPIs": unknown_spi, "bad ICVs": bad_icv, "replays": replay, "ICMP errors": icmp_error,
+}  # fmt: skip
+CLIENTS = {
+    "32 clients that shout": [("shout", "32")],
+    "200 clients that stall": [("stall", "200")],
+    "64 monitors that never read": [("monitor", "64"), ("churn", "1")],
+}
+STORM = "storm of new flows"
+
+
+def state(if_id: int, key: bytes) -> StateInfo:
+    window = 32 if if_id == REPLAYED else 0
+    return StateInfo(
+        src=MOON, dst=SUN, spi=if_id * 0x100, mode=Mode.TUNNEL, reqid=if_id, if_id=if_id, replay_window=window,
+        flags=STATE_AF_UNSPEC, aead=Algorithm("rfc4106(gcm(aes))", key, 128),
+    )  # fmt: skip
+
+
+def policy(if_id: int, direction: int, src: str = MOON, dst: str = SUN, mode: int = Mode.TUNNEL) -> PolicyInfo:
+    return PolicyInfo(Selector.parse("0.0.0.0/0"), direction, if_id, (Template(src, dst, mode=mode, reqid=if_id),))
+
+
+def sealed(info: StateInfo) -> list[bytes]:
+    """PACKETS packets that sun's daemon takes."""
+    from tests.core.packets import udp
+
+    engine = Engine()
+    interface = engine.add_interface("xfrm0", info.if_id)
+    engine.add_state(info, time.time())
+    engine.add_policy(policy(info.if_id, Dir.OUT), time.time())
+    inner = udp(f"10.0.{info.if_id}.1", f"10.0.{info.if_id}.2", bytes(SIZE), dport=PORT)
+    count = PACKETS // 4 if info.if_id == LIVE else PACKETS
+    outgoing, _ = engine.output(interface, [inner] * count, time.time())
+    return [bytes(packet) for group in outgoing for packet in group.packets]
+
+
+def set_up(sun: Node, states: list[StateInfo]) -> None:
+    """The tunnels' receiving end; and for storms of flows a sending one, towards nobody."""
+    back = StateInfo(
+        src=SUN, dst=MOON, spi=0x900, mode=Mode.TUNNEL, reqid=OTHER, if_id=OTHER, flags=STATE_AF_UNSPEC,
+        aead=Algorithm("rfc4106(gcm(aes))", secrets.token_bytes(20), 128),
+    )  # fmt: skip
+    live = StateInfo(
+        src=SUN, dst=MOON, spi=0x901, mode=Mode.TUNNEL, reqid=LIVE, if_id=LIVE, flags=STATE_AF_UNSPEC,
+        aead=Algorithm("rfc4106(gcm(aes))", secrets.token_bytes(20), 128),
+    )  # fmt: skip
+    with at(sun) as client:
+        for if_id in (LIVE, OTHER, REPLAYED, STORMED):
+            name = f"ipsec{if_id}"
+            client.add_link(LinkInfo(name=name, if_id=if_id, kind="xfrm"))
+            client.set_link(LinkInfo(name=name, kind="", flags=IFF_UP, change=IFF_UP))
+        for info in (*states, back, live):
+            client.add_state(info)
+        for if_id in (LIVE, OTHER, REPLAYED):
+            client.add_policy(policy(if_id, Dir.IN))
+            client.add_policy(policy(if_id, Dir.OUT, SUN, MOON))
+        client.add_policy(policy(STORMED, Dir.OUT, "0.0.0.0", "0.0.0.0", Mode.TRANSPORT))
+    for if_id in (LIVE, OTHER, REPLAYED, STORMED):
+        sun.address(f"ipsec{if_id}", f"10.0.{if_id}.2/24")
+        sun.route(f"10.{100 + if_id}.0.0/16", device=f"ipsec{if_id}")
+
+
+@contextmanager
+def program(node: Node, module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """One that runs until its standard input ends."""
+    command = [sys.executable, "-m", module, *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = node.popen(command, env=node.env, **pipes)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+    finally:
+        process.communicate(timeout=20)
+
+
+def look(client: Client, pid: int, seconds: float, counter: str) -> Look:
+    """At the daemon, for so long."""
+    slowest, before = 0.0, client.stat()
+    memory, first = resident(pid), count(client, counter)
+    begun = time.monotonic()
+    while (now := time.monotonic()) < begun + seconds:
+        client.count_states()
+        slowest = max(slowest, time.monotonic() - now)
+        time.sleep(ASK_EVERY)
+    rate = (count(client, counter) - first) / (time.monotonic() - begun)
+    after = client.stat()
+    rose = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    return Look(rate, slowest, resident(pid) - memory, rose)
+
+
+def count(client: Client, counter: str) -> int:
+    stats = client.link(f"ipsec{LIVE}").stats
+    assert stats is not None
+    return int(getattr(stats, counter))
+
+
+class Bench:
+    def __init__(self, moon: Node, sun: Node, seconds: float) -> None:
+        self.moon, self.sun, self.seconds = moon, sun, seconds
+        self.pid = sun.start_daemon().pid
+        states = [state(if_id, secrets.token_bytes(20)) for if_id in (LIVE, OTHER, REPLAYED)]
+        set_up(sun, states)
+        self.live, self.valid, windowed = map(sealed, states)
+        self.files = {"valid": self.file("valid", self.valid)}
+        for name, flood in FLOODS.items():
+            self.files[name] = self.file(name, flood(self.valid, windowed[:1]))
+
+    def file(self, name: str, flood: list[bytes]) -> Path:
+        """One packet of the tunnel that is to live, three of the flood, and so on."""
+        mixed = [
+            packet for at, live in enumerate(self.live) for packet in (live, *flood[3 * at : 3 * at + 3])
+        ]  # fmt: skip
+        path = self.moon.folder / f"{name}.hex"
+        path.write_text("\n".join(packet.hex() for packet in mixed))
+        return path
+
+    def packets(self, name: str) -> Look:
+        with program(self.moon, "bench.packet_flood", str(self.files[name])):
+            return self.look("rx_packets")
+
+    def clients(self, name: str) -> Look:
+        with ExitStack() as programs:
+            for kind in CLIENTS[name]:
+                programs.enter_context(program(self.sun, "bench.shouters", *kind))
+            return self.packets("valid")
+
+    def storm(self, to: int) -> Look:
+        """Out of sun's TUNs: to flows with a state, or to those without."""
+        monitor = self.sun.start(xfrmi_command("monitor", "acquire"), "monitor.log")
+        try:
+            with program(self.sun, "bench.shouters", "storm", f"10.{100 + LIVE}.0.1,10.{100 + to}"):
+                return self.look("tx_packets")
+        finally:
+            self.sun.stop(monitor)
+
+    def look(self, counter: str) -> Look:
+        time.sleep(WARM)
+        with at(self.sun) as client:
+            return look(client, self.pid, self.seconds, counter)
+
+
+def measured(rounds: int, seconds: float, names: list[str]) -> dict[str, list[tuple[Look, Look]]]:
+    """For each flood (what it left, what an equal load leaves), round by round."""
+    prepare()
+    found: dict[str, list[tuple[Look, Look]]] = defaultdict(list)
+    with cable() as (moon, sun):
+        bench = Bench(moon, sun, seconds)
+        with Sink(sun, f"10.0.{LIVE}.2"), Sink(sun, f"10.0.{OTHER}.2"):
+            for _ in range(rounds):
+                for name in names:
+                    if name == STORM:
+                        found[name].append((bench.storm(STORMED), bench.storm(OTHER)))
+                    else:
+                        flooded = bench.packets(name) if name in FLOODS else bench.clients(name)
+                        found[name].append((flooded, bench.packets("valid")))
+    return found
+
+
+def main() -> int:
+    assert __doc__ is not None
+    every = [*FLOODS, *CLIENTS, STORM]
+    parser = argparse.ArgumentParser(prog="python -m bench.floods", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(every)}")
+    told = parser.parse_args()
+    found = measured(told.rounds, told.seconds, told.names or every)
+    print(f"{'':<28}{'left':>10}{'of':>10}{'share':>8}{'control':>10}{'memory':>10}")
+    for name, looks in found.items():
+        flooded, equal = zip(*looks, strict=True)
+        share = statistics.median(one.rate / max(other.rate, 1) for one, other in looks)
+        left, of = (statistics.median(one.rate for one in each) for each in (flooded, equal))
+        control, memory = max(one.control for one in flooded) * 1e3, max(one.memory for one in flooded)
+        print(f"{name:<28}{left:>10,.0f}{of:>10,.0f}{share:>8.2f}{control:>7.0f} ms{memory:>7.1f} MB", end="  ")
+        print(", ".join(f"{counter} {value:,}" for counter, value in flooded[-1].counted.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
