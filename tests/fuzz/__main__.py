@@ -4,7 +4,7 @@ A line for each target: executions, their rate, what of our code has been reache
 many inputs that took, and by how much the processor time of an input at most grows when it becomes twice as long (see
 growth.py). Whatever is found is kept in build/fuzz/TARGET/found with the traceback, and the exit status is 1.
 
-The corpus that belongs to the project is where it starts; --keep writes what it has learned into it, minimised.
+The corpus that belongs to the project is where it starts; --keep adds to it what has been learned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.fuzz import corpus, growth
@@ -64,14 +63,8 @@ def fuzz(name: str, seconds: int, keep: bool) -> bool:
         (folder / "found" / "grows").write_bytes(worst.entry)
         right = False
     if keep and ended.returncode == 0:
-        merge(name, learned, kept)
+        corpus.save(name, [*corpus.load(name), *(path.read_bytes() for path in learned.iterdir())])
     return right
-
-
-def merge(name: str, *folders: Path) -> None:
-    with tempfile.TemporaryDirectory() as merged:
-        _one_target(name, "-merge=1", merged, *map(str, folders))
-        corpus.save(name, [path.read_bytes() for path in Path(merged).iterdir()])
 
 
 def _one_target(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -23,5 +23,6 @@ def test_nothing_is_found_again(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_corpus_is_bounded(name: str) -> None:
     entries = corpus.load(name)
+    assert entries, "python -m tests.fuzz --keep makes it"
     assert sum(map(len, entries)) <= corpus.MAX_BYTES
     assert all(len(entry) <= corpus.MAX_ENTRY for entry in entries)
