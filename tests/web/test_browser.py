@@ -84,6 +84,10 @@ def test_a_walk_through_the_page(web: Web, browser: Browser) -> None:
     browser.until("document.querySelector('.moved[data-counter=\"sun XfrmInStateProtoError\"]')?.innerText === '+1 1'")
     picture(browser, "web.png")
 
+    browser.js("document.querySelectorAll('details').forEach(one => one.open = true)")
+    steps = browser.text(".steps")
+    assert "How sun received it" in steps and "XOR" in steps and "[object" not in browser.text("main")
+
     browser.click("#replay")
     browser.until("document.querySelector('#sent').innerText.includes('XfrmInStateSeqError rises')")
     browser.until(f"{counter('sun', 'XfrmInStateSeqError')} === 1")

@@ -49,7 +49,7 @@ export class Detail {
     const packet = this.packet;
     this.box.hidden = false;
     this.drawn = this.perRow();
-    const title = packet.esp ? `ESP packet ${packet.esp.sequence} of 0x${hex(packet.esp.spi, 8)}` : packet.outer;
+    const title = packet.esp ? `ESP packet ${packet.esp.sequence} of 0x${hex(packet.esp.spi, 8)}` : packet.outer || packet.inner || "a packet";
     this.about = h("p", { class: "about", role: "status" }, "Point at a byte: it is named on both sides. Click one to turn bits of it.");
     this.turn = h("div", { class: "turn" });
     put(this.box,
@@ -217,9 +217,10 @@ export class Detail {
   }
 
   steps(side) {
-    const way = side.direction === "out" ? "sealed" : "received";
+    const what = side.direction === "in" ? `How ${side.node} received it`
+      : side.reason ? `What ${side.node} did with it` : `How ${side.node} sealed it`;
     return h("details", {},
-      h("summary", {}, `How ${side.node} ${way} it, step by step: ${side.verdict}`),
+      h("summary", {}, `${what}, step by step: ${side.verdict}`),
       h("p", { class: "quiet" }, `${side.origin} ${side.keys[0].toUpperCase()}${side.keys.slice(1)}.`),
       h("ol", {}, side.steps.map((step) => h("li", { class: step.failed ? "bad" : "" },
         h("b", {}, step.title), ` ${step.text}`,

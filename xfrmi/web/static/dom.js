@@ -14,7 +14,7 @@ function fill(element, properties, children) {
 
 // Without what is left out.
 function real(children) {
-  return children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 export function put(element, ...children) {

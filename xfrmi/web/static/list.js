@@ -96,7 +96,7 @@ export class List {
 }
 
 export function outside(packet) {
-  if (!packet.esp) return packet.outer;
+  if (!packet.esp) return packet.outer || h("span", { class: "quiet" }, "never left");
   return [
     packet.origin ? h("span", { class: "badge" }, packet.origin.split(":")[0]) : null,
     h("b", {}, "ESP"), ` 0x${hex(packet.esp.spi, 8)} #${packet.esp.sequence}`,
