@@ -316,7 +316,7 @@ class Sad:
         self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
         pcpu: int | None = None,
     ) -> None:  # fmt: skip
-        if self._index.larval_count >= MAX_LARVAL:
+        if self.index.larval_count >= MAX_LARVAL:
             return
         larval = larval_for_flow(
             template, policy, flow, src, dst,

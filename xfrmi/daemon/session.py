@@ -321,7 +321,7 @@ class LineSession(Session):
         self._input = saved.heard
         if saved.stream is not None:
             with contextlib.suppress(XfrmError):  # of an interface that has gone
-                self._listen(saved.stream)
+                self.listen(saved.stream)
 
     def _take_all(self) -> Iterable[bytes]:
         return iter(self._stream.take, b"") if self._stream is not None else ()

@@ -78,6 +78,8 @@ class Traces:
 class Merged:
     """What one listener is told by all workers."""
 
+    endless = True
+
     def __init__(
         self, request: Mapping[str, Any], loop: Loop, wake: Callable[[], None], closed: Callable[[Merged], None]
     ) -> None:
