@@ -28,6 +28,9 @@ What makes it safe:
 
 So the pause is step 3 to `Yours`: what has changed in the tables in the second before, not the tables.
 
+The successor gives up its capabilities before it takes over, as any daemon when it begins to serve. One that SIGHUP has
+started (successor.py) has no more than this process has kept.
+
 Not handed over: workers (refused: their numbers are in other processes); what is found again by itself: statistics of
 standing_queue.py, routes that the kernel was asked for.
 
