@@ -17,6 +17,7 @@ from tests.system.monitor import Monitor
 from xfrmi.client.channel import connect
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.runtime import JSON_SOCKET
+from xfrmi.daemon.session import peer_credentials
 from xfrmi.dev.netns import OWN_NETNS
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import NumberedStream, Stream, ping
@@ -132,7 +133,9 @@ def test_clients_keep_what_they_have() -> None:
             assert larval.returncode == 0, larval.stderr
             assert len(ping(hosts.moon, tunnel.address("sun", 4), 2)) == 2
             before = [hosts.moon.xfrmi("-s", *words).stdout for words in (("state",), ("policy",), ("link", "show"))]
-            replace(hosts.moon)
+            program = replace(hosts.moon)
+            with connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as fresh:
+                assert peer_credentials(fresh).pid == program.pid
             after = [hosts.moon.xfrmi("-s", *words).stdout for words in (("state",), ("policy",), ("link", "show"))]
             assert after == before
             assert "0x00000777" in before[0]

@@ -168,10 +168,12 @@ class World:
 
     @property
     def daemon_pid(self) -> int:
-        """As our PID namespace counts; 0 without one."""
-        if self._attachment is None:
+        """As our PID namespace counts; 0 without one. Who took our connections over would show on a new one only."""
+        try:
+            with connect(self._path, runtime.XFRM_SOCKET, socket.SOCK_SEQPACKET, PATIENCE) as fresh:
+                credentials = fresh.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        except XfrmError:
             return 0
-        credentials = self._attachment.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         return int(_UCRED.unpack(credentials)[0])
 
     def share_port(self, family: int, port: int, address: str, holder: int) -> None:
