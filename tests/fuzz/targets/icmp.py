@@ -70,9 +70,9 @@ class Errors:
             route = engine.router.route(path.dst, path.src, path.ifindex, path.mark)
             assert route is not None and route.mtu <= 1500
             assert route.mtu >= (IPV6_MIN_MTU if family == AF_INET6 else IPV4_MIN_PMTU) and mtu >= 0
-        assert len(engine.router._learned) <= MAX_LEARNED
+        assert len(engine.router.learned) <= MAX_LEARNED
         if paths:
             engine.router.expire(NOW + EXPIRES)
-            assert not engine.router._learned
+            assert not engine.router.learned
 
 
