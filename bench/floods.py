@@ -31,6 +31,7 @@ from bench.datagrams import Sink
 from bench.memory import resident
 from bench.shouters import PORT
 from xfrmi.client import Client
+from xfrmi.core.acquire import MAX_LARVAL
 from xfrmi.core.engine import Engine
 from xfrmi.lab.namespace import xfrmi_command
 from xfrmi.lab.preflight import prepare
@@ -103,7 +104,10 @@ CLIENTS = {
     "200 clients that stall": [("stall", "200")],
     "64 monitors that never read": [("monitor", "64"), ("churn", "1")],
 }
-STORM = "storm of new flows"
+STORM, LATER = "storm of new flows", "the same, some seconds later"
+"""While each flow makes a larval state, and when there are as many of them as may be."""
+PATIENCE = 20.0
+"""Seconds until there are."""
 
 
 def state(if_id: int, key: bytes) -> StateInfo:
@@ -132,8 +136,8 @@ def sealed(info: StateInfo) -> list[bytes]:
     return [bytes(packet) for group in outgoing for packet in group.packets]
 
 
-def set_up(sun: Node, states: list[StateInfo]) -> None:
-    """The tunnels' receiving end; and for storms of flows a sending one, towards nobody."""
+def set_up(sun: Node, states: list[StateInfo]) -> list[StateInfo]:
+    """The tunnels' receiving end; and for storms of flows a sending one, towards nobody. All states there are."""
     back = StateInfo(
         src=SUN, dst=MOON, spi=0x900, mode=Mode.TUNNEL, reqid=OTHER, if_id=OTHER, flags=STATE_AF_UNSPEC,
         aead=Algorithm("rfc4106(gcm(aes))", secrets.token_bytes(20), 128),
@@ -156,6 +160,7 @@ def set_up(sun: Node, states: list[StateInfo]) -> None:
     for if_id in (LIVE, OTHER, REPLAYED, STORMED):
         sun.address(f"ipsec{if_id}", f"10.0.{if_id}.2/24")
         sun.route(f"10.{100 + if_id}.0.0/16", device=f"ipsec{if_id}")
+    return [*states, back, live]
 
 
 @contextmanager
@@ -198,7 +203,7 @@ class Bench:
         self.moon, self.sun, self.seconds = moon, sun, seconds
         self.pid = sun.start_daemon().pid
         states = [state(if_id, secrets.token_bytes(20)) for if_id in (LIVE, OTHER, REPLAYED)]
-        set_up(sun, states)
+        self.tables = set_up(sun, states)
         self.live, self.valid, windowed = map(sealed, states)
         self.files = {"valid": self.file("valid", self.valid)}
         for name, flood in FLOODS.items():
@@ -223,14 +228,25 @@ class Bench:
                 programs.enter_context(program(self.sun, "bench.shouters", *kind))
             return self.packets("valid")
 
-    def storm(self, to: int) -> Look:
+    def storm(self, to: int, later: bool) -> Look:
         """Out of sun's TUNs: to flows with a state, or to those without."""
+        with at(self.sun) as client:
+            client.flush_states()
+            for info in self.tables:
+                client.add_state(info)
         monitor = self.sun.start(xfrmi_command("monitor", "acquire"), "monitor.log")
         try:
             with program(self.sun, "bench.shouters", "storm", f"10.{100 + LIVE}.0.1,10.{100 + to}"):
+                deadline = time.monotonic() + PATIENCE
+                while later and to == STORMED and self.states() < MAX_LARVAL and time.monotonic() < deadline:
+                    time.sleep(0.2)
                 return self.look("tx_packets")
         finally:
             self.sun.stop(monitor)
+
+    def states(self) -> int:
+        with at(self.sun) as client:
+            return client.count_states().count
 
     def look(self, counter: str) -> Look:
         time.sleep(WARM)
@@ -247,8 +263,9 @@ def measured(rounds: int, seconds: float, names: list[str]) -> dict[str, list[tu
         with Sink(sun, f"10.0.{LIVE}.2"), Sink(sun, f"10.0.{OTHER}.2"):
             for _ in range(rounds):
                 for name in names:
-                    if name == STORM:
-                        found[name].append((bench.storm(STORMED), bench.storm(OTHER)))
+                    if name in (STORM, LATER):
+                        later = name == LATER
+                        found[name].append((bench.storm(STORMED, later), bench.storm(OTHER, later)))
                     else:
                         flooded = bench.packets(name) if name in FLOODS else bench.clients(name)
                         found[name].append((flooded, bench.packets("valid")))
@@ -257,7 +274,7 @@ def measured(rounds: int, seconds: float, names: list[str]) -> dict[str, list[tu
 
 def main() -> int:
     assert __doc__ is not None
-    every = [*FLOODS, *CLIENTS, STORM]
+    every = [*FLOODS, *CLIENTS, STORM, LATER]
     parser = argparse.ArgumentParser(prog="python -m bench.floods", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
