@@ -4,7 +4,9 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
+EXTRAS := lab dev docs fuzz
+
+.PHONY: help lock test-python demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
 .NOTPARALLEL: # lab, dev and the tools are made in the same folder
 
 help:
@@ -18,6 +20,8 @@ help:
 	@echo "make soak    two daemons for TIME=600 seconds, new keys every second: do the books balance at the end?"
 	@echo "make docs    build the documentation site: build/site/index.html"
 	@echo "make lint    ruff and mypy --strict"
+	@echo "make lock    renew the locked dependencies (requirements/)"
+	@echo "make test-python PYTHON=python3.14   the tests with another Python, in a virtual environment of its own"
 	@echo "make clean   remove the virtual environment and caches"
 
 # The demo needs four packages, the page of a lab two more, the tests a dozen. When they are there this takes a few milliseconds.
@@ -83,6 +87,18 @@ lint: dev
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/mypy"
 
+# What demo, test and docs install, with the hash of every file that an index may answer with.
+lock: dev
+	@"$(BIN)/python" -m pip --disable-pip-version-check install --quiet uv
+	@for extra in $(EXTRAS); do \
+	    "$(BIN)/uv" pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
+	        --no-annotate --no-header pyproject.toml requirements/build.in --extra $$(echo $$extra | sed "s/^lab$$/lab --extra web/") \
+	        --output-file requirements/$$extra.txt || exit; done
+
+test-python:
+	@[ -n "$(PYTHON)" ] || { echo "which one? For example: make test-python PYTHON=python3.14" >&2; exit 1; }
+	@$(MAKE) --no-print-directory test VENV=.venv-$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])') PYTHON="$(PYTHON)"
+
 clean:
-	rm -rf "$(VENV)" build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis bench-report.html bench-report.json
+	rm -rf "$(VENV)" .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis bench-report.html bench-report.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,11 +2,15 @@
 # venv.sh VENV EXTRA [PYTHON]: a virtual environment with xfrmi[EXTRA] in it; at once if it is there already.
 # What is missing is said in one sentence with the line that mends it, and the exit status is 1.
 #
+# The packages are those of requirements/EXTRA.txt, by their hashes; with XFRMI_UNLOCKED=1 in the environment, the newest
+# that pyproject.toml allows.
+#
 # In VENV: `clone` says for which folder it was made, `installing` that pip is at work (or was, and got killed),
-# `EXTRA.stamp` when the packages were complete, `install.log` what pip said last.
+# `EXTRA.stamp` when the packages were complete, `install.log` what pip said last, `unlocked` that not only what is
+# locked was installed.
 set -u
 venv=$1 extra=$2 python=${3-}
-here=$(pwd -P)
+here=$(pwd -P) lock=requirements/$extra.txt
 goal="test"
 [ "$extra" = lab ] && goal="demo"
 [ "$extra" = docs ] && goal="docs"
@@ -31,7 +35,7 @@ installed() {
     has_it=$extra
     [ "$extra" = lab ] && has_it=dev # all of lab
     for stamp in "$venv/$extra.stamp" "$venv/$has_it.stamp"; do
-        [ -e "$stamp" ] && [ -z "$(find pyproject.toml -newer "$stamp")" ] && return
+        [ -e "$stamp" ] && [ -z "$(find pyproject.toml "$lock" -newer "$stamp")" ] && return
     done
     return 1
 }
@@ -75,12 +79,21 @@ install() {
     : >"$venv/installing"
     extras=$extra
     [ "$extra" = lab ] && extras=lab,web # half a megabyte
-    # An editable install: the clone is what runs.
-    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet -e ".[$extras]" >"$log" 2>&1
+    # Exactly what is locked, whichever index or mirror it comes from; then the clone, which is what runs (editable).
+    if [ -n "${XFRMI_UNLOCKED-}" ]; then
+        touch "$venv/unlocked"
+        pip install -e ".[$extras]"
+    else
+        pip install --require-hashes -r "$lock" && pip install --no-build-isolation --no-deps -e .
+    fi >"$log" 2>&1
     status=$?
     rm -f "$venv/installing"
     [ $status = 0 ] || explain "$log"
     touch "$venv/$extra.stamp"
+}
+
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check "$@" --quiet
 }
 
 explain() {
@@ -89,6 +102,10 @@ explain() {
     elif grep -Eq 'Failed (to build|building)|Python\.h|command .*(gcc|cc).* failed' "$1"; then
         version=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         fail "a package (python-pytun?) has no ready-made wheel for Python $version on $(uname -m), and compiling it failed; install a compiler and headers: apt install gcc libc6-dev python$version-dev (Debian, Ubuntu); what pip said: $1"
+    elif grep -Eq 'DO NOT MATCH THE HASHES' "$1"; then
+        fail "a package is not the one that $lock names; look whose it is, or take what there is: XFRMI_UNLOCKED=1 make $goal (what pip said: $1)"
+    elif grep -Eq 'No matching distribution found' "$1"; then
+        fail "the package index lacks what $lock names, or has it for no Python such as this; take what there is: XFRMI_UNLOCKED=1 make $goal (what pip said: $1)"
     elif grep -Eq 'ConnectionError|ProxyError|SSLError|Timeout|Max retries|Connection broken' "$1"; then
         fail "the package index cannot be reached; see to the network, or name a mirror: PIP_INDEX_URL=https://... make $goal, or a proxy: https_proxy=http://... make $goal (what pip said: $1)"
     fi
