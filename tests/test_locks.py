@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = "lab", "dev", "docs", "fuzz"
-PIN = re.compile(r"(?P<requirement>[^ ]+==[^ ]+(?: ; [^\\]+)?) \\\n(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)")
+PIN = re.compile(r"(?P<requirement>[^ ]+==[^ ]+(?: ; [^\\]+)?) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+")
 
 
 @cache

@@ -35,8 +35,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    (copy / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "xfrmi.8", copy / "docs")
+    for name in ("docs/xfrmi.8", "examples/xfrmi.service"):
+        (copy / name).parent.mkdir()
+        shutil.copy(ROOT / name, copy / name)
     shutil.copytree(PACKAGE, copy / "xfrmi", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "tests").mkdir()
     (copy / "tests" / "__init__.py").touch()  # not to be packed
@@ -49,9 +50,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")}
-    (manual,) = (name for name in packed if name.endswith(".data/data/share/man/man8/xfrmi.8"))
     page = {str(path.relative_to(ROOT)) for path in (PACKAGE / "web" / "static").iterdir()}
-    assert packed == modules | page | {"xfrmi/py.typed", manual}
+    data = {name for name in packed if ".data/data/" in name}
+    assert {name.partition(".data/data/")[2] for name in data} == {
+        "share/man/man8/xfrmi.8", "lib/systemd/system/xfrmi.service"
+    }  # fmt: skip
+    assert packed == modules | page | {"xfrmi/py.typed"} | data
 
 
 def test_every_package_has_an_init() -> None:

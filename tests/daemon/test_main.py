@@ -94,7 +94,7 @@ def lower_up(name: str) -> bool | None:
 
 def test_the_unit_starts_what_there_is() -> None:
     service = unit()
-    assert service["ExecStart"].split() == ["/usr/bin/xfrmi", "daemon"]
+    assert service["ExecStart"].split() == ["xfrmi", "daemon"]
     assert service["Type"] == "notify"
     assert "-force -batch" in service["ExecStartPost"]
 
