@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 EXTRAS := lab dev docs fuzz
 
-.PHONY: help lock test-python demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
+.PHONY: help lock test-python release demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
 .NOTPARALLEL: # lab, dev and the tools are made in the same folder
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make lock    renew the locked dependencies (requirements/)"
 	@echo "make test-python PYTHON=python3.14   the tests with another Python, in a virtual environment of its own"
+	@echo "make release  wheel and sdist, built, looked through, and installed in a clean environment (a minute)"
 	@echo "make clean   remove the virtual environment and caches"
 
 # The demo needs four packages, the page of a lab two more, the tests a dozen. When they are there this takes a few milliseconds.
@@ -98,6 +99,10 @@ lock: dev
 test-python:
 	@[ -n "$(PYTHON)" ] || { echo "which one? For example: make test-python PYTHON=python3.14" >&2; exit 1; }
 	@$(MAKE) --no-print-directory test VENV=.venv-$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])') PYTHON="$(PYTHON)"
+
+# Built from what git has, in an environment of their own; `make test` looks into the wheel, too, without a network.
+release: dev
+	@XFRMI_RELEASE=1 "$(BIN)/python" -m pytest -q -n0 tests/test_release.py $(TESTARGS)
 
 clean:
 	rm -rf "$(VENV)" .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis bench-report.html bench-report.json

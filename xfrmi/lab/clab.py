@@ -29,11 +29,12 @@ add rule inet lab out oifname "{device}" masquerade
 """
 CONTAINERFILE = """\
 # docker build -t {image} -f Containerfile PATH-TO-A-CLONE-OF-XFRMI
-FROM docker.io/library/python:3.12-slim
+FROM docker.io/library/python:3.13-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \\
         iproute2 iputils-ping nftables procps{packages} && rm -rf /var/lib/apt/lists/*
 COPY . /src
-RUN pip install --no-cache-dir /src
+RUN pip install --no-cache-dir --require-hashes -r /src/requirements/lab.txt \\
+        && pip install --no-cache-dir --no-deps --no-build-isolation /src
 CMD ["sleep", "infinity"]
 """
 
