@@ -20,7 +20,7 @@ copyright = "the xfrmi authors, MIT licence"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "docs/site/index"
-include_patterns = ["README.md", "docs/**.md", "examples/**.md", "bench/README.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "SECURITY.md", "docs/**.md", "examples/**.md", "bench/README.md"]
 exclude_patterns = [".*", "build", "dist", "tests", "docs/README.md", "**/__pycache__"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]  # for the options of the manual page
