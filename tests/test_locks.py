@@ -62,9 +62,12 @@ def test_one_version_for_each_python(extra: str, minor: int) -> None:
 
 def test_locks_agree() -> None:
     """Whoever has made the demo need not install it anew for the tests."""
-    for extra in "dev", "docs", "fuzz":
-        names = {canonicalize_name(pin.name) for pin in lock(extra)}
-        assert {str(pin) for pin in lock("lab") if canonicalize_name(pin.name) in names} <= {str(p) for p in lock(extra)}
+    versions: dict[str, set[frozenset[str]]] = {}
+    for extra in EXTRAS:
+        for name in {canonicalize_name(pin.name) for pin in lock(extra)}:
+            pins = frozenset(version(pin) for pin in lock(extra) if canonicalize_name(pin.name) == name)
+            versions.setdefault(name, set()).add(pins)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
 def test_this_environment_is_the_locked_one() -> None:
