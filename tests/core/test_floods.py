@@ -104,3 +104,22 @@ def test_a_storm_of_acquires(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(engine.sad) == MAX_LARVAL + 1
     engine.tick(NOW + 31)
     assert [state.spi for state in engine.states()] == [7]
+
+
+def test_a_storm_of_acquires_leaves_decisions_alone() -> None:
+    """As in a kernel, where larval states make no route to be looked at again; nor does their end."""
+    engine = Engine()
+    engine.acquire_listeners = 1
+    interface = engine.add_interface("xfrm0", 42)
+    template = Template("0.0.0.0", "0.0.0.0", mode=Mode.TRANSPORT, reqid=1)
+    engine.add_policy(PolicyInfo(Selector.parse("0.0.0.0/0"), Dir.OUT, 42, (template,)), NOW)
+    state = StateInfo(src=OUTER[4][0], dst=address(7), spi=7, mode=Mode.TRANSPORT, reqid=1, if_id=42, aead=GCM)
+    engine.add_state(state, NOW)
+    engine.output(interface, [udp(OUTER[4][0], address(7))], NOW)
+    (decision,) = interface.flows.values()
+    engine.output(interface, [udp(OUTER[4][0], address(number)) for number in range(8, 20)], NOW)
+    assert len(engine.sad) == 13
+    engine.tick(NOW + 31)
+    assert len(engine.sad) == 1
+    engine.output(interface, [udp(OUTER[4][0], address(7))], NOW)
+    assert decision in interface.flows.values()

@@ -382,7 +382,7 @@ class Sad:
         if self.hash_buckets <= len(self.index) and self.hash_buckets < HASH_MAX:
             self.hash_buckets *= 2
         self._arm(state, now)
-        self.generation += 1
+        self.generation += state.transform is not None  # a larval one changes no decision, as in a kernel
 
     def remove(self, state: State) -> None:
         """Only this: no event."""
@@ -391,7 +391,7 @@ class Sad:
         self.aevents.forget(state)
         state.km = KM_DEAD
         state.on_limit = state.on_mapping = None
-        self.generation += 1
+        self.generation += state.transform is not None  # a larval one changes no decision, as in a kernel
 
     def _valid(self, state_id: StateId, missing: int) -> State:
         state = self.find(state_id, missing)
