@@ -54,7 +54,7 @@ libreswan: dev
 
 interop: kernel
 	-@"$(BIN)/python" -m tests.oracle.pluto
-	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan or route_based" tests/oracle tests/interpose $(TESTARGS)
+	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan or route_based or strongswan" tests/oracle tests/interpose $(TESTARGS)
 
 # Which other implementation has judged which combination, from the parameters of the tests.
 coverage: dev

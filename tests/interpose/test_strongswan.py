@@ -15,7 +15,10 @@ import pytest
 
 from tests.interpose.strongswan import ADDRESS, INNER, Host, counters, eventually, make_certificates, two_hosts
 from tests.netns import in_netns
+from tests.oracle.spread import EVERYTHING
 from xfrmi.lab.namespace import sysctl
+
+pytestmark = pytest.mark.skipif(not EVERYTHING, reason="two charons: make interop")
 
 
 def installed(host: Host) -> list[str]:

@@ -6,7 +6,10 @@ import pytest
 
 from tests.interpose.strongswan import ADDRESS, PEER, Host, eventually, two_hosts
 from tests.netns import in_netns
+from tests.oracle.spread import EVERYTHING
 from xfrmi.lab.wiretap import Wiretap, kind
+
+pytestmark = pytest.mark.skipif(not EVERYTHING, reason="two charons: make interop")
 
 INSIDE = {"moon": "10.1.0.1", "sun": "10.2.0.1"}
 NETS = {"moon": "10.1.0.0/16", "sun": "10.2.0.0/16"}

@@ -116,8 +116,7 @@ def test_3_8_keepalives_begin_at_once(kernel_pair: Pair, sender: str, family: in
             packets = [frame[ETH_HEADER_LEN:] for frame in tap.frames]
             return [p for p in packets if p[-1:] == KEEPALIVE and source in (p[12:16], p[8:24])]
 
-        eventually(lambda: len(sent()) == 1, "nothing was sent", seconds=1)
-        assert time.monotonic() - begun < 1
+        eventually(lambda: len(sent()) == 1, lambda: f"{len(sent())} were sent at once", seconds=INTERVAL - 0.2)
         eventually(lambda: len(sent()) == 2, "one was sent, and no more", seconds=4)
         assert 1 <= time.monotonic() - begun < 4
     header = 20 if family == 4 else 40
