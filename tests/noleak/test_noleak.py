@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +20,8 @@ from tests.iproute import ip
 from tests.netns import in_netns
 from tests.noleak.cases import CASES, Case, make_again
 from tests.stage import Stage, on_stage
-from tests.system.background import sending
 from tests.system.hosts import Hosts, eventually, two_hosts
-from tests.system.test_fail_closed import ALL, PAIRS, TUNNELS, answered
-from xfrmi.lab.traffic import family_of, filler
+from tests.system.test_fail_closed import ALL, TUNNELS, answered, load
 
 SECONDS = float(os.environ.get("XFRMI_NOLEAK", "0"))
 SEED = int(os.environ.get("XFRMI_SEED", str(random.SystemRandom().getrandbits(32))))
@@ -32,25 +29,9 @@ PAUSE = 0.005
 """Seconds between two datagrams of a flow."""
 
 
-@contextmanager
-def flows(hosts: Hosts) -> Iterator[None]:
-    """Both ways through every tunnel in every family, whatever errors come back."""
-    senders: list[socket.socket] = []
-    for source, sink in (hosts.ends, hosts.ends[::-1]):
-        for tunnel, family in PAIRS:
-            address = tunnel.address(sink.name, family)
-            with source:
-                sender = socket.socket(family_of(address), socket.SOCK_DGRAM)
-            sender.setblocking(False)
-            sender.connect((address, 7))
-            senders.append(sender)
-    with sending(senders, filler(300), PAUSE):
-        yield
-
-
 def go_through(hosts: Hosts, case: Case, chance: random.Random) -> None:
     """The case, with packets under way, until everything is answered again."""
-    with flows(hosts):
+    with load(hosts, size=300, pause=PAUSE):
         time.sleep(chance.uniform(0, 0.05))
         case.happens(hosts, chance)
         if not case.by_itself:

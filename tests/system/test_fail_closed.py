@@ -47,8 +47,8 @@ PAIRS = [(tunnel, family) for tunnel in TUNNELS for family in tunnel.inner]
 
 
 @contextmanager
-def load(hosts: Hosts) -> Iterator[None]:
-    """Datagrams as fast as they go, both ways through every tunnel, whatever errors come back."""
+def load(hosts: Hosts, size: int = 900, pause: float = 0.0005) -> Iterator[None]:
+    """Datagrams both ways through every tunnel in every family, so many seconds apart, whatever errors come back."""
     senders: list[socket.socket] = []
     for source, sink in (hosts.ends, hosts.ends[::-1]):
         for tunnel, family in PAIRS:
@@ -58,7 +58,7 @@ def load(hosts: Hosts) -> Iterator[None]:
             sender.setblocking(False)
             sender.connect((address, 7))
             senders.append(sender)
-    with sending(senders, filler(900), 0.0005):
+    with sending(senders, filler(size), pause):
         yield
 
 
