@@ -120,12 +120,12 @@ class Loop:
 
     def _serve(self, ready: list[int]) -> None:
         """One turn: packets first, then patient ones as far as they have credit. Those left are ready again at once."""
-        patient = self._patient.intersection(ready)
-        if not patient:
+        if self._patient.isdisjoint(ready):
             for fd in ready:
                 self._call(fd)
             self._served.clear()
             return
+        patient = self._patient.intersection(ready)
         for fd in ready:
             if fd not in patient:
                 self._call(fd)
