@@ -105,12 +105,8 @@ class Sender:
         move = Move(*(pack_address(address) for address in (*old, *new)))
         moves = (replace(move, mode=self.info.mode, reqid=self.info.reqid),)
         self.engine.migrate(Migration(selector=Selector.parse("0.0.0.0/0"), moves=moves, dir=Dir.OUT, if_id=42), NOW)
-        if self.there:
-            for policy in policies(*away, out=True):
-                self.engine.update_policy(policy, NOW)
-        else:
-            for policy in policies(*home, out=True):
-                self.engine.update_policy(policy, NOW)
+        for policy in policies(*new, out=True):
+            self.engine.update_policy(policy, NOW)
 
     def re_add(self) -> None:
         """Deleted, and added with the same key and the numbers it had, as IKE daemons do where they cannot migrate."""
