@@ -25,7 +25,7 @@ from xfrmi.daemon.events import Events
 from xfrmi.daemon.hub import Hub
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import JSON_SOCKET, XFRM_SOCKET, find_directory
-from xfrmi.daemon.session import MESSAGES_A_TURN, DatagramSession, LineSession
+from xfrmi.daemon.session import MAX_OWED, MESSAGES_A_TURN, DatagramSession, LineSession
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.netlink import NLM_F_DUMP
@@ -175,6 +175,17 @@ def test_a_dump_is_of_its_moment(world: World) -> None:
     world.engine.delete_state(StateId(STATE.dst, 5), 1000.0)
     world.engine.add_state(replace(STATE, spi=5000), 1000.0)
     assert dumped(world.read()) == [spi for spi in range(1000, 0, -1) if spi != 5]
+
+
+def test_who_is_owed_too_much_to_be_handed_over_still_gets_it_here(world: World) -> None:
+    """If the hand-over fails, this process goes on with all of it: the end of a dump, too."""
+    answers = [number.to_bytes(4) for number in range(MAX_OWED + 50)]
+    world.handle = lambda datagram, credentials: iter(answers)
+    world.client.send(DUMP)
+    world.turns()
+    begun = world.arrived()
+    assert world.session.save("xfrm") is None
+    assert begun + world.read() == answers
 
 
 def test_a_dump_of_policies_is_of_its_moment(world: World) -> None:

@@ -104,8 +104,9 @@ class Session:
         too much is owed."""
         owed = [self._unsent] if self._unsent else []
         owed += itertools.islice(self._replies, MAX_OWED)
-        owed += self._take_all()
-        self._replies, self._unsent = iter(owed), b""
+        if len(owed) < MAX_OWED:
+            owed += self._take_all()
+        self._replies, self._unsent = itertools.chain(owed, self._replies), b""
         if len(owed) >= MAX_OWED:
             return None
         return Client(door, tuple(owed), b"", None, (), None, None)
