@@ -9,18 +9,17 @@ Python has made of it on the way cannot be.
 
 from __future__ import annotations
 
-import array
 import io
 import os
 import pickle
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
 
 from xfrmi.core.saved import COUNTERS, FIELDS, SavedPolicy, SavedRest, SavedState
+from xfrmi.daemon.descriptors import received_fds, room_for
 from xfrmi.wire import xfrm_types
 from xfrmi.wire.xfrm_types import StateInfo
 
@@ -215,18 +214,17 @@ def in_pieces(client: Client) -> Iterator[Client | More]:
 
 def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """OSError as sendmsg."""
-    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([pickle.dumps(message, pickle.HIGHEST_PROTOCOL)], control)
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    if fds:
+        socket.send_fds(sock, [data], list(fds))
+    else:
+        sock.send(data)
 
 
 def receive(sock: socket.socket, buffer: bytearray) -> tuple[Message, tuple[int, ...]]:
     """`buffer` has MAX_MESSAGE bytes. EOFError if the other has gone or talks nonsense; OSError as recvmsg."""
-    space = socket.CMSG_SPACE(MAX_FDS * struct.calcsize("i"))
-    length, ancillary, flags, _ = sock.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    length, ancillary, flags, _ = sock.recvmsg_into([buffer], room_for(MAX_FDS), socket.MSG_CMSG_CLOEXEC)
+    fds = received_fds(ancillary)
     try:
         if not length or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise EOFError
@@ -237,7 +235,7 @@ def receive(sock: socket.socket, buffer: bytearray) -> tuple[Message, tuple[int,
         raise EOFError from error
     finally:
         buffer[:length] = bytes(length)
-    return message, tuple(fds)
+    return message, fds
 
 
 class _Unpickler(pickle.Unpickler):

@@ -8,7 +8,6 @@ sent a piece a turn, and events beyond the subscriber's queue are lost to it (ev
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import itertools
@@ -21,6 +20,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from xfrmi.daemon.credentials import Credentials
+from xfrmi.daemon.descriptors import received_fds, room_for
 from xfrmi.daemon.events import Events, Subscriber
 from xfrmi.daemon.handover_format import Client
 from xfrmi.daemon.hub import Hub
@@ -38,7 +38,7 @@ MESSAGES_A_TURN = 8
 """What a session may send before it is the others' turn: some 70 states of a dump, a millisecond's work."""
 
 _UCRED = struct.Struct("=iII")
-_FDS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
+_FDS_SPACE = room_for(1)
 """A request needs one descriptor at most: the namespace a link is to move to."""
 
 
@@ -64,14 +64,6 @@ Command = Callable[[Mapping[str, Any]], object]
 
 def peer_credentials(connection: socket.socket) -> Credentials:
     return Credentials(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
-
-
-def _received_fds(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return tuple(fds)
 
 
 class _Received(NamedTuple):
@@ -138,7 +130,7 @@ class Session:
     def _receive(self) -> _Received:
         """What the client sent, off the socket. OSError ends the session."""
         data, ancillary, flags, _ = self._connection.recvmsg(self._room, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
-        return _Received(data, bool(flags & socket.MSG_TRUNC), _received_fds(ancillary))
+        return _Received(data, bool(flags & socket.MSG_TRUNC), received_fds(ancillary))
 
     def _answer(self, received: _Received) -> Iterable[bytes]:
         """What answers it, in pieces that are made when they are taken. Its descriptors are closed before that."""

@@ -7,7 +7,6 @@ States carry keys: the sockets exist in these processes only, and messages are n
 
 from __future__ import annotations
 
-import array
 import os
 import pickle
 import socket
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xfrmi.core.events import Event
+from xfrmi.daemon.descriptors import received_fds, room_for
 from xfrmi.daemon.loop import Loop
 from xfrmi.wire.xfrm_types import PolicyInfo, StateInfo, Template
 
@@ -218,21 +218,20 @@ Up = Report | Answered | Happened | Needed | DeviceGone
 
 def send(sock: socket.socket, message: Down | Up, fds: Sequence[int] = ()) -> None:
     """OSError if it is not taken: BlockingIOError or TimeoutError, as the socket is."""
-    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([pickle.dumps(message, pickle.HIGHEST_PROTOCOL)], control)
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    if fds:
+        socket.send_fds(sock, [data], list(fds))
+    else:
+        sock.send(data)
 
 
 def receive(sock: socket.socket) -> tuple[Down | Up, tuple[int, ...]]:
     """A message and the descriptors that came with it. EOFError when the other side is gone; OSError."""
-    space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-    data, ancillary, _, _ = sock.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, _, _ = sock.recvmsg(MAX_MESSAGE, room_for(MAX_FDS), socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise EOFError
-    fds = array.array("i")
-    for _, _, rights in ancillary:
-        fds.frombytes(rights)
     message: Down | Up = pickle.loads(data)
-    return message, tuple(fds)
+    return message, received_fds(ancillary)
 
 
 class Upward:
