@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, get_args
 
 from xfrmi.core.saved import COUNTERS, FIELDS, SavedPolicy, SavedRest, SavedState
 from xfrmi.daemon.descriptors import received_fds, room_for
@@ -180,10 +180,6 @@ class Yours:
     """The last word. Who has said it never seals again; who has not heard it never begins."""
 
 
-_MESSAGES = (
-    Sockets, Door, Lock, DeviceIn, DevicesOut, StatesIn, StatesOut, Prepared, PoliciesIn, Port, Holder, PolicyTuns,
-    HubSocket, Client, More, Counters, Lost, Rest, Yours, SavedState, SavedPolicy, SavedRest,
-)  # fmt: skip
 Message = (
     Sockets | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | Prepared | PoliciesIn | Port | Holder
     | PolicyTuns | HubSocket | Client | More | Counters | Lost | Rest | Yours
@@ -193,8 +189,9 @@ Message = (
 def _shape() -> str:
     """All names of all that may be in a message, in their order, in short."""
     values = [value for value in vars(xfrm_types).values() if isinstance(value, type)]
+    values = [value for value in values if value.__module__ == xfrm_types.__name__]
     names = [FORMAT, FIELDS, COUNTERS]
-    for kind in (*_MESSAGES, *(value for value in values if value.__module__ == xfrm_types.__name__)):
+    for kind in (*get_args(Message), SavedState, SavedPolicy, SavedRest, *values):
         parts = getattr(kind, "_fields", None) or [field.name for field in fields(kind)]
         names.append((kind.__name__, tuple(parts)))
     return sha256(repr(names).encode()).hexdigest()[:16]
