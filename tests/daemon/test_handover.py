@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from xfrmi.core.sad import Sad
 from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_rest, save_policy, save_rest
 from xfrmi.core.state import KM_VALID, State
 from xfrmi.daemon import handover_format as told
+from xfrmi.daemon import handover_states
 from xfrmi.daemon.handover_states import StatesHeard, StatesTold
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, STATE_ESN, SaDir, XfrmStat
@@ -144,3 +146,24 @@ def test_another_engine_goes_on_where_this_one_stops(
     restore_rest(successor, save_rest(engine))
     assert shown(successor) == shown(engine)
     assert not list(states.everything()), "nothing is told a third time"
+
+
+def test_what_many_states_leave_behind_fits_into_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush between the two times: keys of so many that they come in several messages."""
+    monkeypatch.setattr(handover_states, "KEYS_AT_ONCE", 2)
+    engine, successor = Engine(), Engine()
+    states, heard = StatesTold(engine), StatesHeard()
+    for spi in range(1, 6):
+        engine.add_state(state_info(spi), NOW)
+    for message in states.everything():
+        heard.take(message)
+    heard.use(successor)
+    assert len(successor.sad) == 5
+    engine.sad.flush(0, NOW)
+    last = list(states.everything())
+    assert [len(message.keys) for message in last if isinstance(message, told.StatesOut)] == [2, 2, 1]
+    for message in last:
+        heard.take(message)
+    assert len(successor.sad) == 0
+    most = told.StatesOut(tuple(range(1 << 31, (1 << 31) + told.KEYS_AT_ONCE)))
+    assert over_the_socket(most) == most

@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any
 
 from xfrmi.core.saved import save_counters, save_policy, save_rest
 from xfrmi.daemon import handover_format as told
-from xfrmi.daemon.handover_format import AT_ONCE, MAX_MESSAGE, SHAPE, Message
+from xfrmi.daemon.handover_format import KEYS_AT_ONCE, MAX_MESSAGE, SHAPE, Message, in_batches
 from xfrmi.daemon.handover_states import StatesTold
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.session import peer_credentials
@@ -172,8 +172,8 @@ class _Conversation:
         self._ended = ended
         self._buffer = bytearray(MAX_MESSAGE)
         self._last_key = 0
-        self._devices: dict[Interface, tuple[int, tuple[object, ...]]] = {}
-        """Key, and what was told of it."""
+        self._devices: dict[Interface, told.DeviceIn] = {}
+        """What was told of each."""
         self._states = StatesTold(parts.engine)
         self._to_tell = self._all()
         self._next: Told | None = None
@@ -218,19 +218,17 @@ class _Conversation:
     def _devices_changed(self) -> Iterator[Told]:
         devices = {device.interface: device for device in self._parts.devices}
         gone = []
-        for interface in list(self._devices):
-            key, described = self._devices[interface]
-            if interface not in devices or described != _description(interface):
-                gone.append(key)
+        for interface, before in list(self._devices.items()):
+            if interface not in devices or before != _described(before.key, interface):
+                gone.append(before.key)
                 del self._devices[interface]
-        if gone:
-            yield told.DevicesOut(tuple(gone)), ()
+        for keys in in_batches(gone, KEYS_AT_ONCE):
+            yield told.DevicesOut(keys), ()
         for interface, device in devices.items():
             if interface not in self._devices:
                 self._last_key += 1
-                self._devices[interface] = self._last_key, _description(interface)
-                described = interface.name, interface.if_id, interface.link, interface.external
-                yield told.DeviceIn(self._last_key, *described), (device.tun.fileno(),)
+                described = self._devices[interface] = _described(self._last_key, interface)
+                yield described, (device.tun.fileno(),)
 
     def _heard(self) -> None:
         try:
@@ -293,8 +291,8 @@ class _Conversation:
         for message in self._states.everything():
             yield message, ()
         policies = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
-        for start in range(0, len(policies), AT_ONCE):
-            yield told.PoliciesIn(tuple(policies[start : start + AT_ONCE])), ()
+        for saved in in_batches(policies):
+            yield told.PoliciesIn(saved), ()
         for family, port, address, fd in parts.data_path.underlay.udp_sockets:
             yield told.Port(family, port, address), (fd,)
         for (family, port, address), holder in parts.ports.holders.items():
@@ -306,17 +304,17 @@ class _Conversation:
         for client, fd in parts.control.save_clients():
             for piece in told.in_pieces(client):
                 yield piece, (fd,) if isinstance(piece, told.Client) else ()
-        counters = [(key, save_counters(interface)) for interface, (key, _) in self._devices.items()]
-        for start in range(0, len(counters), DEVICES_AT_ONCE):
-            yield told.Counters(tuple(counters[start : start + DEVICES_AT_ONCE])), ()
+        counters = [(device.key, save_counters(interface)) for interface, device in self._devices.items()]
+        for batch in in_batches(counters, DEVICES_AT_ONCE):
+            yield told.Counters(batch), ()
         lost, lost_until = parts.state_file.lost
-        for start in range(0, len(lost), AT_ONCE):
-            yield told.Lost(lost[start : start + AT_ONCE]), ()
+        for infos in in_batches(lost):
+            yield told.Lost(infos), ()
         based = engine.interfaces.policy_based
         based_counters = None if based is None else save_counters(based)
         shed, faults = parts.data_path.shed, parts.loop.faults
         yield told.Rest(save_rest(engine), based_counters, lost_until, shed, faults, held_since), ()
 
 
-def _description(interface: Interface) -> tuple[object, ...]:
-    return interface.name, interface.if_id, interface.link, interface.external
+def _described(key: int, interface: Interface) -> told.DeviceIn:
+    return told.DeviceIn(key, interface.name, interface.if_id, interface.link, interface.external)

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from xfrmi.core.saved import COUNTERS, FIELDS, SavedPolicy, SavedRest, SavedState
 from xfrmi.daemon.descriptors import received_fds, room_for
@@ -29,6 +29,9 @@ MAX_MESSAGE = 1 << 18
 MAX_FDS = 8
 AT_ONCE = 16
 """States of a message: 30 KB at most."""
+KEYS_AT_ONCE = 4096
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +208,14 @@ def in_pieces(client: Client) -> Iterator[Client | More]:
     yield replace(client, owed=(), notices=())
     for owed in client.owed:
         yield More((owed,), ())
-    for start in range(0, len(client.notices), AT_ONCE):
-        yield More((), client.notices[start : start + AT_ONCE])
+    for notices in in_batches(client.notices):
+        yield More((), notices)
+
+
+def in_batches(items: Sequence[T], size: int = AT_ONCE) -> Iterator[tuple[T, ...]]:
+    """What fits into a message each."""
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])
 
 
 def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xfrmi.core.saved import SavedState, add_saved_state, change_saved_state, remove_saved_state, save_state
-from xfrmi.daemon.handover_format import AT_ONCE, StatesIn, StatesOut
+from xfrmi.daemon.handover_format import AT_ONCE, KEYS_AT_ONCE, StatesIn, StatesOut, in_batches
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -26,8 +26,9 @@ class StatesTold:
         """At first all there are; the second time what is different now. States may come and go while it is taken the
         first time."""
         sad = self._engine.sad
-        if gone := [state for state in self._told if state not in sad]:
-            yield StatesOut(tuple(self._told.pop(state)[0] for state in gone))
+        gone = [state for state in self._told if state not in sad]
+        for keys in in_batches([self._told.pop(state)[0] for state in gone], KEYS_AT_ONCE):
+            yield StatesOut(keys)
         news: list[tuple[int, SavedState]] = []
         for state in reversed(sad.dump()):
             if state not in sad:  # since we began
