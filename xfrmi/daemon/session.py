@@ -210,10 +210,9 @@ class DatagramSession(Session):
 
     def save(self, door: str) -> Client | None:
         saved = super().save(door)
-        if saved is None or self._subscriber is None:
-            return saved and replace(saved, attached=self._hub.attached(self))
-        groups, notices = self._subscriber.groups, self._subscriber.queued
-        return replace(saved, attached=self._hub.attached(self), groups=groups, notices=notices)
+        if saved is not None and self._subscriber is not None:
+            saved = replace(saved, groups=self._subscriber.groups, notices=self._subscriber.queued)
+        return saved and replace(saved, attached=self._hub.attached(self))
 
     def _resume(self, saved: Client) -> None:
         if saved.groups is not None:
