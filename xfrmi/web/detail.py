@@ -99,7 +99,7 @@ class Details:
 def _tellers(packet: Packet) -> list[Told]:
     """One for each node, who sealed it first."""
     found: dict[str, Told] = {}
-    for told in [*([packet.sealed] if packet.sealed is not None else []), *packet.opened]:
+    for told in packet.told:
         if told.record.outer or told.record.direction == "out":
             found.setdefault(told.node, told)
     return list(found.values())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from xfrmi.lab.wiretap import ETH_HEADER_LEN
 from xfrmi.web.held import HeldLab
-from xfrmi.web.packets import Packet
+from xfrmi.web.packets import Packet, esp_of
 from xfrmi.wire.ip import split_outer, upper_layer
 from xfrmi.wire.xfrm_const import IPPROTO_UDP
 
@@ -48,11 +48,8 @@ def copy_of(packet: Packet, offset: int | None = None, mask: int = 1, number: in
         before = frame[ETH_HEADER_LEN + offset]
         frame[ETH_HEADER_LEN + offset] ^= mask
         said.append(f"byte {offset}: {before:02x} → {before ^ mask:02x}")
-    try:
-        esp = bytes(split_outer(bytes(frame[ETH_HEADER_LEN:]))[1])
-    except (ValueError, IndexError):
-        esp = b""
-    return Copy(seen.link, seen.forward, bytes(frame), esp, "; ".join(said) or "unchanged")
+    copy = bytes(frame)
+    return Copy(seen.link, seen.forward, copy, esp_of(copy[ETH_HEADER_LEN:]), "; ".join(said) or "unchanged")
 
 
 def unused_number(lab: HeldLab, packet: Packet) -> int | None:

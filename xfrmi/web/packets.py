@@ -58,6 +58,11 @@ class Packet:
     opened: list[Told] = field(default_factory=list)
 
     @property
+    def told(self) -> list[Told]:
+        """Who sealed it first."""
+        return [*([self.sealed] if self.sealed is not None else []), *self.opened]
+
+    @property
     def outer(self) -> bytes:
         """IP header first, as it was nearest to its sender; empty where nobody has sent anything."""
         if self.sealed is not None and self.sealed.record.outer:
@@ -69,8 +74,7 @@ class Packet:
     @property
     def inner(self) -> bytes:
         """Empty where nobody knows."""
-        tellers = [*([self.sealed] if self.sealed else []), *self.opened]
-        return next((told.record.inner for told in tellers if told.record.inner), b"")
+        return next((told.record.inner for told in self.told if told.record.inner), b"")
 
     @property
     def spi(self) -> int:
@@ -120,10 +124,7 @@ class Log:
 
     def told(self, node: str, record: Record) -> Packet:
         """A daemon says so."""
-        try:
-            esp = bytes(split_outer(record.outer)[1]) if record.outer else b""
-        except ValueError:
-            esp = b""
+        esp = esp_of(record.outer)
         packet = self._newest(esp)
         if record.direction == "out":
             if packet is None or packet.sealed is not None or packet.origin:
@@ -138,13 +139,9 @@ class Log:
 
     def seen(self, link: int, forward: bool, frame: bytes) -> Packet | None:
         """It was on a link. None for what holds networks together and is not of interest, such as ARP."""
-        sort = kind(frame)
-        if sort in ("neighbour", "cut off") or not sort.startswith(("ESP", "IP")):
+        if not kind(frame).startswith(("ESP", "IP")):
             return None
-        try:
-            esp = bytes(split_outer(frame[ETH_HEADER_LEN:])[1])
-        except (ValueError, IndexError):
-            esp = b""
+        esp = esp_of(frame[ETH_HEADER_LEN:])
         packet = self._newest(esp)
         if packet is None or any(one.link == link and one.forward == forward for one in packet.frames):
             packet = self._new(esp, time.time())
@@ -178,6 +175,14 @@ class Log:
             if self._by_esp.get(old.esp) is old:
                 del self._by_esp[old.esp]
         return packet
+
+
+def esp_of(packet: bytes) -> bytes:
+    """From the SPI to the ICV; empty for what holds none."""
+    try:
+        return bytes(split_outer(packet)[1])
+    except ValueError:
+        return b""
 
 
 def _told(told: Told) -> dict[str, Any]:
