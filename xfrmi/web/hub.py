@@ -23,7 +23,8 @@ from xfrmi.web.topology import topology
 from xfrmi.web.traces import Traces
 
 SAMPLE_SECONDS = 1.0
-FLUSH_SECONDS = 0.2
+TOLD_SECONDS = 0.2
+"""Of packets and pings, what comes in so short a time is told at once."""
 GRACE_SECONDS = 3.0
 """A page that is loaded again is no page that has gone."""
 QUEUED = 200
@@ -43,7 +44,12 @@ class Page:
     def tell(self, message: Message) -> None:
         if self.queue.qsize() < QUEUED:
             self.queue.put_nowait(message)
-        elif not self.queue.full():
+        else:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """After what has been told."""
+        if not self.queue.full():
             self.queue.put_nowait(None)
 
 
@@ -57,7 +63,9 @@ class Hub:
         self._traces = Traces(lab, self._told, self._lost)
         self._pages: set[Page] = set()
         self._sampling: asyncio.Task[None] | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._looking = False
+        """At packets."""
+        self._telling: asyncio.TimerHandle | None = None
         self._settling = asyncio.Lock()
         self._counters: Message = {}
         self._topology: Message = {}
@@ -83,7 +91,7 @@ class Hub:
             yield {"type": "counters", "nodes": self._counters}
             yield {"type": "pings", "pings": self.pings.as_list()}
             if packets:
-                yield {"type": "packets", "packets": [packet.summary() for packet in self.log][-AT_ONCE:], "skipped": 0}
+                yield _packets(list(self.log)[-AT_ONCE:])
             while not self._closed:
                 try:
                     message = await asyncio.wait_for(page.queue.get(), HEARTBEAT_SECONDS)
@@ -104,15 +112,10 @@ class Hub:
             if page.packets or not packets:
                 page.tell(message)
 
-    @property
-    def watching(self) -> bool:
-        """Are packets looked at?"""
-        return self._flushing is not None
-
     async def close(self) -> None:
         self._closed = True
         for page in self._pages:
-            page.queue.put_nowait(None) if not page.queue.full() else None
+            page.hang_up()
         await self._settle()
 
     def _settle_soon(self) -> None:
@@ -127,9 +130,9 @@ class Hub:
                 self._sampling = asyncio.create_task(self._keep_sampling())
             problem = ""
             looking = wanted and any(page.packets for page in self._pages)
-            if looking and not self.watching:
+            if looking and not self._looking:
                 problem = await self._look()
-            elif not looking and self.watching:
+            elif not looking and self._looking:
                 self._look_away()
             if not wanted and self._sampling is not None:
                 self._sampling.cancel()
@@ -149,15 +152,13 @@ class Hub:
             await self._taps.begin()
         except OSError as error:
             problems.append(f"the links cannot be listened to: {error.strerror}")
-        self._flushing = asyncio.create_task(self._keep_flushing())
+        self._looking = True
         return "; ".join(problems)
 
     def _look_away(self) -> None:
         self._traces.end()
         self._taps.end()
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        self._looking = False
         self.log.clear()
         self.details.forget()
 
@@ -189,6 +190,7 @@ class Hub:
 
     def _told(self, node: str, record: Record) -> None:
         packet = self.log.told(node, record)
+        self._tell_soon()
         use = node, packet.spi
         if packet.spi and use not in self._remembering and not self.details.knows(*use):
             self._remembering[use] = asyncio.create_task(self._remember(*use))
@@ -201,34 +203,34 @@ class Hub:
         del self._remembering[node, spi]
 
     def _seen(self, link: int, forward: bool, frame: bytes) -> None:
-        self.log.seen(link, forward, frame)
+        if self.log.seen(link, forward, frame) is not None:
+            self._tell_soon()
 
     def _lost(self, node: str, records: int) -> None:
         self.tell({"type": "note", "text": f"{records} packets of {node} are not shown: there were too many"}, True)
 
     def _pings_changed(self) -> None:
         self._ping_news = True
-        if not self.watching:
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TOLD_SECONDS, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._telling = None
+        if changed := self.log.take_changed():
+            self.tell(_packets(changed[-AT_ONCE:]), True)
+        if self._ping_news:
             self._ping_news = False
             self.tell({"type": "pings", "pings": self.pings.as_list()})
-
-    async def _keep_flushing(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            changed = self.log.take_changed()
-            if changed:
-                told = [packet.summary() for packet in changed[-AT_ONCE:]]
-                skipped = max(len(changed) - AT_ONCE, 0)
-                self.tell({"type": "packets", "packets": told, "skipped": skipped}, True)
-            if self._ping_news:
-                self._ping_news = False
-                self.tell({"type": "pings", "pings": self.pings.as_list()})
 
     async def put_on_link(
         self, link: int, forward: bool, frame: bytes, esp: bytes, origin: str, seconds: float
     ) -> tuple[Packet, tuple[str, Record] | None]:
         """Send, and wait for what a daemon says of it, for so long. OSError."""
         packet = self.log.announce(esp, origin)
+        self._tell_soon()
         answer = self._awaited[packet.number] = asyncio.get_running_loop().create_future()
         try:
             await self._taps.send(link, forward, frame)
@@ -239,3 +241,5 @@ class Hub:
             del self._awaited[packet.number]
 
 
+def _packets(packets: list[Packet]) -> Message:
+    return {"type": "packets", "packets": [packet.summary() for packet in packets]}
