@@ -11,11 +11,12 @@ import secrets
 from dataclasses import dataclass, replace
 
 from xfrmi.client import Client
+from xfrmi.core.saved import unnumbered
 from xfrmi.errors import XfrmError
 from xfrmi.teach.scratch import with_new_keys
 from xfrmi.teach.tables import Tables
 from xfrmi.web.held import HeldLab
-from xfrmi.wire.xfrm_types import NO_STATS, UNUSED, Replay, ReplayEsn, StateInfo
+from xfrmi.wire.xfrm_types import NO_STATS, UNUSED, StateInfo
 
 OLD_STATES_STAY = 2.0
 """Seconds."""
@@ -90,12 +91,9 @@ def _renewed(pair: Pair, taken: set[int]) -> Pair:
     (keyed,) = with_new_keys(Tables((pair.sending,))).states
 
     def fresh(info: StateInfo) -> StateInfo:
-        esn = info.replay_esn
         return replace(
-            info, spi=spi, aead=keyed.aead, crypt=keyed.crypt, auth=keyed.auth, auth_trunc=keyed.auth_trunc,
+            unnumbered(info), spi=spi, aead=keyed.aead, crypt=keyed.crypt, auth=keyed.auth, auth_trunc=keyed.auth_trunc,
             current=UNUSED, stats=NO_STATS, lastused=0, seq=0,
-            replay=Replay() if info.replay is not None else None,
-            replay_esn=None if esn is None else ReplayEsn((0,) * len(esn.bitmap), replay_window=esn.replay_window),
         )  # fmt: skip
 
     return Pair(pair.sender, fresh(pair.sending), pair.receiver, fresh(pair.receiving))
