@@ -29,11 +29,7 @@ def counters(lab: HeldLab) -> dict[str, Any]:
         try:
             found[node.name] = _of(node)
         except XfrmError as error:
-            if node.sampler is not None:
-                node.sampler.close()
-                node.sampler = None
-            if node.client is not None:
-                node.client.close()
+            node.hang_up()
             found[node.name] = {"error": error.detail or str(error)}
     return found
 

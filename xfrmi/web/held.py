@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,10 +25,10 @@ from xfrmi.dev.router import KernelRouter
 from xfrmi.lab.link_setting import NOW, read_setting
 from xfrmi.lab.registry import LinkRecord
 from xfrmi.lab.running import Running
+from xfrmi.lab.wiretap import ETH_P_ALL
 
 DAEMON_SECONDS = 5.0
 """A daemon that is silent for so long is told to be."""
-ETH_P_ALL = 3
 
 Answer = TypeVar("Answer")
 
@@ -45,7 +45,7 @@ class HeldNode:
     """None without a daemon. For the worker alone, like what follows."""
     base: str
     sampler: Sampler | None = None
-    routers: list[KernelRouter] = field(default_factory=list)
+    kernel_router: KernelRouter | None = None
 
     @property
     def netns(self) -> str:
@@ -53,11 +53,19 @@ class HeldNode:
 
     def router(self) -> KernelRouter:
         """Routes of this node as they are now."""
-        if not self.routers:
+        if self.kernel_router is None:
             with inside(self.fd):
-                self.routers.append(KernelRouter())
-        self.routers[0].process()
-        return self.routers[0]
+                self.kernel_router = KernelRouter()
+        self.kernel_router.process()
+        return self.kernel_router
+
+    def hang_up(self) -> None:
+        """On its daemon, until it is asked again."""
+        if self.sampler is not None:
+            self.sampler.close()
+            self.sampler = None
+        if self.client is not None:
+            self.client.close()
 
     def is_local(self, address: bytes) -> bool:
         return self.router().is_local(0, address)
@@ -122,14 +130,10 @@ class HeldLab:
     def rest(self) -> None:
         """Hang up on daemons until somebody wants to know something again. For the worker."""
         for node in self.nodes.values():
-            if node.sampler is not None:
-                node.sampler.close()
-                node.sampler = None
-            if node.client is not None:
-                node.client.close()
-            for router in node.routers:
-                router.close()
-            node.routers.clear()
+            node.hang_up()
+            if node.kernel_router is not None:
+                node.kernel_router.close()
+                node.kernel_router = None
 
     def close(self) -> None:
         self._worker.submit(self.rest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 
@@ -40,15 +39,12 @@ class Taps:
         self._open.clear()
 
     def _read(self, number: int, tap: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(AT_ONCE):
-                try:
-                    frame, (_, _, sort, *_) = tap.recvfrom(FRAME)
-                except BlockingIOError:
-                    raise
-                except OSError:  # the device has gone down, or away
-                    return
-                self._heard(number, sort == socket.PACKET_OUTGOING, frame)
+        for _ in range(AT_ONCE):
+            try:
+                frame, (_, _, sort, *_) = tap.recvfrom(FRAME)
+            except OSError:  # there is no more, or the device has gone down, or away
+                return
+            self._heard(number, sort == socket.PACKET_OUTGOING, frame)
 
     async def send(self, link: int, forward: bool, frame: bytes) -> None:
         """Put a frame on a link, towards its right end or its left one. OSError."""
