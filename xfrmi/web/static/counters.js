@@ -46,12 +46,16 @@ export class Counters {
       h("span", { class: "by" }, moved && by > 0 ? `+${by} ` : ""), show(value));
   }
 
-  // What /proc/net/xfrm_stat of a node says. Those that are 0 are remembered, too: the first step is the one to see.
+  // A number that is shown once it is not 0. It is remembered before, too: the first step is the one to see.
+  drop(name, words, value, now) {
+    const cell = this.value(name, value, now);
+    return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, words), cell) : null;
+  }
+
+  // What /proc/net/xfrm_stat of a node says.
   drops(name, node, now) {
-    return Object.entries(node.xfrm_stat ?? {}).map(([counter, value]) => {
-      const cell = this.value(`${name} ${counter}`, value, now);
-      return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, `${name}: `, h("b", {}, counter)), cell) : null;
-    }).filter(Boolean);
+    return Object.entries(node.xfrm_stat ?? {}).map(([counter, value]) =>
+      this.drop(`${name} ${counter}`, [`${name}: `, h("b", {}, counter)], value, now)).filter(Boolean);
   }
 
   card(name, node, now) {
@@ -69,10 +73,11 @@ export class Counters {
   }
 
   interface(node, one, now) {
-    const rows = INTERFACE.filter(([field]) => one.stats[field] || ALWAYS.has(field)).map(([field, words]) =>
-      h("tr", { class: ALWAYS.has(field) ? "" : "drop" }, h("th", { scope: "row" }, words),
-        this.value(`${node} ${one.name} ${field}`, one.stats[field], now)));
-    for (const [field] of INTERFACE) this.known.set(`${node} ${one.name} ${field}`, one.stats[field]);
+    const rows = INTERFACE.map(([field, words]) => {
+      const [name, value] = [`${node} ${one.name} ${field}`, one.stats[field]];
+      return ALWAYS.has(field) ? h("tr", {}, h("th", { scope: "row" }, words), this.value(name, value, now))
+        : this.drop(name, words, value, now);
+    });
     return h("div", { class: "group" },
       h("h4", {}, one.name, h("span", { class: "quiet" }, ` if_id ${one.if_id}${one.up ? "" : ", down"}`)),
       h("table", {}, h("tbody", {}, rows)));
@@ -81,10 +86,7 @@ export class Counters {
   state(node, state, now) {
     const name = `${node} ${state.spi} ${state.dst}`;
     const losses = [["replayed", state.replayed], ["late", state.late], ["unauthentic", state.unauthentic]]
-      .map(([words, value]) => {
-        const cell = this.value(`${name} ${words}`, value, now);
-        return value ? h("tr", { class: "drop" }, h("th", { scope: "row" }, words), cell) : null;
-      });
+      .map(([words, value]) => this.drop(`${name} ${words}`, words, value, now));
     return h("div", { class: "group state-group" },
       h("table", {}, h("tbody", {},
         h("tr", {}, h("th", { scope: "row" }, h("span", { class: `way ${state.direction}` }, state.direction),

@@ -23,11 +23,6 @@ export class List {
     return fresh;
   }
 
-  clear() {
-    this.packets.clear();
-    this.render();
-  }
-
   select(selection) {
     this.selection = selection;
     this.render();
@@ -95,7 +90,7 @@ export class List {
   }
 }
 
-export function outside(packet) {
+function outside(packet) {
   if (!packet.esp) return packet.outer || h("span", { class: "quiet" }, "never left");
   return [
     packet.origin ? h("span", { class: "badge" }, packet.origin.split(":")[0]) : null,

@@ -90,11 +90,10 @@ function secondEnd(found) {
 
 // Options of a select; what was chosen stays chosen.
 function offer(select, options, first) {
-  const chosen = select.dataset.touched || select.value ? select.value : first;
+  const wanted = select.value || first;
   const same = [...select.options].map((one) => one.value).join() === options.map(([value]) => value).join();
   if (same) return;
   select.replaceChildren(...options.map(([value, words]) => h("option", { value }, words)));
-  const wanted = chosen || first;
   if (options.some(([value]) => value === wanted)) select.value = wanted;
 }
 
