@@ -9,7 +9,7 @@ from typing import Any
 
 from xfrmi.client.samples import StateView
 from xfrmi.errors import XfrmError
-from xfrmi.formats.words import MODES
+from xfrmi.formats.words import MODES, word
 from xfrmi.web.held import HeldLab, HeldNode
 from xfrmi.wire.address import format_address
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
@@ -17,8 +17,7 @@ from xfrmi.wire.link_types import IFF_UP, LinkInfo
 MAX_STATES = 64
 """Told of a node, the newest first."""
 SHOWN = (
-    "rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
-    "tx_carrier_errors",
+    "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped", "tx_carrier_errors",
 )  # fmt: skip
 
 
@@ -64,19 +63,16 @@ def _state(node: HeldNode, state: StateView) -> dict[str, Any]:
     incoming = node.is_local(state.dst)
     return {
         "spi": state.spi,
-        "src": format_address(state.src),
         "dst": format_address(state.dst),
         "direction": "in" if incoming else "out",
         "if_id": state.if_id,
-        "mode": MODES.get(state.mode, str(state.mode)),
+        "mode": word(MODES, state.mode),
         "algorithms": list(state.algorithms),
-        "bytes": state.bytes,
         "packets": state.packets,
         "last": state.top if incoming else state.sent,
         "late": state.late,
         "replayed": state.replayed,
         "unauthentic": state.unauthentic,
-        "dying": state.dying,
         "window": state.window if incoming else 0,
         "seen": f"{state.seen:x}" if incoming else "",
     }

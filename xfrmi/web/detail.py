@@ -53,7 +53,6 @@ class Details:
             "wire": _wire(layout) if layout is not None else None,
             "inner": _wire(plain_packet("the packet inside", packet.inner)) if packet.inner else None,
             "sides": [_side(told, found) for told, found in sides],
-            "keys": "Keys are not shown; plaintext is." if packet.esp else "This packet is not encrypted.",
             "can_send": bool(packet.frames),
         }
 
@@ -64,13 +63,7 @@ class Details:
             raise ValueError("nobody who can be asked has sealed or opened this packet")
         flip = self._explain(packet, told).flip(offset, mask)
         return {
-            "offset": offset,
-            "mask": mask,
-            "before": flip.before,
-            "after": flip.after,
-            "field": flip.field.name,
             "delivered": bool(flip.outcome.delivered),
-            "unchanged": flip.same,
             "outcome": str(flip).partition(": ")[2],
             "counters": {**flip.outcome.counters, **flip.outcome.device},
         }
@@ -126,8 +119,6 @@ def _side(told: Told, found: Explanation) -> dict[str, Any]:
     return {
         "node": told.node,
         "direction": found.direction,
-        "interface": told.record.interface,
-        "counter": told.record.counter,
         "reason": told.record.reason,
         "origin": entry["origin"],
         "verdict": entry["verdict"],
