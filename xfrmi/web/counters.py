@@ -41,10 +41,11 @@ def _of(node: HeldNode) -> dict[str, Any]:
     keys = [use.key for use in sample.uses[:MAX_STATES]]
     sample = node.sampler.with_details(sample, keys)
     states = [sample.states[key] for key in keys if key in sample.states]
+    router = node.router()
     return {
         "xfrm_stat": dict(sample.stat),
         "interfaces": [_interface(link) for link in sample.links],
-        "states": [_state(node, state) for state in states],
+        "states": [_state(state, router.is_local(0, state.dst)) for state in states],
         "state_count": len(sample.uses),
     }
 
@@ -59,8 +60,7 @@ def _interface(link: LinkInfo) -> dict[str, Any]:
     }
 
 
-def _state(node: HeldNode, state: StateView) -> dict[str, Any]:
-    incoming = node.is_local(state.dst)
+def _state(state: StateView, incoming: bool) -> dict[str, Any]:
     return {
         "spi": state.spi,
         "dst": format_address(state.dst),
