@@ -28,7 +28,7 @@ def web() -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
-        browser.size(1280, 1260)
+        browser.size(1280, 1320)
         yield browser
 
 
