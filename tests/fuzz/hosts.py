@@ -1,7 +1,9 @@
-"""Two hosts with a state of every kind between them. The cipher of most is null: what is fuzzed then is plaintext."""
+"""Two hosts with a state of every kind between them. The cipher of most is null: what is fuzzed then is plaintext. And
+what targets that have such hosts are made of."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import product
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -63,6 +65,8 @@ def _kinds() -> list[Kind]:
 KINDS = _kinds()
 FIRST_SPI = 0x1000
 FAMILIES = {4: AF_INET, 6: AF_INET6}
+RENEW = 2000
+"""Inputs after which the hosts are made anew, so that no table has what thousands of them left."""
 
 
 class Hosts:
@@ -85,6 +89,32 @@ class Hosts:
                 for policy in policies(src, dst, kind.if_id, out=out, mode=kind.mode):
                     if kind.mode != Mode.TRANSPORT or policy.selector.family == FAMILIES[kind.outer]:
                         host.engine.add_policy(policy, NOW)
+
+
+class OnHosts(ABC):
+    """What is called with each input, of a target whose hosts live through RENEW of them."""
+
+    SHORTEST = 0
+    """Bytes of what is worth trying."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def one(self, data: bytes) -> None:
+        if len(data) < self.SHORTEST:
+            return
+        if not self.left:
+            self.left = RENEW
+            self.renew()
+        self.left -= 1
+        self.take(data)
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Make the hosts."""
+
+    @abstractmethod
+    def take(self, data: bytes) -> None: ...
 
 
 COUNTERS = (

@@ -11,15 +11,13 @@ import struct
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, forge
-from tests.fuzz.hosts import FIRST_SPI, KINDS, Hosts, counts, rose
+from tests.fuzz.hosts import FIRST_SPI, KINDS, RENEW, Hosts, OnHosts, counts, rose
 from tests.fuzz.registry import One
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.esp import trailer
 from xfrmi.wire.ip import split_outer
 
 MAX_LEN = 700
-RENEW = 2000
-"""Inputs after which the hosts are made anew, so that no table has what thousands of them left."""
 
 IN_STATS = {"XfrmInStateMismatch", "XfrmInNoPols", "XfrmInTmplMismatch", "XfrmInPolBlock"}
 
@@ -43,21 +41,16 @@ def seeds() -> list[bytes]:
 
 
 def make() -> One:
-    target = Input()
-    return target.one
+    return Input().one
 
 
-class Input:
-    def __init__(self) -> None:
-        self.left = 0
+class Input(OnHosts):
+    SHORTEST = 8
 
-    def one(self, data: bytes) -> None:
-        if len(data) < 8:
-            return
-        if not self.left:
-            self.left = RENEW
-            self.lone, self.together = Hosts(), Hosts(takes=True)
-        self.left -= 1
+    def renew(self) -> None:
+        self.lone, self.together = Hosts(), Hosts(takes=True)
+
+    def take(self, data: bytes) -> None:
         if data[1] & 1:
             try:
                 header, esp = split_outer(data[2:])

@@ -10,9 +10,8 @@ import struct
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, wire
-from tests.fuzz.hosts import KINDS, Hosts
+from tests.fuzz.hosts import KINDS, Hosts, OnHosts
 from tests.fuzz.registry import One
-from tests.fuzz.targets.esp import RENEW
 from xfrmi.core.path_mtu import EXPIRES, IPV4_MIN_PMTU, MAX_LEARNED
 from xfrmi.wire.ip import IPV6_MIN_MTU, checksum
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6
@@ -43,17 +42,13 @@ def make() -> One:
     return Errors().one
 
 
-class Errors:
-    def __init__(self) -> None:
-        self.left = 0
+class Errors(OnHosts):
+    SHORTEST = 8
 
-    def one(self, data: bytes) -> None:
-        if len(data) < 8:
-            return
-        if not self.left:
-            self.left = RENEW
-            self.hosts = Hosts()
-        self.left -= 1
+    def renew(self) -> None:
+        self.hosts = Hosts()
+
+    def take(self, data: bytes) -> None:
         family = AF_INET6 if data[0] & 1 else AF_INET
         self.told(family, data[1:])
         if family == AF_INET:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, wire
-from tests.fuzz.hosts import KINDS, Hosts, counts, rose
+from tests.fuzz.hosts import KINDS, Hosts, OnHosts, counts, rose
 from tests.fuzz.registry import One
-from tests.fuzz.targets.esp import RENEW, accounted
+from tests.fuzz.targets.esp import accounted
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.wire.ip import split_outer, trim
 from xfrmi.wire.xfrm_const import Mode
@@ -34,17 +34,13 @@ def make() -> One:
     return Output().one
 
 
-class Output:
-    def __init__(self) -> None:
-        self.left = 0
+class Output(OnHosts):
+    SHORTEST = 2
 
-    def one(self, data: bytes) -> None:
-        if len(data) < 2:
-            return
-        if not self.left:
-            self.left = RENEW
-            self.hosts = [Hosts(mtu) for mtu in NARROW]
-        self.left -= 1
+    def renew(self) -> None:
+        self.hosts = [Hosts(mtu) for mtu in NARROW]
+
+    def take(self, data: bytes) -> None:
         index = data[0] % len(KINDS)
         hosts = self.hosts[data[1] % len(NARROW)]
         interface = hosts.out[index]

@@ -11,9 +11,8 @@ from unittest.mock import patch
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW
-from tests.fuzz.hosts import Hosts, counts, rose
+from tests.fuzz.hosts import Hosts, OnHosts, counts, rose
 from tests.fuzz.registry import One
-from tests.fuzz.targets.esp import RENEW
 from xfrmi.core import gso
 from xfrmi.wire.ip import IPV4_ADDRESSES, IPV6_ADDRESSES, checksum, pseudo_header_sum, trim, upper_layer
 from xfrmi.wire.vnet import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, NO_OFFLOAD, VNET_HDR, SuperPacket, emit, parse
@@ -42,15 +41,11 @@ def make() -> One:
     return Frames().one
 
 
-class Frames:
-    def __init__(self) -> None:
-        self.left = 0
+class Frames(OnHosts):
+    def renew(self) -> None:
+        self.hosts = Hosts()
 
-    def one(self, data: bytes) -> None:
-        if not self.left:
-            self.left = RENEW
-            self.hosts = Hosts()
-        self.left -= 1
+    def take(self, data: bytes) -> None:
         try:
             packet = parse(memoryview(bytearray(data)))
         except ValueError:
