@@ -51,14 +51,14 @@ class Memory(NamedTuple):
 
     @property
     def growth(self) -> tuple[float, float]:
-        """From what was resident after a third of the time to what was at the end, medians of a third each."""
-        part = max(len(self.looks) // SETTLED, 1)
-        middle, end = self.looks[part : 2 * part] or self.looks[:1], self.looks[-part:]
-        moon, sun = (
-            statistics.median(look[at] for look in end) - statistics.median(look[at] for look in middle)
-            for at in range(2)
-        )
+        moon, sun = (growth([look[at] for look in self.looks]) for at in range(2))
         return moon, sun
+
+
+def growth(looks: list[float]) -> float:
+    """From what was resident after a third of the time to what was at the end, medians of a third each."""
+    part = max(len(looks) // SETTLED, 1)
+    return statistics.median(looks[-part:]) - statistics.median(looks[part : 2 * part] or looks[:1])
 
 
 def resident(pid: int) -> float:

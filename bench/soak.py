@@ -15,7 +15,6 @@ What has to hold, or the exit status is 1:
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from typing import NamedTuple
 from bench.books import Side, at, side
 from bench.cable import cable
 from bench.contenders.xfrmi import daemons
-from bench.memory import resident
+from bench.memory import growth, resident
 from bench.soak_keys import Keys, Tunnel, tunnels
 from bench.soak_traffic import Traffic
 from xfrmi.formats.pcapng import read_packets
@@ -78,12 +77,6 @@ class Found(NamedTuple):
             if first != last:
                 told.append(f"the daemon on {name} had {first} descriptors, and has {last}")
         return told + [f"{count} {what}" for what, count in self.left.items() if count]
-
-
-def growth(values: list[float]) -> float:
-    """Of the last third against the second."""
-    part = max(len(values) // 3, 1)
-    return statistics.median(values[-part:]) - statistics.median(values[part : 2 * part] or values[:1])
 
 
 def descriptors(pids: tuple[int, int]) -> list[int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from bench.books import Side
-from bench.soak import Found, growth, losses, soaked
+from bench.memory import growth
+from bench.soak import Found, losses, soaked
 from tests.netns import in_netns, need_tun
 
 
