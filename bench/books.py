@@ -12,15 +12,12 @@ holds to the packet, or a packet has been lost that nobody counted, or counted t
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from unittest.mock import patch
 
-from xfrmi.client import Client
+from tests.system.hosts import at
 from xfrmi.lab.topology import Node
 
 PROTOCOL_FILES = ("raw", "raw6", "udp", "udp6")
@@ -38,13 +35,6 @@ class Side:
     """/proc/net/xfrm_stat."""
     sockets: int = 0
     """Datagrams that arrived for sockets that were full, the daemon's and everybody's."""
-
-
-@contextmanager
-def at(node: Node) -> Iterator[Client]:
-    """Be on this node, with a connection to its daemon. For one thread only: the environment is everybody's."""
-    with patch.dict(os.environ, XFRMI_RUNTIME_DIR=str(node.folder)), node, Client() as client:
-        yield client
 
 
 def side(node: Node, names: Iterable[str]) -> Side:

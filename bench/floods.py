@@ -25,11 +25,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.books import at
 from bench.cable import OUTER, cable
 from bench.datagrams import Sink
 from bench.memory import resident
 from bench.shouters import PORT
+from tests.system.hosts import at
 from xfrmi.client import Client
 from xfrmi.core.acquire import MAX_LARVAL
 from xfrmi.core.engine import Engine

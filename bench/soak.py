@@ -24,12 +24,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.books import Side, at, side
+from bench.books import Side, side
 from bench.cable import cable
 from bench.contenders.xfrmi import daemons
 from bench.memory import growth, resident
 from bench.soak_keys import Keys, Tunnel, tunnels
 from bench.soak_traffic import Traffic
+from tests.system.hosts import at
 from xfrmi.formats.pcapng import read_packets
 from xfrmi.lab.namespace import xfrmi_command
 from xfrmi.lab.preflight import prepare

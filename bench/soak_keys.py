@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bench.books import at
 from bench.cable import OUTER
+from tests.system.hosts import at
 from xfrmi.errors import XfrmError
 from xfrmi.lab.topology import Node
 from xfrmi.wire.link_types import IFF_UP, LinkInfo

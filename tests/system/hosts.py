@@ -210,7 +210,7 @@ def two_hosts(*options: str, daemons: bool = True) -> Iterator[Hosts]:
 
 @contextmanager
 def at(host: Node) -> Iterator[Client]:
-    """Be on this host, with a connection to its daemon."""
+    """Be on this host, with a connection to its daemon. For one thread only: the environment is everybody's."""
     before = os.environ.get("XFRMI_RUNTIME_DIR")
     os.environ["XFRMI_RUNTIME_DIR"] = str(host.folder)
     try:
