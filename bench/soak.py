@@ -182,8 +182,9 @@ def leftovers(moon: Node, sun: Node, through: list[Tunnel], policies: list[int])
     left: Counter[str] = Counter()
     for node, before in zip((moon, sun), policies, strict=True):
         states, now, faults = count_of(node)
-        left["larval states"] += larval(node)
-        left["states too many"] += max(states - larval(node) - 2 * len(through), 0)
+        keyless = larval(node)
+        left["larval states"] += keyless
+        left["states too many"] += max(states - keyless - 2 * len(through), 0)
         left["policies too many"] += now - before
         left["faults in a daemon"] += faults
     return dict(left)
@@ -191,11 +192,7 @@ def leftovers(moon: Node, sun: Node, through: list[Tunnel], policies: list[int])
 
 def larval(node: Node) -> int:
     with at(node) as client:
-        return sum(not has_key(info) for info in client.states())
-
-
-def has_key(info: object) -> bool:
-    return getattr(info, "aead", None) is not None
+        return sum(info.aead is None for info in client.states())
 
 
 def main() -> int:
@@ -228,7 +225,6 @@ def report(found: Found, seconds: float, count: int) -> str:
             f"{growth(memory):+.1f}; descriptors {first}, {last}"
         )
     return "\n".join(lines)
-
 
 
 if __name__ == "__main__":

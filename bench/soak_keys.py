@@ -73,8 +73,7 @@ class Keys:
         for number, node in enumerate((self.moon, self.sun), 1):
             with at(node) as client:
                 for tunnel in self.tunnels:
-                    client.add_link(LinkInfo(name=tunnel.name, if_id=tunnel.if_id, kind="xfrm"))
-                    client.set_link(LinkInfo(name=tunnel.name, kind="", flags=IFF_UP, change=IFF_UP))
+                    client.add_link(LinkInfo(tunnel.name, if_id=tunnel.if_id, flags=IFF_UP, change=IFF_UP))
                     here, there = OUTER[tunnel.outer][:: 1 if number == 1 else -1]
                     for policy in policies(tunnel, here, there):
                         client.add_policy(policy)
@@ -89,19 +88,17 @@ class Keys:
         fresh = {
             (tunnel.if_id, way): self._state(tunnel, way) for tunnel in self.tunnels for way in (0, 1)
         }  # fmt: skip
-        for receiver in (self.sun, self.moon):
+        for way, receiver in enumerate((self.sun, self.moon)):
             with at(receiver) as client:
-                for (_, way), info in fresh.items():
-                    if (self.sun, self.moon)[way] is receiver:
-                        client.add_state(info)
-        for sender in (self.moon, self.sun):
+                for tunnel in self.tunnels:
+                    client.add_state(fresh[tunnel.if_id, way])
+        for way, sender in enumerate((self.moon, self.sun)):
             with at(sender) as client:
-                for key, info in fresh.items():
-                    if (self.moon, self.sun)[key[1]] is sender:
-                        client.add_state(info)
-                        if (old := self._old.get(key)) is not None:
-                            with suppress(XfrmError):  # it has reached a limit
-                                client.delete_state(state_id(old))
+                for tunnel in self.tunnels:
+                    client.add_state(fresh[tunnel.if_id, way])
+                    if (old := self._old.get((tunnel.if_id, way))) is not None:
+                        with suppress(XfrmError):  # it has reached a limit
+                            client.delete_state(state_id(old))
                 passing = PolicyInfo(Selector.parse("192.0.2.128/25"), Dir.OUT, 1, priority=9)
                 client.add_policy(passing)
                 client.delete_policy(passing)

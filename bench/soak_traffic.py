@@ -12,6 +12,7 @@ from itertools import cycle
 
 from bench.soak_keys import Tunnel
 from xfrmi.lab.topology import Node
+from xfrmi.lab.traffic import family_of
 
 NUMBER = struct.Struct("=Q")
 SIZES = 64, 200, 800, 1200
@@ -38,7 +39,7 @@ class Traffic:
             for family in (4, 6):
                 ends = tunnel.addresses(family)
                 for source, target, address in ((moon, sun, ends[1]), (sun, moon, ends[0])):
-                    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+                    kind = family_of(address)
                     with target:
                         receiver = socket.socket(kind, socket.SOCK_DGRAM)
                     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
