@@ -29,6 +29,7 @@ from bench.cable import OUTER, cable
 from bench.datagrams import Sink
 from bench.memory import resident
 from bench.shouters import PORT
+from tests.core.packets import udp
 from tests.system.hosts import at
 from xfrmi.client import Client
 from xfrmi.core.acquire import MAX_LARVAL
@@ -110,11 +111,12 @@ PATIENCE = 20.0
 """Seconds until there are."""
 
 
-def state(if_id: int, key: bytes) -> StateInfo:
+def state(if_id: int, spi: int, src: str = MOON, dst: str = SUN) -> StateInfo:
+    """With a new key."""
     window = 32 if if_id == REPLAYED else 0
     return StateInfo(
-        src=MOON, dst=SUN, spi=if_id * 0x100, mode=Mode.TUNNEL, reqid=if_id, if_id=if_id, replay_window=window,
-        flags=STATE_AF_UNSPEC, aead=Algorithm("rfc4106(gcm(aes))", key, 128),
+        src=src, dst=dst, spi=spi, mode=Mode.TUNNEL, reqid=if_id, if_id=if_id, replay_window=window,
+        flags=STATE_AF_UNSPEC, aead=Algorithm("rfc4106(gcm(aes))", secrets.token_bytes(20), 128),
     )  # fmt: skip
 
 
@@ -124,8 +126,6 @@ def policy(if_id: int, direction: int, src: str = MOON, dst: str = SUN, mode: in
 
 def sealed(info: StateInfo) -> list[bytes]:
     """PACKETS packets that sun's daemon takes."""
-    from tests.core.packets import udp
-
     engine = Engine()
     interface = engine.add_interface("xfrm0", info.if_id)
     engine.add_state(info, time.time())
@@ -138,20 +138,11 @@ def sealed(info: StateInfo) -> list[bytes]:
 
 def set_up(sun: Node, states: list[StateInfo]) -> list[StateInfo]:
     """The tunnels' receiving end; and for storms of flows a sending one, towards nobody. All states there are."""
-    back = StateInfo(
-        src=SUN, dst=MOON, spi=0x900, mode=Mode.TUNNEL, reqid=OTHER, if_id=OTHER, flags=STATE_AF_UNSPEC,
-        aead=Algorithm("rfc4106(gcm(aes))", secrets.token_bytes(20), 128),
-    )  # fmt: skip
-    live = StateInfo(
-        src=SUN, dst=MOON, spi=0x901, mode=Mode.TUNNEL, reqid=LIVE, if_id=LIVE, flags=STATE_AF_UNSPEC,
-        aead=Algorithm("rfc4106(gcm(aes))", secrets.token_bytes(20), 128),
-    )  # fmt: skip
+    tables = [*states, state(OTHER, 0x900, SUN, MOON), state(LIVE, 0x901, SUN, MOON)]
     with at(sun) as client:
         for if_id in (LIVE, OTHER, REPLAYED, STORMED):
-            name = f"ipsec{if_id}"
-            client.add_link(LinkInfo(name=name, if_id=if_id, kind="xfrm"))
-            client.set_link(LinkInfo(name=name, kind="", flags=IFF_UP, change=IFF_UP))
-        for info in (*states, back, live):
+            client.add_link(LinkInfo(f"ipsec{if_id}", if_id=if_id, flags=IFF_UP, change=IFF_UP))
+        for info in tables:
             client.add_state(info)
         for if_id in (LIVE, OTHER, REPLAYED):
             client.add_policy(policy(if_id, Dir.IN))
@@ -160,7 +151,7 @@ def set_up(sun: Node, states: list[StateInfo]) -> list[StateInfo]:
     for if_id in (LIVE, OTHER, REPLAYED, STORMED):
         sun.address(f"ipsec{if_id}", f"10.0.{if_id}.2/24")
         sun.route(f"10.{100 + if_id}.0.0/16", device=f"ipsec{if_id}")
-    return [*states, back, live]
+    return tables
 
 
 @contextmanager
@@ -202,7 +193,7 @@ class Bench:
     def __init__(self, moon: Node, sun: Node, seconds: float) -> None:
         self.moon, self.sun, self.seconds = moon, sun, seconds
         self.pid = sun.start_daemon().pid
-        states = [state(if_id, secrets.token_bytes(20)) for if_id in (LIVE, OTHER, REPLAYED)]
+        states = [state(if_id, if_id * 0x100) for if_id in (LIVE, OTHER, REPLAYED)]
         self.tables = set_up(sun, states)
         self.live, self.valid, windowed = map(sealed, states)
         self.files = {"valid": self.file("valid", self.valid)}
