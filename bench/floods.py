@@ -32,8 +32,6 @@ from bench.shouters import PORT
 from tests.core.packets import udp
 from tests.system.hosts import at
 from xfrmi.client import Client
-from xfrmi.core.acquire import MAX_LARVAL
-from xfrmi.core.engine import Engine
 from xfrmi.lab.namespace import xfrmi_command
 from xfrmi.lab.preflight import prepare
 from xfrmi.lab.topology import Node
@@ -126,6 +124,8 @@ def policy(if_id: int, direction: int, src: str = MOON, dst: str = SUN, mode: in
 
 def sealed(info: StateInfo) -> list[bytes]:
     """PACKETS packets that sun's daemon takes."""
+    from xfrmi.core.engine import Engine  # not before `prepare`: numpy starts threads
+
     engine = Engine()
     interface = engine.add_interface("xfrm0", info.if_id)
     engine.add_state(info, time.time())
@@ -221,6 +221,8 @@ class Bench:
 
     def storm(self, to: int, later: bool) -> Look:
         """Out of sun's TUNs: to flows with a state, or to those without."""
+        from xfrmi.core.acquire import MAX_LARVAL  # likewise
+
         with at(self.sun) as client:
             client.flush_states()
             for info in self.tables:
