@@ -11,10 +11,11 @@
 set -u
 venv=$1 extra=$2 python=${3-}
 here=$(pwd -P) lock=requirements/$extra.txt
-goal="test"
-[ "$extra" = lab ] && goal="demo"
-[ "$extra" = docs ] && goal="docs"
-[ "$extra" = fuzz ] && goal="fuzz"
+case $extra in
+    lab) goal="demo" ;;
+    dev) goal="test" ;;
+    *) goal=$extra ;;
+esac
 name_one="name one: make $goal PYTHON=/path/to/python3"
 
 fail() {
@@ -77,11 +78,11 @@ install() {
     echo "xfrmi: installing what make $goal needs ..."
     log=$venv/install.log
     : >"$venv/installing"
-    extras=$extra
-    [ "$extra" = lab ] && extras=lab,web # half a megabyte
     # Exactly what is locked, whichever index or mirror it comes from; then the clone, which is what runs (editable).
     if [ -n "${XFRMI_UNLOCKED-}" ]; then
         touch "$venv/unlocked"
+        extras=$extra
+        [ "$extra" = lab ] && extras=lab,web # half a megabyte; the lock of lab has it, too (make lock)
         pip install -e ".[$extras]"
     else
         pip install --require-hashes -r "$lock" && pip install --no-build-isolation --no-deps -e .
