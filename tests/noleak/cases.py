@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from tests.iproute import ip
 from tests.netns import Namespace
-from tests.system.hosts import ANY, OUTER, ROUTER, Hosts, Tunnel, at, eventually, give_addresses, tell
+from tests.system.hosts import ANY, OUTER, ROUTER, Hosts, at, eventually, give_addresses, tell
 from tests.system.test_fail_closed import TUNNELS, key_again, kill
 from xfrmi.errors import XfrmError
 from xfrmi.lab.topology import Node
@@ -107,7 +107,7 @@ def stopped_and_continued(hosts: Hosts, chance: random.Random) -> None:
 def rekey_storm(hosts: Hosts, chance: random.Random) -> None:
     """New keys under the same SPIs, again and again, on both hosts."""
     for _ in range(10):
-        fresh = [Tunnel(t.name, t.if_id, t.outer, t.mode, t.inner, t.state) for t in TUNNELS]
+        fresh = [tunnel.rekeyed() for tunnel in TUNNELS]
         for host in hosts.ends:
             tell(host, "state flush\n" + "".join(tunnel.key_lines() for tunnel in fresh))
 

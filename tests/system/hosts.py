@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from tests.netns import need_tun
 from xfrmi.cli.main import run_line
@@ -54,6 +54,11 @@ MARKER = b"\x88\xb5"
 PEER = {"moon": "sun", "sun": "moon"}
 
 
+def new_keys() -> dict[str, str]:
+    """By sender, in hexadecimal, with the salt of GCM."""
+    return {name: secrets.token_hex(20) for name in PEER}
+
+
 @dataclass(frozen=True)
 class Tunnel:
     """One xfrm interface on each host with the same if_id, called `name` on both."""
@@ -67,7 +72,11 @@ class Tunnel:
     state: str = ""
     """More words for both states: an encapsulation, a mark, a limit."""
     dev: str = ""
-    keys: dict[str, str] = field(default_factory=lambda: {name: secrets.token_hex(20) for name in PEER})
+    keys: dict[str, str] = field(default_factory=new_keys)
+
+    def rekeyed(self) -> Tunnel:
+        """The same with other keys."""
+        return replace(self, keys=new_keys())
 
     def address(self, host: str, family: int) -> str:
         """Inside: 10.0.IF_ID.{1,2}, fd00:IF_ID::{1,2}; in transport mode there is no other address than the outer."""

@@ -129,7 +129,7 @@ def key_again(hosts: Hosts) -> None:
     """New states on both sides, policies on moon: a key manager would negotiate, and never use a key twice."""
     tell(hosts.sun, "state flush")
     for tunnel in TUNNELS:
-        fresh = Tunnel(tunnel.name, tunnel.if_id, tunnel.outer, tunnel.mode, tunnel.inner, tunnel.state)
+        fresh = tunnel.rekeyed()
         tell(hosts.sun, fresh.key_lines())
         tell(hosts.moon, fresh.lines("moon").replace(fresh.link_lines(), ""))
 
