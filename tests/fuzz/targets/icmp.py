@@ -69,5 +69,3 @@ class Errors(OnHosts):
         if paths:
             engine.router.expire(NOW + EXPIRES)
             assert not engine.router.learned
-
-

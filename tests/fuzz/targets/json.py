@@ -79,5 +79,3 @@ class Lines:
         session.close()
         other.close()
         return found
-
-
