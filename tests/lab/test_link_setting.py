@@ -19,7 +19,8 @@ from tests.lab.test_up_down import LAB, Place, place
 from tests.system.hosts import eventually
 from xfrmi.lab.faults import Faults
 from xfrmi.lab.labfile import read_lab
-from xfrmi.lab.link_setting import Setting, changed, read_setting, words_to_change, write_setting
+from xfrmi.lab.link_change import changed, words_to_change
+from xfrmi.lab.link_setting import Setting, read_setting, write_setting
 from xfrmi.lab.one_way import OneWay
 from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.running import Running, up

@@ -121,7 +121,7 @@ def _of_action(action: argparse.Action) -> list[str]:
     if name in ("node", "NODE:DEVICE", "LINK"):
         return _nodes()
     if name == "CHANGE":
-        from xfrmi.lab.link_setting import WORDS
+        from xfrmi.lab.link_change import WORDS
 
         return WORDS
     found = [word for word in ("in", "out") if word in name]

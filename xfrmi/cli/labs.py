@@ -160,7 +160,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _link(options: argparse.Namespace) -> int:
-    from xfrmi.lab.link_setting import words_to_change
+    from xfrmi.lab.link_change import words_to_change
 
     running = _running(options.lab)
     link, now = running.link(options.end), running.setting(options.end)

@@ -28,7 +28,8 @@ from xfrmi.dev.netns import CLONE_NEWNET, setns
 from xfrmi.lab import registry
 from xfrmi.lab.build import under_exec
 from xfrmi.lab.labfile import read_lab
-from xfrmi.lab.link_setting import NOW, Setting, change, changed, read_setting
+from xfrmi.lab.link_change import change, changed
+from xfrmi.lab.link_setting import NOW, Setting, read_setting
 from xfrmi.lab.namespace import CLONE_NEWUSER
 from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.registry import LAB_FOLDER, LAB_ID, LAB_NODE, LinkRecord, NodeRecord, Record, read_record, start_time
