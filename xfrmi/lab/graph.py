@@ -159,18 +159,18 @@ def _doing(link: LinkPlan) -> str:
 
 def _list(plan: Plan) -> str:
     lines = []
+    wires = {}
+    for link in plan.links:
+        line = "╌╌" if link.pulled else "──"
+        doing = f" {_doing(link)} " if _doing(link) else ""
+        for end, far in ((link.left, link.right), (link.right, link.left)):
+            wires[end] = f" {line}{doing}{line} {' '.join(far)}"
     for name, node in plan.nodes.items():
         lines.append(name if node.kind == "host" else f"{name} ({node.kind})")
-        far = {link.left: link.right for link in plan.links} | {link.right: link.left for link in plan.links}
-        doing = {end: _doing(link) for link in plan.links for end in (link.left, link.right)}
-        line = {end: "╌╌" if link.pulled else "──" for link in plan.links for end in (link.left, link.right)}
         labels = _labels(plan, name)
         for at, (device, label) in enumerate(labels.items()):
             branch = "└─" if at == len(labels) - 1 else "├─"
-            peer = far.get((name, device))
-            end = name, device
-            wire = f" {line[end]} {doing[end]} {line[end]} {' '.join(peer)}" if peer else ""
-            lines.append(f"{branch} {label}{wire if doing.get(end) else wire.replace('──  ──', '────')}")
+            lines.append(f"{branch} {label}{wires.get((name, device), '')}")
     return "\n".join(lines)
 
 
