@@ -41,6 +41,11 @@ def read_setting(path: Path) -> Setting | None:
         return None
 
 
+def setting_now(folder: Path, stem: str) -> Setting | None:
+    """What the link with these files in a lab's folder does. None if it has no process, or that has not begun."""
+    return read_setting(folder / f"{stem}{NOW}") if stem else None
+
+
 def write_setting(path: Path, setting: Setting) -> None:
     """All of it or nothing: whoever reads meanwhile finds the old one."""
     new = path.with_name(f"{path.name}.new")

@@ -29,7 +29,7 @@ from xfrmi.lab import registry
 from xfrmi.lab.build import under_exec
 from xfrmi.lab.labfile import read_lab
 from xfrmi.lab.link_change import change, changed
-from xfrmi.lab.link_setting import NOW, Setting, read_setting
+from xfrmi.lab.link_setting import Setting, setting_now
 from xfrmi.lab.namespace import CLONE_NEWUSER
 from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.registry import LAB_FOLDER, LAB_ID, LAB_NODE, LinkRecord, NodeRecord, Record, read_record, start_time
@@ -82,7 +82,7 @@ class Running:
     def setting(self, end: str) -> Setting:
         """What a link does now."""
         link = self.link(end)
-        now = read_setting(self.folder / f"{link.stem}{NOW}") if link.stem else Setting()
+        now = setting_now(self.folder, link.stem) if link.stem else Setting()
         if now is None:
             raise LabError(f"link {link.name} has not begun yet")
         return now

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xfrmi.lab.link_setting import NOW, read_setting
+from xfrmi.lab.link_setting import setting_now
 from xfrmi.lab.one_way import Counts
 from xfrmi.lab.registry import LinkRecord, Record, read_record, start_time
 from xfrmi.lab.wire import read_counts
@@ -35,7 +35,7 @@ def describe(folder: Path) -> str:
     for program, pid in record.programs.items():
         lines.append(f"  {'✓' if start_time(pid) else '✗'} {program}" + ("" if start_time(pid) else ": has ended"))
     for link in record.links:
-        now = read_setting(folder / f"{link.stem}{NOW}") if link.stem else None
+        now = setting_now(folder, link.stem)
         lines.append(f"  {link.name.replace(' ', ' ── ')}" + (f": {now.describe()}" if now and now.describe() else ""))
         counts = read_counts(folder / link.counts) if link.counts else None
         for end, way in zip(link.name.split(), counts or (), strict=False):
@@ -76,7 +76,7 @@ def _values(folder: Path) -> dict[str, Any]:
 
 
 def _link(folder: Path, link: LinkRecord) -> dict[str, Any]:
-    now = read_setting(folder / f"{link.stem}{NOW}") if link.stem else None
+    now = setting_now(folder, link.stem)
     counts = read_counts(folder / link.counts) if link.counts else None
     ends = link.name.split()
     return {

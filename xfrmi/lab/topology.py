@@ -214,7 +214,7 @@ class Lab:
         name: str = "",
     ) -> subprocess.Popen[str] | None:
         """A cable: a veth pair, both ends up, with their addresses. With faults, or if it is to be
-        changeable, two TAP devices and a process between them, which is returned; its counters are in the lab's folder
+        changeable, two TAP devices and a process between them, which is returned; its files are in the lab's folder
         under `name`."""
         process = None
         if faults or changeable:
@@ -238,12 +238,9 @@ class Lab:
             with node:
                 ends.append(open_tap(device))
         self._taps += ends  # should the process end, the devices stay, with their addresses
-        name = name or f"{left.name}.{left_device}-{right.name}.{right_device}"
-        command = [
-            sys.executable, "-m", "xfrmi.lab.wire", *map(str, ends), name, str(self.folder / name),
-            json.dumps(asdict(faults)),
-        ]  # fmt: skip
-        with open(self.folder / f"{name}{COUNTS}", "wb") as counts, open(left.folder / "wire.log", "ab") as log:
+        stem = str(self.folder / (name or f"{left.name}.{left_device}-{right.name}.{right_device}"))
+        command = [sys.executable, "-m", "xfrmi.lab.wire", *map(str, ends), stem, json.dumps(asdict(faults))]
+        with open(f"{stem}{COUNTS}", "wb") as counts, open(left.folder / "wire.log", "ab") as log:
             process = left.popen(command, stdout=counts, stderr=log, pass_fds=ends)
         left.programs.append(process)
         return process

@@ -1,6 +1,6 @@
 """The process that is a bad link: two TAP devices, and between them what `one_way` makes of the frames.
 
-    python -m xfrmi.lab.wire FD FD NAME STEM FAULTS(JSON) > counters
+    python -m xfrmi.lab.wire FD FD STEM FAULTS(JSON) > counters
 
 A cable without faults is a veth pair and needs no process. Counters are written over and over into the same place of
 the file, so that whoever asks can read how the link fares at any time: `read_counts`. What it does can be changed while
@@ -57,9 +57,8 @@ def read_counts(path: Path) -> tuple[Counts, Counts] | None:
 class Wire:
     """Carries frames between two descriptors until told to stop."""
 
-    def __init__(self, ends: tuple[int, int], faults: Faults, name: str, stem: str) -> None:
+    def __init__(self, ends: tuple[int, int], faults: Faults, stem: str) -> None:
         self._ends = ends
-        self._name = name
         self._stem = stem
         self._on = True
         self._bell = _bell()
@@ -82,7 +81,8 @@ class Wire:
                     self._write(self._ends[1 - side], frame)
 
     def _seeds(self, faults: Faults) -> list[str]:
-        return [f"{faults.seed} {self._name} {side}" for side in ("left", "right")]
+        name = os.path.basename(self._stem)
+        return [f"{faults.seed} {name} {side}" for side in ("left", "right")]
 
     def _change(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -148,8 +148,8 @@ def _bell() -> int:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    left, right, name, stem, faults = sys.argv[1:]
-    Wire((int(left), int(right)), Faults(**json.loads(faults)), name, stem).run()
+    left, right, stem, faults = sys.argv[1:]
+    Wire((int(left), int(right)), Faults(**json.loads(faults)), stem).run()
 
 
 if __name__ == "__main__":
