@@ -93,12 +93,11 @@ def keep(folder: Path, plan: Plan, record: Record) -> int:
 
 def _end(lab: Lab, folder: Path, record: Record) -> None:
     strays = processes_of(record)
-    mine = _is_mine(folder, record.id)
-    lab.close(and_folder=mine)
+    lab.close(and_folder=False)
     hang_up(strays)
     hang_up(processes_of(record, by_namespace=False))  # those begun in the meantime
-    if mine:
-        shutil.rmtree(folder, ignore_errors=True)  # what they have written in the meantime
+    if _is_mine(folder, record.id):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_down(plan: Plan, built: Built, record: Record, folder: Path) -> None:
