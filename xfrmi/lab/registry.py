@@ -105,19 +105,22 @@ def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
 
 def start_time(pid: int) -> str:
     """What tells a process from a later one with its pid; '' if it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    found = _stat(pid)
+    return found[19] if found and found[0] not in "ZX" else ""
 
 
 def parent(pid: int) -> int:
     """0 if it has ended."""
+    found = _stat(pid)
+    return int(found[1]) if found else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """What /proc says of a process behind its name, from the state on; nothing if there is none."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
+        return []
 
 
 def new_folder(name: str) -> Path:

@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -257,17 +258,15 @@ def down_from_inside(folder: Path) -> None:
     if record is None or not record.alive:
         down(folder)
     else:
-        fd = os.pidfd_open(record.pid)
-        signal.pidfd_send_signal(fd, signal.SIGTERM)
-        select.select([fd], [], [], STOP_SECONDS)  # or as long as we live: the shell is not to go on meanwhile
+        _end(record.pid, [signal.SIGTERM])  # as long as we live: the shell is not to go on meanwhile
 
 
-def _end(keeper: int) -> None:
-    """The keeper ends its children and then itself."""
+def _end(keeper: int, numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)) -> None:
+    """The keeper ends its children and then itself. Returns when it has, or has had its time for each signal."""
     with contextlib.suppress(ProcessLookupError):
         fd = os.pidfd_open(keeper)
         try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
+            for number in numbers:
                 signal.pidfd_send_signal(fd, number)
                 if select.select([fd], [], [], STOP_SECONDS)[0]:
                     return
