@@ -51,6 +51,11 @@ def lab_parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    def for_a_lab(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        made = command(name, run, text)
+        made.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+        return made
+
     command("demo", _demo, "two hosts, a router, one screen of checks on real packets")
     up = command("up", _up, "build a lab; it stays until `down`")
     up.add_argument("--changeable", action="store_true", help="`lab link` may change each link, also plain cables")
@@ -62,23 +67,19 @@ def lab_parser() -> argparse.ArgumentParser:
         ("exec", _exec, "run a program in a node; its xfrm is that of the node's daemon"),
         ("shell", _shell, "a shell in a node"),
     ):
-        made = command(name, run, text)
-        made.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+        made = for_a_lab(name, run, text)
         made.add_argument("--native", action="store_true", help="without xfrmi exec around it")
         made.add_argument("node", help="node")
         if name == "exec":
             made.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    watch = command("watch", _watch, "the packets on a device of a node, a line each, while a command runs")
-    watch.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    watch = for_a_lab("watch", _watch, "the packets on a device of a node, a line each, while a command runs")
     watch.add_argument("-c", "--count", type=int, default=0, metavar="N", help="show no more than N")
     watch.add_argument("end", metavar="NODE:DEVICE")
     watch.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    nat = command("nat", _nat, "what leaves a node by a device gets its address, as at a NAT")
-    nat.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    nat = for_a_lab("nat", _nat, "what leaves a node by a device gets its address, as at a NAT")
     nat.add_argument("--port", type=int, metavar="N", help="UDP leaves from port N: a NAT that was switched off and on")
     nat.add_argument("end", metavar="NODE:DEVICE")
-    link = command("link", _link, "what a link does to packets, and changing it: loss 10% delay 20ms, clear, off, on")
-    link.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    link = for_a_lab("link", _link, "what a link does to packets, and changing it: loss 10% delay 20ms, clear, off, on")
     link.add_argument("end", metavar="LINK", help="one of its ends, moon:eth0, or its nodes, moon:sun")
     link.add_argument(
         "words", nargs="*", metavar="CHANGE",
@@ -87,8 +88,7 @@ def lab_parser() -> argparse.ArgumentParser:
     status = command("status", _status, "the labs that are up, their nodes, daemons, and links with their losses")
     status.add_argument("name", nargs="?", default="", help="one lab")
     status.add_argument("-j", "--json", action="store_true", help="as JSON")
-    graph = command("graph", _graph, "a drawing of a lab")
-    graph.add_argument("--lab", default="", metavar="NAME", help="which lab, where several are up")
+    graph = for_a_lab("graph", _graph, "a drawing of a lab")
     graph.add_argument("file", nargs="?", default="", help="lab file or folder; else the lab that is up, as it is now")
     graph.add_argument("--format", choices=("text", "mermaid", "dot"), default="text", help="default: text")
     graph.add_argument("--svg", default="", metavar="FILE", help="the text as a picture, in colour")
@@ -214,18 +214,17 @@ def _supervised(command: Sequence[str]) -> None:
 
 def _nat(options: argparse.Namespace) -> int:
     from xfrmi.lab.nat import masquerade
+    from xfrmi.lab.plan import LabError
 
     node, _, device = options.end.partition(":")
-    if not device or options.port not in (None, *range(1, 1 << 16)):
+    if not device or not (options.port is None or 0 < options.port < 1 << 16):
         example = "xfrmi lab nat home:eth1 --port 10001"
-        print(f"xfrmi: it takes NODE:DEVICE, and a port from 1 to 65535: {example}", file=sys.stderr)
-        return FAILED
+        raise LabError(f"it takes NODE:DEVICE, and a port from 1 to 65535: {example}")
     _running(options.lab).enter(node)
     try:
         masquerade(device, options.port)
     except OSError as error:
-        print(f"xfrmi: this machine makes no NAT: {error.strerror}", file=sys.stderr)
-        return FAILED
+        raise LabError(f"this machine makes no NAT: {error.strerror}") from None
     return 0
 
 
