@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from xfrmi.daemon.left_behind import HIDDEN, Tag, read_alias
 from xfrmi.dev.tun import GSO_MAX_SIZE, shown_qlen
 from xfrmi.wire.link_msg import STATS64, encode_linkinfo, encode_stats
-from xfrmi.wire.link_types import XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
+from xfrmi.wire.link_types import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, XFRM_LINK_MAX_MTU, LinkInfo, LinkStats
 from xfrmi.wire.netlink import attr, attr_string, attr_u32, get_string, get_u32, parse_attrs
 
 IFLA_IFNAME, IFLA_STATS, IFLA_LINK, IFLA_QDISC, IFLA_LINKINFO, IFLA_IFALIAS = 3, 7, 5, 6, 18, 20
 IFLA_LINK_NETNSID, IFLA_GSO_MAX_SIZE, IFLA_MAX_MTU = 37, 41, 51
 INFO_KIND, INFO_DATA, INFO_XSTATS = 1, 2, 3
 IFF_POINTOPOINT = 0x10
-IFF_CONDITION = 0x1 | 0x40 | 0x1_0000 | 0x2_0000
-"""UP, RUNNING, LOWER_UP, DORMANT."""
+IFF_DORMANT = 0x2_0000
+IFF_CONDITION = IFF_UP | IFF_RUNNING | IFF_LOWER_UP | IFF_DORMANT
 IFLA_CONDITION = (6, 16, 33, 35, 47, 48)
 """QDISC, OPERSTATE, CARRIER, CARRIER_CHANGES, CARRIER_UP_COUNT, CARRIER_DOWN_COUNT."""
 XFRM_GSO_MAX_SIZE = 65536
