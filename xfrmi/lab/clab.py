@@ -27,6 +27,7 @@ add table inet lab
 add chain inet lab out {{ type nat hook postrouting priority 100; }}
 add rule inet lab out oifname "{device}" masquerade
 """
+"""What `nat.masquerade` does, for the nft command, which a container has: setup.sh is there to be read."""
 CONTAINERFILE = """\
 # docker build -t {image} -f Containerfile PATH-TO-A-CLONE-OF-XFRMI
 FROM docker.io/library/python:3.13-slim
