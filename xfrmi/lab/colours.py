@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from xfrmi.lab.screen import is_coloured
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -40,7 +41,7 @@ def painted(text: str, nodes: Iterable[str] = ()) -> Text:
 
 def show(text: str, nodes: Iterable[str] = ()) -> None:
     """Print it, in colour if standard output is a terminal."""
-    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ:
+    if not is_coloured(sys.stdout):
         print(text)
         return
     from rich.console import Console

@@ -11,13 +11,22 @@ GREEN, RED, DIM, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b
 NAME_WIDTH = 13
 
 
+def is_live(stream: TextIO) -> bool:
+    """A person is looking at it, and what it shows can be changed."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def is_coloured(stream: TextIO) -> bool:
+    return is_live(stream) and "NO_COLOR" not in os.environ
+
+
 class Screen:
     """Prints checks as they pass and remembers whether all did."""
 
     def __init__(self, stream: TextIO = sys.stdout) -> None:
         self.stream = stream
-        self.live = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self.colour = self.live and "NO_COLOR" not in os.environ
+        self.live = is_live(stream)
+        self.colour = is_coloured(stream)
         self.failures = 0
         self.started = time.monotonic()
 
