@@ -5,11 +5,12 @@ The same values are printed (show_text.py), made into a page (show_html.py) and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from xfrmi.core.dropped import Dropped
 from xfrmi.teach.choices import Candidate
 from xfrmi.teach.layout import Field, Layout
 from xfrmi.teach.receiver import Outcome, Receiver
@@ -30,6 +31,12 @@ class Step(NamedTuple):
     candidates: tuple[Candidate, ...] = ()
     failed: bool = False
     """The packet ends here."""
+
+
+def dropped(drop: Dropped, facts: Iterable[tuple[str, str]] = ()) -> Step:
+    """The last one of a packet that dies, with what else there is to tell."""
+    counter = ("counter", drop.counter or "none of /proc/net/xfrm_stat")
+    return Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", (counter, *facts), failed=True)
 
 
 class Flip(NamedTuple):

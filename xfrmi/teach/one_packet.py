@@ -86,16 +86,15 @@ def explain_record(
     router = router if router is not None else Everywhere(XFRM_LINK_MTU)
     when = time.strftime("%H:%M:%S", time.localtime(now))
     engine = build(tables, router, now)
-    if record.direction == IN and not record.outer:
+    if record.direction == IN:
         found = Explanation(IN, record.interface, f"A packet that came at {when}, with the tables of now.", keys=keys)
         found.happened = True
-        explain_plain(found, engine, record.inner, now)
-    elif record.direction == IN:
-        found = Explanation(IN, record.interface, f"A packet that came at {when}, with the tables of now.", keys=keys)
-        found.happened = True
-        outer = _as_it_came(record.outer)
-        explain_input(found, before(record, engine), outer, now)
-        found.receiver = Receiver(lambda: before(record, build(tables, router, now)), outer, now)
+        if record.outer:
+            outer = _as_it_came(record.outer)
+            explain_input(found, before(record, engine), outer, now)
+            found.receiver = Receiver(lambda: before(record, build(tables, router, now)), outer, now)
+        else:
+            explain_plain(found, engine, record.inner, now)
     else:
         out = choose_interface(engine, record.interface, "the daemon")
         found = Explanation(OUT, out.name, f"A packet that went out at {when}, with the bytes it had.", keys=keys)

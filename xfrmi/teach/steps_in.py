@@ -9,7 +9,7 @@ from xfrmi.core.plain import admit
 from xfrmi.core.state import State
 from xfrmi.teach.asked import Asked, PolicyQuestion
 from xfrmi.teach.choices import input_candidates, policy_candidates
-from xfrmi.teach.explanation import Explanation, Step
+from xfrmi.teach.explanation import Explanation, Step, dropped
 from xfrmi.teach.layout import layout_of, plain_packet, unopened
 from xfrmi.teach.receiver import refused_by_host
 from xfrmi.teach.steps_esp import opening, state_facts
@@ -60,8 +60,7 @@ def explain_input(found: Explanation, engine: Engine, packet: bytes, now: float)
         found.counter = drop.counter
         if drop.interface is not None:
             found.interface = drop.interface.name
-        facts = (("counter", found.counter or "none of /proc/net/xfrm_stat"), *_device_facts(drop.interface))
-        found.steps.append(Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", facts, failed=True))
+        found.steps.append(dropped(drop, _device_facts(drop.interface)))
 
 
 def explain_plain(found: Explanation, engine: Engine, packet: bytes, now: float) -> None:
@@ -77,9 +76,7 @@ def explain_plain(found: Explanation, engine: Engine, packet: bytes, now: float)
         found.reason, found.counter = drop.reason, drop.counter
     for question in asked.policies:
         _tell_policies(found, engine, question, [])
-    for drop in drops:
-        facts = (("counter", drop.counter or "none of /proc/net/xfrm_stat"),)
-        found.steps.append(Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", facts, failed=True))
+    found.steps += map(dropped, drops)
 
 
 def _arrival(header: bytes, esp: bytes) -> Step:

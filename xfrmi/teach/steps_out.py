@@ -9,7 +9,7 @@ from xfrmi.core.interface import Interface
 from xfrmi.errors import Drop
 from xfrmi.teach.asked import Asked, PolicyQuestion, StateQuestion
 from xfrmi.teach.choices import policy_candidates, state_candidates
-from xfrmi.teach.explanation import Explanation, Step
+from xfrmi.teach.explanation import Explanation, Step, dropped
 from xfrmi.teach.layout import layout_of, plain_packet
 from xfrmi.teach.scratch import pin
 from xfrmi.teach.steps_esp import sealing, state_facts
@@ -47,7 +47,8 @@ def explain_output(
         drop = drops[-1]
         found.reason = drop.reason
         found.counter = drop.counter
-        found.steps.append(_dropped(drop, replies))
+        answers = [("answer to the sender", _icmp_text(bytes(reply))) for reply in replies]
+        found.steps.append(dropped(drop, answers))
     elif decision is not None and found.sent:
         _tell_departure(found, decision)
     if outer and found.sent != (outer,):
@@ -161,13 +162,6 @@ def _tell_departure(found: Explanation, decision: Decision) -> None:
         )
         found.steps.append(Step("Fragments", text))
         found.packets += [plain_packet(f"fragment {at}", piece) for at, piece in enumerate(found.fragments, 1)]
-
-
-def _dropped(drop: Dropped, replies: list[bytes] | list[bytes | bytearray | memoryview]) -> Step:
-    facts = [("counter", drop.counter or "none of /proc/net/xfrm_stat")]
-    for reply in replies:
-        facts.append(("answer to the sender", _icmp_text(bytes(reply))))
-    return Step("Dropped", f"{drop.reason[:1].upper()}{drop.reason[1:]}.", tuple(facts), failed=True)
 
 
 def _icmp_text(reply: bytes) -> str:
