@@ -7,6 +7,7 @@ import sys
 
 from tests.interpose.supervised import EXEC, STATE, daemon
 from tests.netns import in_netns
+from tests.system.hosts import eventually
 from xfrmi.client import Client
 
 
@@ -31,8 +32,7 @@ def test_a_shell_and_a_monitor_go_on() -> None:
             successor = subprocess.Popen([sys.executable, "-m", "xfrmi", "daemon", "--replace", "--remove-on-exit"])
             try:
                 assert process.wait(30) == 0
-                while client.status()["pid"] != successor.pid:
-                    pass
+                eventually(lambda: client.status()["pid"] == successor.pid, "somebody else serves", 30)
                 order("ip xfrm state", "0x00001001")
                 order(f"ip xfrm state add {STATE.replace('0x1001', '0x1002')}", "")
                 assert {state.spi for state in client.states()} == {0x1001, 0x1002}
