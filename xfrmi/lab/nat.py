@@ -37,16 +37,13 @@ def masquerade(device: str, port: int | None = None) -> None:
     def equals(value: bytes) -> Any:
         return genex("cmp", {"sreg": register, "op": Cmp.NFT_CMP_EQ.value, "data": data(value)})
 
-    def put(value: bytes) -> Any:
-        return genex("immediate", {"dreg": register, "data": data(value)})
-
     leaves = [load(Meta.NFT_META_OIFNAME), equals(device.encode().ljust(IFNAMSIZ, b"\0"))]
-    port_range = {"flags": ("NF_NAT_RANGE_PROTO_SPECIFIED",), "reg_proto_min": register, "reg_proto_max": register}
-    to_port = [genex("masq", port_range)]
     rules = [[*leaves, *masq()]]
     if port is not None:
         udp = [load(Meta.NFT_META_L4PROTO), equals(bytes((socket.IPPROTO_UDP,)))]
-        rules.insert(0, [*leaves, *udp, put(struct.pack("!H", port)), *to_port])
+        put = genex("immediate", {"dreg": register, "data": data(struct.pack("!H", port))})
+        port_range = {"flags": ("NF_NAT_RANGE_PROTO_SPECIFIED",), "reg_proto_min": register, "reg_proto_max": register}
+        rules.insert(0, [*leaves, *udp, put, genex("masq", port_range)])
     try:
         with NFTables(nfgen_family=NFPROTO_INET) as netlink:
             netlink.get_tables()  # a refusal of what follows it would not understand, and wait
