@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from tests.lab.test_demo import stat_of, unusable
 from tests.system.hosts import eventually
 from xfrmi.lab.labfile import read_lab
-from xfrmi.lab.plan import LabError
+from xfrmi.lab.plan import LabError, Plan
 from xfrmi.lab.running import Running, up
 
 LAB = """\
@@ -227,6 +228,28 @@ def test_its_directory_is_taken_away(place: Place, again: bool) -> None:
             assert program.wait(5) != 0
             assert other.run("moon", "true").returncode == 0, "the other is as it was"
             assert all(program["runs"] for program in place.status()["programs"].values())
+    assert place.nothing_left()
+
+
+def test_a_keeper_that_ends_leaves_the_next_lab_alone(place: Place) -> None:
+    """It has to wait for a program that does not listen; another lab of its name may be wanted meanwhile."""
+    plan = Plan("trial")
+    plan.node("moon")
+    lab = up(plan)
+    program = lab.popen("moon", "sh", "-c", "trap '' HUP; echo; while :; do sleep 1; done", stdout=subprocess.PIPE)
+    assert program.stdout is not None and program.stdout.readline()
+    os.kill(lab.record.pid, signal.SIGTERM)
+
+    def is_up() -> bool:
+        with suppress(LabError):
+            up(plan)
+            return True
+        return False
+
+    eventually(is_up, "no other lab can be brought up", 20)
+    eventually(lambda: not stat_of(lab.record.pid), "its keeper stays", 20)
+    Running(lab.folder).down()
+    program.communicate()
     assert place.nothing_left()
 
 
