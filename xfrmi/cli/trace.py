@@ -130,14 +130,13 @@ def inner_text(packet: bytes) -> str:
 def outer_text(packet: bytes) -> str:
     """Its ends, SPI and number."""
     from xfrmi.wire.address import format_address
-    from xfrmi.wire.ip import split_outer
+    from xfrmi.wire.ip import addresses_of, split_outer
 
     try:
         header, esp = split_outer(packet)
     except ValueError:
         return f"{len(packet)} bytes that are no ESP"
-    ends = (header[12:16], header[16:20]) if header[0] >> 4 == 4 else (header[8:24], header[24:40])
-    src, dst = (format_address(bytes(end)) for end in ends)
+    src, dst = map(format_address, addresses_of(header))
     spi, number = int.from_bytes(esp[:4], "big"), int.from_bytes(esp[4:8], "big")
     in_udp = " in UDP" if len(header) > (20 if header[0] >> 4 == 4 else 40) else ""
     return f"ESP{in_udp} {src} > {dst} spi {spi:#x} seq {number}, {len(packet)} bytes"

@@ -17,7 +17,15 @@ from xfrmi.core.transform import Transform
 from xfrmi.teach.watch import Work, unwatched
 from xfrmi.teach.wording import address, protocol
 from xfrmi.wire.esp import ESP_HEADER_LEN
-from xfrmi.wire.ip import IPV4_HEADER_LEN, IPV6_HEADER_LEN, UDP_HEADER_LEN, Buffer, trim, upper_layer
+from xfrmi.wire.ip import (
+    IPV4_HEADER_LEN,
+    IPV6_HEADER_LEN,
+    UDP_HEADER_LEN,
+    Buffer,
+    addresses_of,
+    trim,
+    upper_layer,
+)
 from xfrmi.wire.xfrm_const import IPPROTO_BEETPH
 
 
@@ -252,9 +260,7 @@ def _payload_fields(work: Work, at: int, end: int) -> list[Field]:
         except ValueError:
             header_len = 0
         if header_len:
-            inner = f"{address(payload[12:16])} > {address(payload[16:20])}" if payload[0] >> 4 == 4 else (
-                f"{address(payload[8:24])} > {address(payload[24:40])}"
-            )
+            inner = " > ".join(map(address, addresses_of(payload)))
             rest = protocol(upper_layer(payload)[0])
             return [
                 Field(at, at + header_len, "inner IP header", "inner", inner),

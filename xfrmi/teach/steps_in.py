@@ -15,7 +15,7 @@ from xfrmi.teach.receiver import refused_by_host
 from xfrmi.teach.steps_esp import opening, state_facts
 from xfrmi.teach.watch import Watch, Work
 from xfrmi.teach.wording import address, direction, flow_text, template_text
-from xfrmi.wire.ip import destination_of, split_outer
+from xfrmi.wire.ip import addresses_of, destination_of, split_outer
 from xfrmi.wire.xfrm_const import IPPROTO_ESP, SaDir
 
 
@@ -80,7 +80,7 @@ def explain_plain(found: Explanation, engine: Engine, packet: bytes, now: float)
 
 
 def _arrival(header: bytes, esp: bytes) -> Step:
-    saddr, daddr = (header[12:16], header[16:20]) if header[0] >> 4 == 4 else (header[8:24], header[24:40])
+    saddr, daddr = addresses_of(header)
     in_udp = len(header) > (20 if header[0] >> 4 == 4 else 40) and header[9 if header[0] >> 4 == 4 else 6] == 17
     text = "ESP in UDP, on a port that is open for it." if in_udp else "Protocol 50: what follows the IP header is ESP."
     facts = (

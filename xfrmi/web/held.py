@@ -22,7 +22,7 @@ from xfrmi.client import Client
 from xfrmi.client.samples import Sampler
 from xfrmi.dev.netns import inside
 from xfrmi.dev.router import KernelRouter
-from xfrmi.lab.link_setting import NOW, read_setting
+from xfrmi.lab.link_setting import setting_now
 from xfrmi.lab.registry import LinkRecord
 from xfrmi.lab.running import Running
 from xfrmi.lab.wiretap import ETH_P_ALL
@@ -96,12 +96,13 @@ class HeldLink:
     right: tuple[str, str]
     faults: str
     """In the beginning."""
-    now: Path | None
-    """The file that says what it does now, where that can change."""
+    folder: Path
+    stem: str
+    """Where it says what it does now; empty where that cannot change."""
 
     def doing(self) -> str:
         """What it does to packets, '' for a plain cable."""
-        setting = read_setting(self.now) if self.now is not None else None
+        setting = setting_now(self.folder, self.stem)
         return self.faults if setting is None else setting.describe()
 
 
@@ -147,5 +148,4 @@ class HeldLab:
 def _link(link: LinkRecord, folder: Path) -> HeldLink:
     ends = [end.partition(":") for end in link.name.split()]
     (left, _, left_device), (right, _, right_device) = ends
-    now = folder / f"{link.stem}{NOW}" if link.stem else None
-    return HeldLink((left, left_device), (right, right_device), link.faults, now)
+    return HeldLink((left, left_device), (right, right_device), link.faults, folder, link.stem)

@@ -18,7 +18,7 @@ from xfrmi.lab.watch import describe
 from xfrmi.lab.wiretap import ETH_HEADER_LEN, kind
 from xfrmi.teach.wording import address, flow_text
 from xfrmi.wire.flow import flow_of
-from xfrmi.wire.ip import split_outer, trim
+from xfrmi.wire.ip import addresses_of, split_outer, trim
 
 ECHOES = {(1, 8): "echo request", (1, 0): "echo reply", (58, 128): "echo request", (58, 129): "echo reply"}
 """(protocol, type) of what is in most packets of a lab."""
@@ -196,8 +196,7 @@ def _outer_text(packet: Packet, outer: bytes) -> str:
             header, _ = split_outer(outer)
         except ValueError:
             return ""
-        ends = (header[12:16], header[16:20]) if header[0] >> 4 == 4 else (header[8:24], header[24:40])
-        return " → ".join(address(bytes(end)) for end in ends)
+        return " → ".join(map(address, addresses_of(header)))
     return describe(packet.frames[0].frame) if packet.frames else ""
 
 

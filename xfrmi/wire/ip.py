@@ -212,6 +212,12 @@ def destination_of(packet: Buffer) -> bytes:
     return bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
 
 
+def addresses_of(packet: Buffer) -> tuple[bytes, bytes]:
+    """(source, destination) of an IP packet, or of its header alone."""
+    both = bytes(packet[IPV4_ADDRESSES if packet[0] >> 4 == 4 else IPV6_ADDRESSES])
+    return both[: len(both) // 2], both[len(both) // 2 :]
+
+
 def split_outer(packet: Buffer) -> tuple[Buffer, Buffer]:
     """(header, esp) of a received outer packet: header is the IP header with options or extension headers, plus the
     UDP header when encapsulated; esp begins at the SPI. Padding behind the packet is cut off.
