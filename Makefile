@@ -16,7 +16,7 @@ help:
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
 	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
-	@echo "make fuzz    hostile bytes for every parser, TIME=60 seconds for each, or TARGETS=\"esp xfrm\""
+	@echo "make fuzz    hostile bytes for every parser, TIME=60 seconds or RUNS=10000000 for each, or TARGETS=\"esp xfrm\""
 	@echo "make soak    two daemons for TIME=600 seconds, new keys every second: do the books balance at the end?"
 	@echo "make docs    build the documentation site: build/site/index.html"
 	@echo "make lint    ruff and mypy --strict"
@@ -65,7 +65,7 @@ fuzz-tools: dev
 	@sh .ci/venv.sh "$(VENV)" fuzz "$(PYTHON)"
 
 fuzz: fuzz-tools
-	@"$(BIN)/python" -m tests.fuzz --time $(or $(TIME),60) $(TARGETS)
+	@"$(BIN)/python" -m tests.fuzz $(if $(TIME),--time $(TIME)) $(if $(RUNS),--runs $(RUNS)) $(FUZZARGS) $(TARGETS)
 
 soak: dev
 	@"$(BIN)/python" -m bench.soak --seconds $(or $(TIME),600)

@@ -1,6 +1,8 @@
-"""The process that is fuzzed: `python -m tests.fuzz.one_target NAME LIBFUZZER-ARGUMENTS`. Started by tests.fuzz.
+"""The process that fuzzes: `python -m tests.fuzz.one_target NAME guided|unguided LIBFUZZER-ARGUMENTS`. Started by
+tests.fuzz.
 
-All of xfrmi is instrumented as it is imported, so nothing of it may have been imported before.
+Guided, all of xfrmi is instrumented as it is imported, so nothing of it may have been imported before. Unguided, it runs
+as it is: libFuzzer changes the inputs of the corpus at random and learns nothing, but at up to seventeen times the rate.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ import sys
 
 import atheris  # type: ignore[import-not-found]
 
-with atheris.instrument_imports(include=["xfrmi"]):
+name, guided, *arguments = sys.argv[1:]
+with atheris.instrument_imports(include=["xfrmi"] if guided == "guided" else ["nothing"]):
     from tests.fuzz.registry import target
 
-    chosen = target(sys.argv[1])
+    chosen = target(name)
     one = chosen.make()
 
-atheris.Setup([sys.argv[0], f"-max_len={chosen.MAX_LEN}", *sys.argv[2:]], one)
+atheris.Setup([sys.argv[0], f"-max_len={chosen.MAX_LEN}", *arguments], one)
 atheris.Fuzz()
