@@ -1,5 +1,5 @@
-"""`python -m tests.fuzz [TARGET ...] --time SECONDS --runs N`: fuzz each of them for so long, or so often, and say how far
-that went.
+"""`python -m tests.fuzz [TARGET ...] --time SECONDS --runs N`: fuzz each of them for so long, or so often, and say how
+far that went.
 
 A line for each target: executions, their rate, what of our code has been reached (edges, as libFuzzer counts them), how
 many inputs that took, and by how much the processor time of an input at most grows when it becomes twice as long (see
@@ -62,27 +62,27 @@ def fuzz(name: str, guided: bool, limits: list[str], keep: bool) -> bool:
         *limits, f"-timeout={HANG}", f"-rss_limit_mb={MEMORY}", "-print_final_stats=1",
         f"-artifact_prefix={folder}/found/", str(learned), str(kept),
     ]  # fmt: skip
-    ended = _one_target(name, "guided" if guided else "unguided", *arguments)
-    (folder / "log").write_text(ended.stdout, encoding="utf-8", errors="replace")
-    executions = _last(r"stat::number_of_executed_units:\s+(\d+)", ended.stdout) or _last(r"#(\d+)", ended.stdout)
-    rate = _last(r"stat::average_exec_per_sec:\s+(\d+)", ended.stdout)
-    edges, inputs = _last(r"cov: (\d+)", ended.stdout), _last(r"corp: (\d+)", ended.stdout)
-    right = ended.returncode == 0
+    log = folder / "log"
+    right = _one_target(name, log, "guided" if guided else "unguided", *arguments)
+    told = log.read_text(encoding="utf-8", errors="replace")
+    executions = _last(r"stat::number_of_executed_units:\s+(\d+)", told) or _last(r"#(\d+)", told)
+    rate = _last(r"stat::average_exec_per_sec:\s+(\d+)", told)
+    edges, inputs = _last(r"cov: (\d+)", told), _last(r"corp: (\d+)", told)
+    if keep and right:
+        corpus.save(name, [*corpus.load(name), *(path.read_bytes() for path in learned.iterdir())])
     worst = growth.worst(name, sorted(learned.iterdir())) if right else growth.Growth(0, b"")
     print(f"{name:<10}{executions:>12,}{rate:>10,}{edges:>8,}{inputs:>8,}{worst.ratio:>8.1f}", flush=True)
     if worst.ratio > growth.TOO_MUCH:
         (folder / "found" / "grows").write_bytes(worst.entry)
         right = False
-    if keep and ended.returncode == 0:
-        corpus.save(name, [*corpus.load(name), *(path.read_bytes() for path in learned.iterdir())])
     return right
 
 
-def _one_target(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _one_target(name: str, log: Path, *arguments: str) -> bool:
+    """True if it ended well. What it says can be read in `log` meanwhile."""
     command = [sys.executable, "-m", "tests.fuzz.one_target", name, *arguments]
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
-    )
+    with log.open("wb") as file:
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode == 0
 
 
 def _last(pattern: str, text: str) -> int:

@@ -121,18 +121,28 @@ COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
     "tx_carrier", "tx_aborted", "collisions",
 )  # fmt: skip
-LABELS = (*(stat.label for stat in XfrmStat), *COUNTERS)
+STATS = tuple(stat.label for stat in XfrmStat)
 _read = attrgetter(*COUNTERS)
 
 
-def counts(engine: Engine, interfaces: list[Interface]) -> list[int]:
-    """All counters, in the order of LABELS; those of devices added up."""
-    devices = [_read(interface) for interface in interfaces]
-    return [*engine.stats, *(devices[0] if len(devices) == 1 else map(sum, zip(*devices, strict=True)))]
+class Books:
+    """The counters of an engine and of its interfaces, all of them: which have risen since one looked last?"""
 
+    def __init__(self, engine: Engine, interfaces: list[Interface]) -> None:
+        self.engine, self.interfaces = engine, interfaces
+        self.stats, self.devices = list(engine.stats), list(map(_read, interfaces))
 
-def rose(before: list[int], after: list[int]) -> dict[str, int]:
-    """Those that have changed, by how much."""
-    if before == after:
-        return {}
-    return {name: new - old for name, old, new in zip(LABELS, before, after, strict=True) if new != old}
+    def rose(self) -> dict[str, int]:
+        """Those of engine and interfaces by name, by how much; the same of several interfaces added up."""
+        stats, devices = list(self.engine.stats), list(map(_read, self.interfaces))
+        found: dict[str, int] = {}
+        if stats != self.stats:
+            found = {name: new - old for name, old, new in zip(STATS, self.stats, stats, strict=True) if new != old}
+        if devices != self.devices:
+            for before, after in zip(self.devices, devices, strict=True):
+                if before != after:
+                    for name, old, new in zip(COUNTERS, before, after, strict=True):
+                        if new != old:
+                            found[name] = found.get(name, 0) + new - old
+        self.stats, self.devices = stats, devices
+        return found

@@ -1,8 +1,8 @@
 """The process that fuzzes: `python -m tests.fuzz.one_target NAME guided|unguided LIBFUZZER-ARGUMENTS`. Started by
 tests.fuzz.
 
-Guided, all of xfrmi is instrumented as it is imported, so nothing of it may have been imported before. Unguided, it runs
-as it is: libFuzzer changes the inputs of the corpus at random and learns nothing, but at up to seventeen times the rate.
+Guided, all of xfrmi is instrumented as it is imported, so nothing of it may have been imported before. Unguided, it
+runs as it is: libFuzzer changes the inputs of the corpus at random and learns nothing, at several times the rate.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 TARGETS = (
-    "ip", "esp", "inner", "udp", "icmp", "tun", "xfrm", "route", "grammar", "listing", "tables", "lab", "netdev",
-    "capture", "explain", "json",
+    "ip", "esp", "bursts", "inner", "udp", "icmp", "vnet", "tun", "netlink", "xfrm", "route", "grammar", "listing",
+    "tables", "lab", "netdev", "capture", "layout", "explain", "page", "json",
 )  # fmt: skip
 
 One = Callable[[bytes], None]

@@ -46,11 +46,18 @@ def read_lab(path: str | Path) -> Plan:
     if file.is_dir():
         file = file / FILE
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise LabError(f"{file}: text in UTF-8 was expected") from None
+        data = file.read_bytes()
     except OSError as error:
         raise LabError(f"{file}: {error.strerror}; a lab file was expected, or a folder with {FILE} in it") from None
+    return parse_lab(data, file)
+
+
+def parse_lab(data: bytes, file: Path) -> Plan:
+    """The plan in what stands in `file`, checked; files that it names are read. Raises LabError."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise LabError(f"{file}: text in UTF-8 was expected") from None
     plan = _Reader(file, text).plan()
     check(plan)
     return plan

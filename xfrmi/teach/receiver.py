@@ -7,9 +7,9 @@ said by the same functions that make those checksums.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from xfrmi.core.dropped import Dropped
 from xfrmi.core.engine import Engine
@@ -27,7 +27,11 @@ from xfrmi.wire.ip import (
     trim,
     upper_layer,
 )
+from xfrmi.wire.link_types import LinkStats
 from xfrmi.wire.xfrm_const import IPPROTO_UDP, XfrmStat
+
+_DEVICE = tuple(one.name for one in fields(LinkStats))
+_device_values = attrgetter(*_DEVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,10 @@ class Receiver:
         by = "ESP" if isinstance(drop.packet, tuple) else "the policy"
         return Outcome((), drop.stat, drop.reason, by, counters, moved)
 
-    def _device_counters(self) -> Counter[str]:
-        total: Counter[str] = Counter()
-        for interface in self.engine.interfaces:
-            total.update(asdict(interface.stats()))
-        return total
+    def _device_counters(self) -> dict[str, int]:
+        """Those of all interfaces, added up."""
+        each = [_device_values(interface.stats()) for interface in self.engine.interfaces]
+        return {name: sum(values) for name, *values in zip(_DEVICE, *each, strict=True)}
 
     def _told(self, drop: Dropped) -> None:
         self._drops.append(drop)

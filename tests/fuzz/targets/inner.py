@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, wire
-from tests.fuzz.hosts import KINDS, Hosts, OnHosts, counts, rose
+from tests.fuzz.hosts import KINDS, Books, Hosts, OnHosts
 from tests.fuzz.registry import One
 from tests.fuzz.targets.esp import accounted
 from xfrmi.core.outgoing import Outgoing
@@ -39,15 +39,16 @@ class Output(OnHosts):
 
     def renew(self) -> None:
         self.hosts = [Hosts(mtu) for mtu in NARROW]
+        self.sent = [Books(hosts.left.engine, hosts.out) for hosts in self.hosts]
+        self.came = [Books(hosts.right.engine, hosts.into) for hosts in self.hosts]
 
     def take(self, data: bytes) -> None:
         index = data[0] % len(KINDS)
-        hosts = self.hosts[data[1] % len(NARROW)]
-        interface = hosts.out[index]
+        narrow = data[1] % len(NARROW)
+        hosts = self.hosts[narrow]
         packet = data[2:]
-        before = counts(hosts.left.engine, [interface])
-        outgoing, replies = hosts.left.engine.output(interface, [packet], NOW)
-        moved = rose(before, counts(hosts.left.engine, [interface]))
+        outgoing, replies = hosts.left.engine.output(hosts.out[index], [packet], NOW)
+        moved = self.sent[narrow].rose()
         size = moved.pop("tx_bytes", 0)
         device = {name for name in moved if name.startswith("tx_")}
         stats = set(moved) - device
@@ -57,20 +58,18 @@ class Output(OnHosts):
             assert "tx_errors" in device
             return
         assert device == {"tx_packets"} and size == len(packet) and not stats and not replies, moved
-        self.received(hosts, index, packet, outgoing)
+        self.received(self.came[narrow], index, packet, outgoing)
 
-    def received(self, hosts: Hosts, index: int, packet: bytes, outgoing: list[Outgoing]) -> None:
+    def received(self, books: Books, index: int, packet: bytes, outgoing: list[Outgoing]) -> None:
         (outer,) = wire(outgoing)
-        engine = hosts.right.engine
-        before = counts(engine, hosts.into)
         try:
             datagram = split_outer(outer)
         except ValueError:  # a fragment in transport mode: the other end's IP puts it together first
             assert KINDS[index].mode == Mode.TRANSPORT
             return
-        came = engine.input([datagram], NOW)
+        came = books.engine.input([datagram], NOW)
         delivered = [bytes(one) for _, packets in came for one in packets]
-        accounted(rose(before, counts(engine, hosts.into)), len(delivered))
+        accounted(books.rose(), len(delivered))
         if delivered and KINDS[index].mode == Mode.TUNNEL and _is_whole(packet):
             assert [_plain(one) for one in delivered] == [_plain(packet)]
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz.registry import One
-from xfrmi.lab.labfile import read_lab
+from xfrmi.lab.labfile import parse_lab
 from xfrmi.lab.plan import LabError
 
 MAX_LEN = 900
@@ -30,9 +30,8 @@ def make() -> One:
     file = Path(folder.name) / "lab.toml"
 
     def one(data: bytes, folder: object = folder) -> None:
-        file.write_bytes(data)
         try:
-            plan = read_lab(file)
+            plan = parse_lab(data, file)
         except LabError as error:
             assert str(error)
             return

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW
-from tests.fuzz.hosts import Hosts, OnHosts, counts, rose
+from tests.fuzz.hosts import Books, Hosts, OnHosts
 from tests.fuzz.registry import One
 from xfrmi.core import gso
 from xfrmi.wire.ip import IPV4_ADDRESSES, IPV6_ADDRESSES, checksum, pseudo_header_sum, trim, upper_layer
@@ -43,7 +43,9 @@ def make() -> One:
 
 class Frames(OnHosts):
     def renew(self) -> None:
-        self.hosts = Hosts()
+        hosts = Hosts()
+        self.interface, self.engine = hosts.out[0], hosts.left.engine
+        self.books = Books(self.engine, hosts.out)
 
     def take(self, data: bytes) -> None:
         try:
@@ -56,10 +58,8 @@ class Frames(OnHosts):
             length = len(packet.data)
         else:
             length = len(packet)
-        interface, engine = self.hosts.out[0], self.hosts.left.engine
-        before = counts(engine, [interface])
-        outgoing, _ = engine.output(interface, [packet], NOW)
-        moved = rose(before, counts(engine, [interface]))
+        outgoing, _ = self.engine.output(self.interface, [packet], NOW)
+        moved = self.books.rose()
         if outgoing and "tx_errors" not in moved:
             assert moved.pop("tx_bytes") == length and moved == {"tx_packets": 1}, moved
         else:

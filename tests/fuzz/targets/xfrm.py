@@ -9,6 +9,7 @@ that a dump tells as they are.
 from __future__ import annotations
 
 from errno import ENOENT
+from operator import attrgetter
 from typing import Any
 
 from tests.core.pair import NOW
@@ -80,7 +81,7 @@ class Tables:
             self.engine.alloc_spi(larval, 0x2000, 0x2000, NOW)
             self.engine.add_policy(POLICY, NOW)
             self.engine.add_policy(POLICY.__class__(Selector.parse("::/0"), Dir.FWD, 42), NOW)
-            self.before = picture(self.engine)
+            self.before, self.traces = picture(self.engine), traces(self.engine)
         return self.engine
 
     def one(self, data: bytes) -> None:
@@ -98,8 +99,7 @@ class Tables:
             if reply.type in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
                 continue
             xfrm_msg.decode_notice(reply)
-        after = picture(engine)
-        if after != self.before:
+        if traces(engine) != self.traces and picture(engine) != self.before:
             if data[0]:
                 assert kind not in ASKS, f"{XfrmMsg(kind).name} has changed something"
                 refusals = [failure for reply in answers if (failure := fails(reply)) is not None]
@@ -124,6 +124,21 @@ def picture(engine: Engine) -> object:
         [state.snapshot() for state in engine.states()], [policy.snapshot() for policy in engine.policies()],
         list(spd.defaults), spd.counts(), engine.sad.counts(),
     )  # fmt: skip
+
+
+_of_state = attrgetter(
+    "info", "window", "window.top", "window.seen", "window.late", "window.replayed", "sequence", "sequence.last",
+    "bytes", "packets", "add_time", "use_time", "lastused", "stats_integrity_failed",
+)  # fmt: skip
+_of_policy = attrgetter("info", "index", "add_time", "use_time")
+
+
+def traces(engine: Engine) -> object:
+    """All that `picture` is made of: where it is the same the picture is, and most inputs need no other."""
+    spd, states, policies = engine.spd, engine.states(), engine.policies()
+    return (
+        [*map(_of_state, states)], [*map(_of_policy, policies)], list(spd.defaults), spd.counts(), engine.sad.counts()
+    )
 
 
 def agree(engine: Engine) -> None:
