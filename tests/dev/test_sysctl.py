@@ -32,6 +32,28 @@ def test_each_answer_is_that_of_now() -> None:
         assert here.acq_expires() == 165
 
 
+@in_netns
+def test_how_many_icmp_errors_there_may_be() -> None:
+    here = KernelSysctls()
+    sysctl("net.ipv4.icmp_ratelimit", 500)
+    sysctl("net.ipv6.icmp.ratelimit", 0)
+    limits = here.icmp_limits()
+    assert (limits.apart4, limits.apart6) == (0.5, 0.0)
+    if os.path.exists("/proc/sys/net/ipv4/icmp_msgs_burst"):  # where each namespace has its own
+        sysctl("net.ipv4.icmp_msgs_burst", 77)
+        sysctl("net.ipv4.icmp_msgs_per_sec", 88)
+        limits = here.icmp_limits()
+        assert (limits.burst, limits.per_second) == (77, 88)
+    sysctl("net.ipv4.icmp_ratemask", 0xFFFF & ~(1 << 3))
+    sysctl("net.ipv6.icmp.ratemask", "3-127")
+    limits = here.icmp_limits()
+    assert (limits.apart4, limits.apart6) == (None, None)
+    sysctl("net.ipv6.icmp.ratemask", "")
+    assert here.icmp_limits().apart6 is None
+    sysctl("net.ipv6.icmp.ratemask", "0-1,3-127")
+    assert here.icmp_limits().apart6 == 0.0
+
+
 @pytest.mark.parametrize("of", ["lo", "all"])
 @in_netns
 def test_RX_12_disable_policy_of_a_device_or_of_all(of: str) -> None:

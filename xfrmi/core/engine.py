@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core import input as inbound
 from xfrmi.core import output as outbound
+from xfrmi.core.icmp_limit import IcmpLimit
 from xfrmi.core.interface import Interface, Interfaces
 from xfrmi.core.keepalive import Keepalives
 from xfrmi.core.migrate import migrate
@@ -79,6 +80,7 @@ class Engine:
         self.sad = make_sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
         self.spd = make_spd(self._emit)
         self.keepalives = Keepalives()
+        self.icmp_limit = IcmpLimit(lambda: self.sysctls.icmp_limits(), random)
         sources = self.sad, self.spd, self.router, self.keepalives
         self._deadlines = tuple(source.next_deadline for source in sources)
 

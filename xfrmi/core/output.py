@@ -25,10 +25,10 @@ from xfrmi.core.outgoing import Outgoing
 from xfrmi.core.sending import Sending, after_run, group
 from xfrmi.errors import Drop
 from xfrmi.wire import icmp
-from xfrmi.wire.flow import flow_key, flow_of, flow_of_key
-from xfrmi.wire.ip import IPV6_MIN_MTU, IPV6_SADDR
+from xfrmi.wire.flow import flow_key, flow_of_key
+from xfrmi.wire.ip import IPV4_SADDR, IPV6_MIN_MTU, IPV6_SADDR
 from xfrmi.wire.vnet import SuperPacket
-from xfrmi.wire.xfrm_const import XfrmStat
+from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, XfrmStat
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -125,7 +125,7 @@ def _walk(
                 if engine.pass_on is not None:
                     engine.pass_on(interface, packet)
                 else:
-                    _refuse(engine, interface, whole, refused, replies)
+                    _refuse(engine, interface, whole, refused, replies, now)
                 break
             except Loop:
                 interface.tx_errors += 1
@@ -170,8 +170,10 @@ def _decision(engine: Engine, interface: Interface, key: bytes, now: float) -> D
 # 2 refuse -------------------------------------------------------------------------------------------------------
 
 
-def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refused, replies: list[Buffer]) -> None:
-    """TX-09, link failure: host or address unreachable to the sender."""
+def _refuse(
+    engine: Engine, interface: Interface, packet: Buffer, refused: Refused, replies: list[Buffer], now: float
+) -> None:
+    """TX-09, link failure: host or address unreachable to the sender, as often as a kernel says so."""
     if refused.stat is not None:
         engine.stats[refused.stat] += 1
     if refused.stat == XfrmStat.OUT_STATE_DIR_ERROR:  # the template is unresolved for good, which also counts (3.6)
@@ -180,14 +182,18 @@ def _refuse(engine: Engine, interface: Interface, packet: Buffer, refused: Refus
     interface.tx_dropped += 1
     interface.tx_carrier += 1
     tell(engine, refused.stat, refused.reason, packet, interface)
-    ipv4 = packet[0] >> 4 == 4
+    family, sender = (AF_INET, packet[IPV4_SADDR]) if packet[0] >> 4 == 4 else (AF_INET6, packet[IPV6_SADDR])
+    sender = bytes(sender)
+    local = interface.away or engine.router.is_local(interface.ifindex, sender)
     if interface.policy_based:
         # A kernel says nothing, but for a refusal to a sender of its own (EPERM), who hears of it by ICMP here.
-        if refused.stat != XfrmStat.OUT_POL_BLOCK or not engine.router.is_local(0, flow_of(packet).saddr):
+        if refused.stat != XfrmStat.OUT_POL_BLOCK or not local:
             return
         unreachable = icmp.prohibited
     else:
-        unreachable = icmp.host_unreachable if ipv4 else icmp.address_unreachable
+        unreachable = icmp.host_unreachable if family == AF_INET else icmp.address_unreachable
+    if not engine.icmp_limit.allows(family, sender, local, now):
+        return
     reply = unreachable(packet)
     if reply is not None:
         replies.append(reply)

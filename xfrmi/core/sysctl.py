@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xfrmi.core.icmp_limit import IcmpLimits
+
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
 
@@ -21,6 +23,10 @@ class Sysctls:
     def no_pmtu_disc(self) -> bool:
         """net.ipv4.ip_no_pmtu_disc: no outer IPv4 packet says Don't Fragment (3.5)."""
         return False
+
+    def icmp_limits(self) -> IcmpLimits:
+        """net.ipv4.icmp_ratelimit and others: how many ICMP errors may say "unreachable"."""
+        return IcmpLimits()
 
     def cpus(self) -> int:
         """How many processors the machine may have: the `pcpu-num` of a state is less. Any number will do."""
