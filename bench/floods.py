@@ -221,7 +221,7 @@ class Bench:
 
     def storm(self, to: int, later: bool) -> Look:
         """Out of sun's TUNs: to flows with a state, or to those without."""
-        from xfrmi.core.acquire import MAX_LARVAL  # likewise
+        from xfrmi.core.acquire_limit import FREE  # likewise
 
         with at(self.sun) as client:
             client.flush_states()
@@ -231,7 +231,7 @@ class Bench:
         try:
             with program(self.sun, "bench.shouters", "storm", f"10.{100 + LIVE}.0.1,10.{100 + to}"):
                 deadline = time.monotonic() + PATIENCE
-                while later and to == STORMED and self.states() < MAX_LARVAL and time.monotonic() < deadline:
+                while later and to == STORMED and self.states() < FREE and time.monotonic() < deadline:
                     time.sleep(0.2)
                 return self.look("tx_packets")
         finally:

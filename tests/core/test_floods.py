@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 import pytest
 
 from tests.core.packets import udp
 from tests.core.pair import GCM, INNER, NOW, OUTER, Pair, forge
-from xfrmi.core import Engine, PolicyInfo, Selector, StateInfo, Template, events, sad
+from xfrmi.core import Engine, PolicyInfo, Selector, StateInfo, Template, acquire_limit, events
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.xfrm_const import Dir, Mode, XfrmStat
 
 FLOOD = 2000
-MAX_LARVAL, MAX_FLOWS, MAX_VERDICTS = 200, 500, 600
+FREE, MAX_LARVAL, AT_ONCE, MAX_FLOWS, MAX_VERDICTS = 100, 200, 10, 500, 600
 BURST = 128
 
 
@@ -82,28 +85,93 @@ def test_new_flows_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(pair.xfrm_right.verdicts) <= MAX_VERDICTS + BURST
 
 
+class Storm:
+    """An engine whose flows are each a matter of its own, and an IKE daemon that does not keep up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in (("FREE", FREE), ("MAX_LARVAL", MAX_LARVAL), ("AT_ONCE", AT_ONCE)):
+            monkeypatch.setattr(acquire_limit, name, value)
+        self.engine = Engine()
+        self.engine.acquire_listeners = 1
+        self.interface = self.engine.add_interface("xfrm0", 42)
+        template = Template("0.0.0.0", "0.0.0.0", mode=Mode.TRANSPORT, reqid=1)
+        self.engine.add_policy(PolicyInfo(Selector.parse("0.0.0.0/0"), Dir.OUT, 42, (template,)), NOW)
+        self.told: list[events.Event] = []
+        self.engine.subscribe(self.told.append)
+
+    def packets(self, numbers: Iterable[int], now: float = NOW) -> int:
+        """To these addresses. How many acquires there were for them."""
+        before, dead = len(self.told), self.interface.tx_errors
+        sent = [udp(OUTER[4][0], address(number)) for number in numbers]
+        outgoing, _ = self.engine.output(self.interface, sent, now)
+        assert not outgoing and self.interface.tx_errors == dead + len(sent)
+        assert self.engine.stats[XfrmStat.OUT_NO_STATES] == self.interface.tx_errors == self.interface.tx_carrier
+        return len(self.told) - before
+
+
 def test_a_storm_of_acquires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In transport mode each destination is negotiated on its own. An answer makes room again, and so does time."""
-    monkeypatch.setattr(sad, "MAX_LARVAL", MAX_LARVAL)
-    told: list[events.Event] = []
-    engine = Engine()
-    engine.subscribe(told.append)
-    engine.acquire_listeners = 1
-    interface = engine.add_interface("xfrm0", 42)
-    template = Template("0.0.0.0", "0.0.0.0", mode=Mode.TRANSPORT, reqid=1)
-    engine.add_policy(PolicyInfo(Selector.parse("0.0.0.0/0"), Dir.OUT, 42, (template,)), NOW)
-    told.clear()
-    packets = [udp(OUTER[4][0], address(number)) for number in range(MAX_LARVAL + 10)]
-    outgoing, _ = engine.output(interface, packets, NOW)
-    assert not outgoing and engine.stats[XfrmStat.OUT_NO_STATES] == len(packets) == interface.tx_errors
-    assert len(engine.sad) == len(told) == MAX_LARVAL
+    """In transport mode each destination is negotiated on its own. Beyond FREE one has to ask twice. An answer makes
+    room again, and so does time."""
+    storm = Storm(monkeypatch)
+    assert storm.packets(range(FREE + 300)) == len(storm.engine.sad) == FREE
     answer = StateInfo(src=OUTER[4][0], dst=address(7), spi=7, mode=Mode.TRANSPORT, reqid=1, if_id=42, aead=GCM)
-    engine.add_state(answer, NOW)
-    assert len(engine.sad) == MAX_LARVAL
-    engine.output(interface, [packets[-1]], NOW)
-    assert len(engine.sad) == MAX_LARVAL + 1
-    engine.tick(NOW + 31)
-    assert [state.spi for state in engine.states()] == [7]
+    storm.engine.add_state(answer, NOW)
+    storm.told.clear()
+    assert storm.packets([5000]) == 1, "one has been answered"
+    assert storm.packets([5001]) == 0
+    storm.engine.tick(NOW + 31)
+    assert [state.spi for state in storm.engine.states()] == [7]
+    storm.told.clear()
+    assert storm.packets(range(6000, 6000 + FREE), NOW + 31) == FREE
+
+
+def test_who_asks_again_in_a_storm_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute of it, longer than larval states live: whoever begins in the midst of it has to try twice."""
+    storm = Storm(monkeypatch)
+    strangers = iter(range(100_000, 1 << 24))
+    heard = 0
+    for second in range(40):
+        now = NOW + second
+        storm.engine.tick(now)
+        storm.packets(islice(strangers, 2 * FREE), now)
+        waiting = len(storm.engine.sad)
+        heard += storm.packets([second - 1], now) if second else 0
+        assert storm.packets([second], now) in (0, 1)
+        storm.packets(islice(strangers, FREE), now)
+        assert waiting < MAX_LARVAL
+    assert heard > 39 - 6, "of 39 who had asked a second ago; one in 200 is forgotten for another that has his place"
+
+
+def test_a_storm_that_asks_twice_leaves_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a place is a matter of luck, but there is one again and again, and the table does not fill up."""
+    storm = Storm(monkeypatch)
+    most = 0
+    for step in range(120):
+        now = NOW + step / 2
+        storm.engine.tick(now)
+        if step == 60:
+            storm.told.clear()
+        storm.packets([step * 50 + number for number in range(50)] * 2, now)
+        most = max(most, len(storm.engine.sad))
+    assert FREE < most <= MAX_LARVAL
+    acquires = sum(isinstance(event, events.Acquire) for event in storm.told)
+    assert acquires > 0.9 * (MAX_LARVAL - FREE - AT_ONCE), "in the second half minute"
+
+
+def test_the_clock_may_be_set_back_in_a_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    storm = Storm(monkeypatch)
+    storm.packets(range(FREE + 2 * AT_ONCE))
+    assert storm.packets(range(FREE, FREE + 2 * AT_ONCE)) == AT_ONCE
+    assert storm.packets([7000, 7000], NOW - 1_000_000) == 1
+
+
+def test_states_with_an_spi_of_others_are_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IKE daemon that answers a thousand peers has that many larval states of its own (ALLOCSPI)."""
+    storm = Storm(monkeypatch)
+    for number in range(2 * MAX_LARVAL):
+        wanted = StateInfo(src=address(number), dst=OUTER[4][0], mode=Mode.TRANSPORT, reqid=number)
+        storm.engine.alloc_spi(wanted, 0x1000, 0xFFFF, NOW)
+    assert storm.packets([1]) == 1
 
 
 def test_a_storm_of_acquires_leaves_decisions_alone() -> None:

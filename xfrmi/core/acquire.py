@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from xfrmi.core.events import Acquire
 from xfrmi.core.state import KM_ACQ, State
 from xfrmi.wire.address import any_address
+from xfrmi.wire.xfrm_alg import NO_REPLAY
 from xfrmi.wire.xfrm_const import AF_INET, Dir, SaDir
 from xfrmi.wire.xfrm_types import Current, Limits, Selector, StateInfo, Template
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from xfrmi.core.policy import Policy
     from xfrmi.wire import xfrm_event_msg
     from xfrmi.wire.flow import Flow
-
-MAX_LARVAL: Final = 4096
-"""States that are larval at once. Above it packets without a state make no more of them: where each flow is a matter of
-its own (transport mode), whoever sends to many addresses could fill the memory in the half minute for which they live.
-A kernel has no such limit."""
 
 
 def larval_for_spi(info: StateInfo, now: float, lifetime: int) -> State:
@@ -61,7 +57,8 @@ def larval_for_flow(
     lifetime: int,
 ) -> State:
     """The state an acquire asks for: from `src` to `dst` unless the template says otherwise, for exactly this flow and
-    its device `ifindex`, numbered `seq` (7.6), and for one processor where a state for all is there already."""
+    its device `ifindex`, numbered `seq` (7.6), and for one processor where a state for all is there already. What it is
+    configured with is what a dump shows of it, so that it need not be copied to be announced."""
     bits = 32 if flow.family == AF_INET else 128
     selector = Selector(
         flow.family, flow.saddr, bits, flow.daddr, bits, flow.proto, flow.sport, 0xFFFF, flow.dport, 0xFFFF, ifindex
@@ -78,6 +75,8 @@ def larval_for_flow(
             if_id=policy.if_id,
             mark=policy.mark,
             dir=SaDir.OUT,
+            replay=NO_REPLAY,
+            current=Current(add_time=int(now)),
             seq=seq,
             pcpu=pcpu,
             selector=selector,

@@ -72,6 +72,5 @@ def _is_awaited(index: StateIndex, key: OutputKey, spi: int, policy: Policy, cpu
         and has_mark(larval, policy.mark.value)
         and (not spi or larval.spi == spi)
         and (cpu is None or larval.info.pcpu == cpu)
-        for with_spi in (False, True)
-        for larval in index.larvals(key, with_spi)
+        for larval in index.larvals(key)
     )

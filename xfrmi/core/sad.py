@@ -20,7 +20,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from xfrmi.core.acquire import MAX_LARVAL, acquires_wanted, larval_for_flow, larval_for_spi
+from xfrmi.core.acquire import acquires_wanted, larval_for_flow, larval_for_spi
+from xfrmi.core.acquire_limit import AcquireLimit
 from xfrmi.core.aevents import Aevents, restart, set_thresholds
 from xfrmi.core.events import (
     Acquire,
@@ -86,6 +87,7 @@ class Sad:
         self.timers: Timers[State] = Timers()
         self.aevents = Aevents(emit)
         self.acquire_seq = 0
+        self._acquire_limit = AcquireLimit(acq_expires)
         self.hash_buckets = HASH_BUCKETS
         # One bound method for all states.
         self._on_limit = self._limit_reached
@@ -312,18 +314,15 @@ class Sad:
             return None
         raise Drop(XfrmStat.OUT_NO_STATES, "no state yet" if awaited else "no state")
 
-    def _acquire(
-        self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
-        pcpu: int | None = None,
-    ) -> None:  # fmt: skip
-        if self.index.larval_count >= MAX_LARVAL:
-            return
-        larval = larval_for_flow(
-            template, policy, flow, src, dst,
-            ifindex=ifindex, seq=self._next_acquire_seq(), pcpu=pcpu, now=now, lifetime=self._acq_expires(),
-        )  # fmt: skip
-        self.insert(larval, now)
-        self._emit(Acquire(larval.snapshot(), template, policy.snapshot()))
+    def _acquire(self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
+                 pcpu: int | None = None) -> None:  # fmt: skip
+        if self._acquire_limit.allows(self.index.waiting_count, (dst, src, template.reqid, policy.if_id), now):
+            larval = larval_for_flow(
+                template, policy, flow, src, dst,
+                ifindex=ifindex, seq=self._next_acquire_seq(), pcpu=pcpu, now=now, lifetime=self._acq_expires(),
+            )  # fmt: skip
+            self.insert(larval, now)
+            self._emit(Acquire(larval.info, template, policy.snapshot()))
 
     def _next_acquire_seq(self) -> int:
         self.acquire_seq = self.acquire_seq % _U32 + 1

@@ -3,9 +3,9 @@
     all       every state, in the order of insertion: dumps, and the last word among equals
     chains    (destination, SPI, protocol) -> states, the newest first: input and nearly all requests. Several states
               share a key only if their marks differ. A state with SPI 0 is in no chain
-    buckets   what a template asks for (2.5), whose processor the state is for (RFC 9611; None: any), and whether it is
-              dying -> VALID states, the best last
-    larvals   the same without if_id, and whether the state has an SPI already -> larval states
+    buckets   what a template asks for (2.5) -> whether it is dying, and whose processor the state is for (RFC 9611;
+              None: any) -> VALID states, the best last
+    larvals   the same without if_id -> whether the state has an SPI already -> larval states
     by_seq    km sequence number -> larval states
     spis      (protocol, SPI) -> how many states, whatever their destination: for allocating one
     encaps    (destination, ports) -> states that send ESP in UDP there: for ICMP errors that quote no more
@@ -26,8 +26,8 @@ from xfrmi.wire.xfrm_types import StateInfo
 OutputKey = tuple[int, int, int, int, int, bytes, bytes]
 """family, proto, mode, reqid, if_id, dst, src."""
 
-Bucket = tuple[bool, int | None, OutputKey]
-"""dying, pcpu, key."""
+Bucket = tuple[bool, int | None]
+"""dying, pcpu."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -44,11 +44,11 @@ class StateIndex:
         self._all: dict[State, tuple[int, int]] = {}  # -> age: (add_time when it was placed, serial number)
         self._last_serial = 0
         self._chains: dict[tuple[bytes, int, int], tuple[State, ...]] = {}
-        self._buckets: dict[Bucket, list[State]] = {}
-        self._larvals: dict[tuple[bool, OutputKey], dict[State, None]] = {}
+        self._buckets: dict[OutputKey, dict[Bucket, list[State]]] = {}
+        self._larvals: dict[OutputKey, dict[bool, dict[State, None]]] = {}
         self._by_seq: dict[int, dict[State, None]] = {}
-        self.larval_count = 0
-        """How many states are larval."""
+        self.waiting_count = 0
+        """How many larval states have no SPI: flows that wait for one."""
         self._spis: dict[tuple[int, int], int] = {}
         self._encaps: dict[tuple[bytes, int, int], dict[State, None]] = {}
 
@@ -74,20 +74,27 @@ class StateIndex:
     def candidates(self, key: OutputKey, cpu: int, spi: int = 0) -> Iterator[State]:
         """3.2: VALID states with this key (and SPI, unless 0), the preferred first: for processor `cpu` rather than for
         any, then not dying, then the youngest, then the last inserted."""
-        for place in ((False, cpu, key), (True, cpu, key), (False, None, key), (True, None, key)):
-            bucket: Sequence[State] = self._buckets.get(place, ())
+        buckets = self._buckets.get(key)
+        if buckets is None:
+            return
+        for place in ((False, cpu), (True, cpu), (False, None), (True, None)):
+            bucket: Sequence[State] = buckets.get(place, ())
             if spi and bucket:
                 _, proto, _, _, _, dst, _ = key
                 chain = self._chains.get((dst, spi, proto), ())
                 bucket = sorted(
-                    (s for s in chain if s.km == KM_VALID and (s.dying, s.info.pcpu, output_key(s)) == place),
+                    (s for s in chain if s.km == KM_VALID and (s.dying, s.info.pcpu) == place and output_key(s) == key),
                     key=self._all.__getitem__,
                 )
             yield from reversed(bucket)
 
-    def larvals(self, key: OutputKey, with_spi: bool) -> Iterator[State]:
-        """Larval states with this key, whatever their if_id (quirk Q13), the newest first."""
-        yield from reversed(self._larvals.get((with_spi, _without_if_id(key)), {}))
+    def larvals(self, key: OutputKey, with_spi: tuple[bool, ...] = (False, True)) -> Iterator[State]:
+        """Larval states with this key, whatever their if_id (quirk Q13): those without an SPI, and those with one,
+        the newest of each kind first."""
+        kinds = self._larvals.get(_without_if_id(key))
+        if kinds is not None:
+            for kind in with_spi:
+                yield from reversed(kinds.get(kind, {}))
 
     def answered_by(self, state: State) -> State | None:
         """The larval state that adding `state` makes superfluous: the one of its seq, or one of the same kind."""
@@ -103,7 +110,7 @@ class StateIndex:
 
     def larval_waiting(self, key: OutputKey, mark: int, pcpu: int | None) -> State | None:
         """3.1: the larval search."""
-        return _first(self.larvals(key, with_spi=False), mark, pcpu)
+        return _first(self.larvals(key, with_spi=(False,)), mark, pcpu)
 
     def free_spi(self, proto: int, low: int, high: int, start: int) -> int:
         """An SPI in low..high that no state has, towards any destination: the next one from `start` on, which may be
@@ -151,11 +158,11 @@ class StateIndex:
             self._encaps.setdefault((state.dst, state.encap.sport, state.encap.dport), {})[state] = None
         key = output_key(state)
         if state.km == KM_VALID:
-            place = (state.dying, state.info.pcpu, key)
-            insort(self._buckets.setdefault(place, []), state, key=self._all.__getitem__)
+            bucket = self._buckets.setdefault(key, {}).setdefault((state.dying, state.info.pcpu), [])
+            insort(bucket, state, key=self._all.__getitem__)
         elif state.km == KM_ACQ:
-            self._larvals.setdefault((bool(state.spi), _without_if_id(key)), {})[state] = None
-            self.larval_count += 1
+            self._larvals.setdefault(_without_if_id(key), {}).setdefault(bool(state.spi), {})[state] = None
+            self.waiting_count += not state.spi
             if state.seq:
                 self._by_seq.setdefault(state.seq, {})[state] = None
 
@@ -173,18 +180,24 @@ class StateIndex:
             _take(self._encaps, (state.dst, state.encap.sport, state.encap.dport), state)
         # km may have left VALID, and dying may have changed, since the state was placed: look at all places.
         key = output_key(state)
+        buckets, kinds = self._buckets.get(key, {}), self._larvals.get(_without_if_id(key), {})
         for dying in (False, True):
-            self._take_from_bucket((dying, state.info.pcpu, key), state)
-        self.larval_count -= _take(self._larvals, (bool(state.spi), _without_if_id(key)), state)
+            self._take_from_bucket(buckets, (dying, state.info.pcpu), state)
+        if not buckets:
+            self._buckets.pop(key, None)
+        if _take(kinds, bool(state.spi), state):
+            self.waiting_count -= not state.spi
+            if not kinds:
+                del self._larvals[_without_if_id(key)]
         _take(self._by_seq, state.seq, state)
 
-    def _take_from_bucket(self, key: Bucket, state: State) -> None:
-        bucket = self._buckets.get(key, [])
+    def _take_from_bucket(self, buckets: dict[Bucket, list[State]], key: Bucket, state: State) -> None:
+        bucket = buckets.get(key, [])
         place = bisect_left(bucket, self._all[state], key=self._all.__getitem__)
         if place < len(bucket) and bucket[place] is state:
             del bucket[place]
             if not bucket:
-                del self._buckets[key]
+                del buckets[key]
 
     def _serial(self, state: State) -> int:
         return self._all[state][1]
