@@ -268,7 +268,45 @@ def test_clients_have_their_share_and_packets_the_rest(loop: Loop, monkeypatch: 
             os.close(fd)
     clients = spent["shouting"] + spent["polite"]
     assert SHARE * 0.9 < clients / spent["packets"] < SHARE * 1.1
-    assert len(waited) == 20 and max(waited[1:]) < 0.012  # at first all are fresh
+    assert len(waited) == 20 and max(waited[1:]) < 0.016  # at first all are new
+
+
+def test_who_was_there_before_does_not_wait_behind_a_crowd(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes with the crowd waits behind it; and who asks again and again is not favoured by either."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    pipes = [os.pipe() for _ in range(103)]
+    served: list[int] = []
+
+    def packets() -> None:
+        clock[0] += 0.002
+        if clock[0] > 1.5:
+            loop.stop()
+        if len(served) == 1:
+            for number in range(1, 103):
+                os.write(pipes[number][1], b"x")
+            served.append(0)
+
+    def ask(number: int) -> None:
+        clock[0] += 0.001
+        if number != 2:  # that one always has one more request
+            os.read(pipes[number][0], 1)
+        served.append(number)
+
+    loop.watch(pipes[0][0], packets)
+    for number in range(1, 103):
+        loop.watch(pipes[number][0], lambda number=number: ask(number), patient=True)  # type: ignore[misc]
+    os.write(pipes[0][1], b"x")
+    os.write(pipes[1][1], b"x")
+    loop.run(lambda now: None, never)
+    for pipe in pipes:
+        loop.unwatch(pipe[0])
+        for fd in pipe:
+            os.close(fd)
+    assert served[:3] == [1, 0, 1], "the crowd has come, and the one known is first"
+    assert set(served) == set(range(103)), "in the end all have been served"
+    until_all = max(map(served.index, range(3, 103)))
+    assert served[:until_all].count(2) <= 100, "half of the turns, the other half is the crowd's"
 
 
 def test_without_packets_clients_have_it_all(loop: Loop) -> None:
