@@ -14,7 +14,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make noleak  whatever can happen to a daemon, at random, and a look for plaintext (XFRMI_NOLEAK=300 seconds)"
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
-	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination (about 35 minutes)"
+	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination; live under systemd (about 35 minutes)"
 	@echo "make bench   measure: cost per packet, throughput, rates and latency beside other tunnels (about ten minutes)"
 	@echo "make fuzz    hostile bytes for every parser, TIME=60 seconds or RUNS=10000000 for each, or TARGETS=\"esp xfrm\""
 	@echo "make soak    two daemons for TIME=600 seconds, new keys every second: do the books balance at the end?"
@@ -54,7 +54,7 @@ libreswan: dev
 
 interop: kernel
 	-@"$(BIN)/python" -m tests.oracle.pluto
-	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan or route_based or strongswan" tests/oracle tests/interpose $(TESTARGS)
+	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan or route_based or strongswan or pid1" tests/oracle tests/interpose tests/pid1 $(TESTARGS)
 
 # Which other implementation has judged which combination, from the parameters of the tests.
 coverage: dev

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.netns import in_netns
@@ -36,7 +36,7 @@ PAUSE = re.compile(r"packets waited ([0-9.]+) ms")
 
 
 @contextmanager
-def streaming(hosts: Hosts) -> Iterator[dict[str, Stream]]:
+def streaming(hosts: Hosts, pairs: Sequence[tuple[Tunnel, int]] = PAIRS) -> Iterator[dict[str, Stream]]:
     """Numbered datagrams through every tunnel, in both families and directions. What became of them is known after the
     block."""
     accounts: dict[str, Stream] = {}
@@ -45,7 +45,7 @@ def streaming(hosts: Hosts) -> Iterator[dict[str, Stream]]:
             source, sink, tunnel.address(sink.name, family), A_SECOND
         )
         for source, sink in (hosts.ends, hosts.ends[::-1])
-        for tunnel, family in PAIRS
+        for tunnel, family in pairs
     }
     try:
         yield accounts
