@@ -61,3 +61,10 @@ def test_what_is_loaded_to_find_nobody() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "no xfrmi daemon" in done.stderr
     assert set(done.stdout.split()) & (HEAVY | OF_OTHERS | OF_ADD) == set()
+
+
+def test_what_exec_loads_for_its_supervisor() -> None:
+    """It carries no packets: all that is the daemon's."""
+    command = [sys.executable, "-c", "import sys, xfrmi.interpose.supervisor; print(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & {"asyncio", "cryptography", "numpy", "pyroute2", "rich", "xfrmi.core"} == set()

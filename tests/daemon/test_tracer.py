@@ -10,11 +10,11 @@ import pytest
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, Pair, wire
-from xfrmi.core.interface import POLICY_BASED
 from xfrmi.daemon import tracer as tracing
 from xfrmi.daemon.tracer import Stream, Tracer
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import split_outer
+from xfrmi.wire.link_types import POLICY_BASED
 from xfrmi.wire.xfrm_const import Action, Dir
 from xfrmi.wire.xfrm_types import PolicyInfo, Selector
 

@@ -41,7 +41,6 @@ from tests.system.hosts import (
 from tests.system.monitor import Monitor
 from tests.system.stage import clean, last_words, on_stage
 from xfrmi.client.packets import Record
-from xfrmi.core.interface import POLICY_BASED
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.dev.traffic_control import TrafficControl
@@ -52,6 +51,7 @@ from xfrmi.lab.traffic import family_of, ping, tcp_transfer
 from xfrmi.lab.wiretap import kind, spi_and_sequence
 from xfrmi.teach import Tables
 from xfrmi.teach.one_packet import explain_record
+from xfrmi.wire.link_types import POLICY_BASED
 
 NET = {("moon", 4): "10.1.0.0/16", ("sun", 4): "10.2.0.0/16", ("moon", 6): "fd01::/32", ("sun", 6): "fd02::/32"}
 LAN = {("moon", 4): "10.1.0.5", ("sun", 4): "10.2.0.5", ("moon", 6): "fd01::5", ("sun", 6): "fd02::5"}

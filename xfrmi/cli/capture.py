@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from xfrmi.cli.options import Options
 from xfrmi.cli.private_file import create, create_directory
 from xfrmi.client.packets import Lost, Record
-from xfrmi.core.interface import POLICY_BASED
 from xfrmi.errors import XfrmError
 from xfrmi.formats import pcapng
 from xfrmi.formats.esp_sa import esp_sa_line, esp_sa_lines
+from xfrmi.wire.link_types import POLICY_BASED
 
 if TYPE_CHECKING:
     from xfrmi.client import Client

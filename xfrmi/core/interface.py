@@ -12,15 +12,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xfrmi.errors import XfrmError
-from xfrmi.wire.link_types import XFRM_LINK_MTU, LinkStats
+from xfrmi.wire.link_types import POLICY_BASED, XFRM_LINK_MTU, LinkStats
 
 if TYPE_CHECKING:
     from xfrmi.core.decision import Decision
     from xfrmi.core.verdict import Verdict
-
-
-POLICY_BASED = "xfrmi-policy"
-"""The name of what stands for all devices of the host, where policies without if_id apply."""
 
 
 class Interface:

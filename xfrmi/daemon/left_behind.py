@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from xfrmi.core.interface import POLICY_BASED
 from xfrmi.dev.netns import inside, netns_inode
 from xfrmi.dev.rtnl import Rtnl
 from xfrmi.errors import XfrmError
+from xfrmi.wire.link_types import POLICY_BASED
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface

@@ -20,11 +20,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xfrmi.core.gso import segment
-from xfrmi.core.interface import POLICY_BASED
 from xfrmi.core.plain import admit
 from xfrmi.dev.device import taken_apart
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import split_outer
+from xfrmi.wire.link_types import POLICY_BASED
 from xfrmi.wire.vnet import SuperPacket
 
 if TYPE_CHECKING:

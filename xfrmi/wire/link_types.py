@@ -13,6 +13,9 @@ OPER_UNKNOWN = 0
 OPER_DOWN = 2
 OPER_UP = 6
 
+POLICY_BASED = "xfrmi-policy"
+"""The name of what stands for all devices of the host, where policies without if_id apply."""
+
 XFRM_LINK_MTU = 1500
 """At creation, whatever lies behind (1.2)."""
 XFRM_LINK_MIN_MTU = 68
