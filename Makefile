@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 
 EXTRAS := lab dev docs fuzz
 
+# Container images like to set it. Without bytecode each daemon that a test starts would compile all of xfrmi: 0.4 seconds
+# of processor time, some hundred times. It goes into __pycache__, which git ignores and `make clean` removes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help lock test-python release demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
 .NOTPARALLEL: # lab, dev and the tools are made in the same folder
 

@@ -1,4 +1,4 @@
-"""Nothing is left in the tree but .pytest_cache, and with `-p no:cacheprovider` nothing at all."""
+"""Nothing is left in the tree but bytecode and .pytest_cache, and not even that with `-p no:cacheprovider`."""
 
 from __future__ import annotations
 
