@@ -186,6 +186,14 @@ class Plan:
         """What links give a node, in their order."""
         return [device for link in self.links for name, device in (link.left, link.right) if name == node]
 
+    def devices_of_all(self) -> dict[str, list[str]]:
+        """The same of every node, in one go; links end at nodes that there are."""
+        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for link in self.links:
+            for name, device in (link.left, link.right):
+                found[name].append(device)
+        return found
+
 
 def checked_name(name: str, what: str, place: Place) -> None:
     if not NAME.fullmatch(name):

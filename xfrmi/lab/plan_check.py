@@ -13,10 +13,12 @@ def check(plan: Plan) -> None:
     if not plan.nodes:
         raise LabError(f"{plan.name}: a lab has at least one node: a section [node.NAME] was expected")
     _check_links(plan)
-    devices = {name: _devices(plan, node) for name, node in plan.nodes.items()}
+    linked = plan.devices_of_all()
+    devices = {name: _devices(node, linked[name]) for name, node in plan.nodes.items()}
     for node in plan.nodes.values():
+        made = {netdev.name for netdev, _ in node.interfaces}
         for device, target in node.moved.items():
-            if device not in [netdev.name for netdev, _ in node.interfaces]:
+            if device not in made:
                 raise target.place.error(f'moved: {node.name} has no interface "{device}" among its netdevs')
             if target.word not in plan.nodes or target.word == node.name:
                 raise target.place.error(f'moved: another node was expected; {suggestion(target.word, plan.nodes)}')
@@ -41,17 +43,17 @@ def _check_links(plan: Plan) -> None:
             taken.add((node, device))
 
 
-def _devices(plan: Plan, node: NodePlan) -> set[str]:
-    """What the node has after its links are made and its xfrm lines are said."""
-    devices = {"lo", *plan.devices(node.name)}
+def _devices(node: NodePlan, linked: list[str]) -> set[str]:
+    """What the node has after its links are made, which give it `linked`, and its xfrm lines are said."""
+    devices = {"lo", *linked}
     for netdev, place in node.interfaces:
         if netdev.name in devices:
             raise place.error(f'{node.name} has a device "{netdev.name}" already')
         devices.add(netdev.name)
-        if not netdev.independent and len(plan.devices(node.name)) != 1:
+        if not netdev.independent and len(linked) != 1:
             raise place.error(
                 f"{netdev.name} is bound to the one link of its node, and {node.name} has "
-                f"{len(plan.devices(node.name))}: Independent=yes in [Xfrm] was expected, or instead of the netdev a "
+                f"{len(linked)}: Independent=yes in [Xfrm] was expected, or instead of the netdev a "
                 f'line "link add {netdev.name} type xfrm dev DEVICE if_id {netdev.if_id}" in xfrm'
             )
     for text in node.xfrm:

@@ -58,6 +58,7 @@ class Tables:
         states: list[StateInfo] = []
         policies: list[PolicyInfo] = []
         links: list[LinkInfo] = []
+        places: dict[str, int] = {}  # of the devices in links, by name
         listing: list[str] = []
         for number, _, line in logical_lines(text, _is_command):
             if not line.strip() or line.lstrip().startswith("#"):
@@ -71,11 +72,12 @@ class Tables:
             elif isinstance(request, AddPolicy):
                 policies.append(request.info)
             elif isinstance(request, AddLink):
+                places[request.info.name] = len(links)
                 links.append(request.info)
             elif isinstance(request, SetLink):  # what it changes is not of interest, but for the MTU
-                for at, link in enumerate(links):
-                    if link.name == request.device and request.info.mtu:
-                        links[at] = replace(link, mtu=request.info.mtu)
+                at = places.get(request.device)
+                if at is not None and request.info.mtu:
+                    links[at] = replace(links[at], mtu=request.info.mtu)
         tables = cls(tuple(states), tuple(policies), tuple(links), name)
         if any(listing):
             tables = tables._with_listing(listing, name, ifindex_of)
