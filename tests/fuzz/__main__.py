@@ -8,7 +8,7 @@ growth.py). Whatever is found is kept in build/fuzz/TARGET/found with the traceb
 --unguided is for a corpus that has not grown for long: its inputs are changed at random, and nothing is measured on the
 way, so that there are several times as many executions in the same time. What they reach is not known then: edges is 0.
 
-The corpus that belongs to the project is where it starts; --keep adds to it what has been learned.
+The corpus that belongs to the project is where it starts; --keep adds to it what has been learned (minimise.py).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def fuzz(name: str, guided: bool, limits: list[str], keep: bool) -> bool:
     rate = _last(r"stat::average_exec_per_sec:\s+(\d+)", told)
     edges, inputs = _last(r"cov: (\d+)", told), _last(r"corp: (\d+)", told)
     if keep and right:
-        corpus.save(name, [*corpus.load(name), *(path.read_bytes() for path in learned.iterdir())])
+        subprocess.run([sys.executable, "-m", "tests.fuzz.minimise", name], capture_output=True, check=True)
     worst = growth.worst(name, sorted(learned.iterdir())) if right else growth.Growth(0, b"")
     print(f"{name:<10}{executions:>12,}{rate:>10,}{edges:>8,}{inputs:>8,}{worst.ratio:>8.1f}", flush=True)
     if worst.ratio > growth.TOO_MUCH:
