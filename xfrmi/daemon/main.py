@@ -12,7 +12,6 @@ import gc
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from xfrmi.daemon.devices import Devices
 from xfrmi.daemon.events import Events
 from xfrmi.daemon.handover import HandOver, Parts
 from xfrmi.daemon.hub import Hub
+from xfrmi.daemon.log import Log
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.policy_path import PolicyPath, refuse_with_workers
@@ -56,6 +56,8 @@ GC_THRESHOLDS = 5_000, 10, 10_000
 """Nothing in here makes cycles. New objects are looked through now and then, which takes a millisecond or two; all of
 them hardly ever: with 100,000 states that would hold up every packet for 150 ms."""
 
+
+log = Log()
 
 KEPT = frozenset(("net_admin", "net_raw"))
 """Capabilities that are needed as long as interfaces come and go (dev/privileges.py)."""
@@ -251,11 +253,6 @@ class Daemon:
 
 def _nothing() -> None:
     pass
-
-
-def log(line: str) -> None:
-    """One line to stderr. Journals add the time; sparse enough to read without."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _predecessor(workers: int) -> Predecessor | None:
