@@ -276,6 +276,49 @@ def test_the_same_with_lines(server: Server) -> None:
             assert [json.loads(line) for line in lines] == [{"result": {"pid": 1}}] * 1000
 
 
+class Trickle:
+    """A connection that takes up to three bytes a call, and then wants to be waited for."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.fileno, self.close, self.recvmsg = connection.fileno, connection.close, connection.recvmsg
+        self.turn = 0
+
+    def send(self, data: bytes, flags: int) -> int:
+        self.turn += 1
+        if self.turn % 2:
+            raise BlockingIOError
+        return self._connection.send(data[: 1 + self.turn // 2 % 3], flags)
+
+
+def test_a_stream_that_takes_and_gives_a_few_bytes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request is answered once, whole and in order."""
+    loop = Loop()
+    client, end = socket.socketpair()
+    client.setblocking(False)
+    session = LineSession(loop, end, lambda _: None, {"echo": lambda request: request["number"]}, {})
+    trickle = Trickle(end)
+    monkeypatch.setattr(session, "_connection", trickle)
+    monkeypatch.setattr(session, "_room", 5)
+    client.sendall(b"".join(b'{"cmd": "echo", "number": %d}\n' % number for number in range(20)))
+    heard = b""
+    deadline = loop.clock() + 20
+
+    def look(now: float) -> None:
+        nonlocal heard
+        with contextlib.suppress(BlockingIOError):
+            heard += client.recv(1 << 16)
+        if heard.count(b"\n") >= 20 or now > deadline:
+            loop.stop()
+
+    loop.run(look, lambda: 0.0)
+    assert [json.loads(line) for line in heard.splitlines()] == [{"result": number} for number in range(20)]
+    assert trickle.turn > 200
+    session.close()
+    client.close()
+    loop.close()
+
+
 def test_lines_are_answered_a_few_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 KiB of empty lines are 65536 requests, each of which has an answer."""
     loop = Loop()

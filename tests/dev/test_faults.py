@@ -19,6 +19,26 @@ from xfrmi.wire.xfrm_types import Encap
 COUNT, BURST = 600, 16
 
 
+class Tired:
+    """A socket that takes the first few packets of a burst, and nothing more of it (EAGAIN)."""
+
+    def __init__(self, device: Device[Arrival, Outgoing]) -> None:
+        self._device = device
+        self.turn = 0
+        self.failures: list[Failure] = []
+
+    def send_burst(self, burst: Sequence[Outgoing]) -> int:
+        self.failures = []
+        sent = 0
+        for outgoing in burst:
+            self.turn += 1
+            took = self.turn % (len(outgoing.packets) + 1)
+            sent += self._device.send_burst([Outgoing(outgoing.path, list(outgoing.packets[:took]))])
+            if took < len(outgoing.packets):
+                self.failures.append(Failure(outgoing, range(took, len(outgoing.packets)), errno.EAGAIN))
+        return sent
+
+
 class Refusing:
     """A socket that does not take every third packet of a burst, for the same reason, as long as `number` is set."""
 
@@ -53,7 +73,8 @@ FAULTS: dict[str, dict[str, float]] = {
     "duplication": {"duplicate": 0.1},
     "reordering": {"reorder": 0.3},
     "corruption": {"corrupt": 0.1},
-    "all of it": {"loss": 0.05, "duplicate": 0.05, "reorder": 0.2, "corrupt": 0.05},
+    "cut short": {"short": 0.1},
+    "all of it": {"loss": 0.05, "duplicate": 0.05, "reorder": 0.2, "corrupt": 0.05, "short": 0.05},
 }
 
 
@@ -75,14 +96,15 @@ def test_a_bad_network(fault: str, encap: dict[str, Any]) -> None:
     assert set(found) <= {numbered(number) for number in range(COUNT)}
     came = COUNT - network.lost - held + network.duplicated
     assert came == counts["rx_packets"] + sum(moved.values()), moved
-    assert set(moved) <= {"XfrmInStateSeqError", "XfrmInStateProtoError", "XfrmInNoStates"}
-    if not network.corrupted:  # what is damaged may be the SPI or the number; a copy of it dies of the same
+    spoiled = network.corrupted + network.shortened
+    assert set(moved) <= {"XfrmInStateSeqError", "XfrmInStateProtoError", "XfrmInNoStates", "XfrmInHdrError"}
+    if not spoiled:  # what is damaged may be the SPI or the number; a copy of it dies of the same
         assert moved.get("XfrmInStateSeqError", 0) == network.duplicated
         assert len(found) == COUNT - network.lost - held
     else:
-        assert sum(moved.values()) <= network.corrupted + network.duplicated
-        assert len(found) >= COUNT - network.lost - held - network.corrupted
-    network._chances = 0.0, 0.0, 0.0, 0.0  # and it is good again
+        assert sum(moved.values()) <= spoiled + network.duplicated
+        assert len(found) >= COUNT - network.lost - held - spoiled
+    network._chances = 0.0, 0.0, 0.0, 0.0, 0.0  # and it is good again
     here.send_burst(pair.left.engine.output(pair.xfrm_left, [numbered(COUNT + n) for n in range(50)], NOW)[0])
     assert set(arrived(pair, network)) >= {numbered(COUNT + number) for number in range(50)}
 
@@ -112,3 +134,22 @@ def test_a_socket_that_refuses(number: int) -> None:
     device.number = 0
     device.send_burst(pair.left.engine.output(pair.xfrm_left, [numbered(5000 + n) for n in range(50)], NOW)[0])
     assert len(arrived(pair, there)) == 50 and not device.failures
+
+
+def test_a_socket_that_takes_only_some() -> None:
+    """Of each burst another part leaves, from none to all: it arrives, and the rest is counted once."""
+    pair = Pair()
+    here, there = wire_pair()
+    device = Tired(here)
+    failed, found = 0, []
+    for start in range(0, COUNT, BURST):
+        outgoing, _ = pair.left.engine.output(pair.xfrm_left, [numbered(start + at) for at in range(BURST)], NOW)
+        device.send_burst(outgoing)
+        for failure in device.failures:
+            pair.left.engine.send_failed(failure.outgoing, failure.positions)
+            failed += len(failure.positions)
+        found += arrived(pair, there)
+    counts = raised(pair.xfrm_left)
+    assert failed > 100 and counts["tx_errors"] == counts["tx_aborted_errors"] == failed
+    assert counts["tx_packets"] == len(found) == len(set(found)) and len(found) + failed == -(-COUNT // BURST) * BURST
+    assert pair.right.moved() == {}

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from xfrmi.dev import mmsg
-from xfrmi.dev.mmsg import Destination, ReceiveRows, SendRows, cmsg, cmsg_offsets
+from xfrmi.dev.mmsg import Destination, ReceiveRows, SendRows, SendTrains, cmsg, cmsg_offsets
 
 NOWHERE = Destination(b"")
 """For connected sockets."""
@@ -133,3 +133,53 @@ def test_control_messages_as_the_socket_module_packs_them() -> None:
     }  # fmt: skip
     assert len(cmsg(1, 2, b"abc")) == socket.CMSG_SPACE(3)
     assert cmsg_offsets(bytes(32), 32) == {}  # a length of 0 ends the walk
+
+
+class Reluctant:
+    """sendmmsg that takes one to three messages a call, and is interrupted before each."""
+
+    def __init__(self) -> None:
+        self._call = mmsg._vectored("sendmmsg", "sendmsg")
+        self.turn = 0
+
+    def __call__(self, fd: int, messages: object, count: int, flags: int) -> int:
+        self.turn += 1
+        if self.turn % 4:
+            ctypes.set_errno(errno.EINTR)
+            return -1
+        return self._call(fd, messages, min(count, 1 + self.turn // 4 % 3), flags)
+
+
+def test_a_call_that_takes_a_few_and_is_interrupted() -> None:
+    here, there = pair()
+    call = Reluctant()
+    bodies = [b"%02d" % number * 10 for number in range(20)]
+    rows = SendRows(32, call)
+    for body in bodies:
+        rows.stage(body, NOWHERE)
+    assert rows.send(here.fileno(), 0) == []
+    assert [there.recv(100) for _ in bodies] == bodies
+    train = SendTrains(32, call)
+    assert train.send(here.fileno(), (b"head", b"last"), memoryview(b"".join(bodies))[:-5], 20, NOWHERE, 0) == []
+    assert [there.recv(100) for _ in bodies] == [*(b"head" + body for body in bodies[:-1]), b"last" + bodies[-1][:-5]]
+    with pytest.raises(BlockingIOError):
+        there.recv(100)
+    assert call.turn >= 2 * 4 * 10
+
+
+def test_a_receiving_call_that_is_interrupted() -> None:
+    """Nothing now; it is still there for the next call."""
+    here, there = pair()
+    real, turn = mmsg._vectored("recvmmsg", "recvmsg"), [0]
+
+    def interrupted(*arguments: object) -> int:
+        turn[0] += 1
+        if turn[0] % 2:
+            ctypes.set_errno(errno.EINTR)
+            return -1
+        return real(*arguments)
+
+    rows = ReceiveRows(4, call=interrupted)
+    here.send(b"one")
+    assert rows.receive(there.fileno()) == []
+    assert rows.receive(there.fileno()) == [3] and bytes(rows.rows[0][:3]) == b"one"

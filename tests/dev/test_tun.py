@@ -7,7 +7,9 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
+from collections.abc import Sequence
 
 import pytest
 import pytun
@@ -20,7 +22,7 @@ from xfrmi.dev.tun import BURST_PACKETS, Tun, shape_like_xfrm
 from xfrmi.errors import XfrmError
 from xfrmi.wire.ip import checksum, pseudo_header_sum
 from xfrmi.wire.link_types import IFF_LOWER_UP, IFF_UP, OPER_DOWN
-from xfrmi.wire.vnet import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, SuperPacket
+from xfrmi.wire.vnet import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Packet, SuperPacket
 
 both = pytest.mark.parametrize("version", [4, 6])
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -172,6 +174,35 @@ def test_what_the_kernel_refuses_is_counted_and_the_rest_goes() -> None:
     assert tun.send_burst([good]) == 0
     assert tun.errors == 3
     assert unicast(tun) == []
+
+
+@in_netns
+def test_what_the_kernel_does_not_take_whole_is_counted_and_the_rest_goes() -> None:
+    """Not seen of any kernel. Every second packet is cut short on its way into a real device."""
+    tun = open_tun(4)
+    peer, own = (socket.inet_aton(address(4, end)) for end in (1, 0))
+    writev, turn = os.writev, [0]
+
+    def short(fd: int, buffers: Sequence[bytes]) -> int:
+        turn[0] += 1
+        data = b"".join(buffers)
+        return writev(fd, [data[: len(data) - 7 * (turn[0] % 2)]])
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((address(4, 0), 2222))
+        receiver.settimeout(2)
+        bodies = [b"number %d" % number for number in range(6)]
+        packets: list[Packet] = [
+            ipv4(struct.pack(">HHHH", 1111, 2222, 8 + len(body), 0) + body, proto=17, src=peer, dst=own)
+            for body in bodies
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "writev", short)
+            assert tun.send_burst(packets) == 3 and tun.errors == 3
+            segments = SuperPacket(memoryview(bytearray(packets[0])), GSO_UDP_L4, 28, 4, 20, 6)
+            assert tun.send_burst([segments]) == 0 and tun.errors == 4
+        assert [receiver.recv(100) for _ in range(3)] == bodies[1::2]
+        assert tun.send_burst(packets[:1]) == 1 and receiver.recv(100) == bodies[0]
 
 
 @in_netns

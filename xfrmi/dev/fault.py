@@ -1,4 +1,4 @@
-"""A bad network: wrap a device of the underlay in it, and what arrives is lost, doubled, late or damaged.
+"""A bad network: wrap a device of the underlay in it, and what arrives is lost, cut short, doubled, late or damaged.
 
 Chances are per datagram and independent; the seed makes a run repeatable. Only reception is impaired: to impair both
 directions wrap both ends.
@@ -25,24 +25,29 @@ class Fault:
         duplicate: float = 0.0,
         reorder: float = 0.0,
         corrupt: float = 0.0,
+        short: float = 0.0,
     ) -> None:
         self._device = device
         self._random = random.Random(seed)
-        self._chances = loss, duplicate, reorder, corrupt
+        self._chances = loss, duplicate, reorder, corrupt, short
         self._held: Datagram | None = None
-        self.lost = self.duplicated = self.reordered = self.corrupted = 0
+        self.lost = self.duplicated = self.reordered = self.corrupted = self.shortened = 0
 
     def fileno(self) -> int:
         return self._device.fileno()
 
     def recv_burst(self) -> list[Arrival]:
-        """Order of fates: lost, damaged (one bit of the ESP packet), held back behind the next one, doubled."""
-        loss, duplicate, reorder, corrupt = self._chances
+        """Order of fates: lost, cut short (somewhere in the ESP packet), damaged (one bit of it), held back behind the
+        next one, doubled."""
+        loss, duplicate, reorder, corrupt, short = self._chances
         burst: list[Arrival] = []
         for datagram in taken_apart(self._device.recv_burst()):
             if self._happens(loss):
                 self.lost += 1
                 continue
+            if len(datagram[1]) and self._happens(short):
+                self.shortened += 1
+                datagram = datagram[0], datagram[1][: self._random.randrange(len(datagram[1]))]
             if len(datagram[1]) and self._happens(corrupt):
                 self.corrupted += 1
                 datagram = self._damaged(datagram)

@@ -294,8 +294,10 @@ class SendTrains:
 def send_all(call: _Call, fd: int, messages: Any, count: int, patience: float) -> list[tuple[int, int]]:
     """Send the first `count` of `messages`, in order. Returns (index, errno) of each datagram that did not leave.
 
-    A full socket buffer (EAGAIN) is waited for, `patience` seconds at most in total; what has not left by then is given
-    up. ENOBUFS is a datagram lost in a queue behind the socket: waiting would not bring it back.
+    A datagram is taken whole or not at all, but of many messages a call may take only the first. A signal (EINTR) is no
+    reason to lose anything. A full socket buffer (EAGAIN) is waited for, `patience` seconds at most in total; what has
+    not left by then is given up. ENOBUFS is a datagram lost in a queue behind the socket: waiting would not bring it
+    back.
     """
     failed: list[tuple[int, int]] = []
     deadline: float | None = None
@@ -308,6 +310,8 @@ def send_all(call: _Call, fd: int, messages: Any, count: int, patience: float) -
             done += sent
             continue
         number = ctypes.get_errno()
+        if number == errno.EINTR:
+            continue
         if number == errno.EAGAIN:
             now = time.monotonic()
             deadline = deadline or now + patience

@@ -97,7 +97,8 @@ class Tun:
         self.name: str = self._device.name
         self.persist = persist
         self.errors = 0
-        """Packets the kernel did not take: the device is down (EIO), or this is no IP packet (EINVAL)."""
+        """Packets the kernel did not take: the device is down (EIO), or this is no IP packet (EINVAL); or did not take
+        whole."""
         self.malformed = 0
         """Frames from the kernel whose virtio_net_hdr contradicts the packet."""
         self._alone = False
@@ -160,12 +161,14 @@ class Tun:
         for packet in burst:
             try:
                 if isinstance(packet, SuperPacket):
-                    writev(fd, (emit(packet), *packet.pieces()))
+                    pieces = packet.pieces()
+                    whole = writev(fd, (emit(packet), *pieces)) == VNET_HDR_LEN + sum(map(len, pieces))
                 else:
-                    writev(fd, (NO_OFFLOAD, packet))
-                taken += 1
+                    whole = writev(fd, (NO_OFFLOAD, packet)) == VNET_HDR_LEN + len(packet)
+                taken += whole
             except OSError:
-                self.errors += 1
+                pass
+        self.errors += len(burst) - taken
         return taken
 
     def another_queue(self) -> Tun:
