@@ -1,10 +1,11 @@
 """What a flood leaves of legitimate traffic, beside what an equal load of valid packets leaves of it.
 
-    python -m bench.floods [--rounds 3] [--seconds 1] [name ...]
+    python -m bench.floods [--rounds 5] [--seconds 0.5] [name ...]
 
 Every fourth packet that reaches the daemon is of a tunnel that is to live; the others are the flood, or valid packets
 of another tunnel: `share` is the first rate over the second. Packets come as fast as they can be sent, so that the
 daemon is never idle. Meanwhile somebody asks the daemon for something every 20 ms: `control` is the slowest answer.
+Of all rounds the median is told, and in brackets the lowest and the highest.
 
 Clients that shout, stall or never read, and storms of new flows, are measured likewise, against the same load without
 them, or with flows that have a state.
@@ -104,7 +105,7 @@ CLIENTS = {
     "64 monitors that never read": [("monitor", "64"), ("churn", "1")],
 }
 STORM, LATER = "storm of new flows", "the same, some seconds later"
-"""While each flow makes a larval state, and when there are as many of them as may be."""
+"""From its first moment, and when as many flows wait as may without being asked twice."""
 PATIENCE = 20.0
 """Seconds until there are."""
 
@@ -269,20 +270,25 @@ def main() -> int:
     assert __doc__ is not None
     every = [*FLOODS, *CLIENTS, STORM, LATER]
     parser = argparse.ArgumentParser(prog="python -m bench.floods", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(every)}")
     told = parser.parse_args()
     found = measured(told.rounds, told.seconds, told.names or every)
-    print(f"{'':<28}{'left':>10}{'of':>10}{'share':>8}{'control':>10}{'memory':>10}")
+    print(f"{'':<28}{'left':>9}{'of':>9}{'share':>20}{'control, ms':>20}{'MB':>6}")
     for name, looks in found.items():
-        flooded, equal = zip(*looks, strict=True)
-        share = statistics.median(one.rate / max(other.rate, 1) for one, other in looks)
-        left, of = (statistics.median(one.rate for one in each) for each in (flooded, equal))
-        control, memory = max(one.control for one in flooded) * 1e3, max(one.memory for one in flooded)
-        print(f"{name:<28}{left:>10,.0f}{of:>10,.0f}{share:>8.2f}{control:>7.0f} ms{memory:>7.1f} MB", end="  ")
-        print(", ".join(f"{counter} {value:,}" for counter, value in flooded[-1].counted.items()))
+        left, of = (statistics.median(look.rate for look in each) for each in zip(*looks, strict=True))
+        share = spread([flooded.rate / max(equal.rate, 1) for flooded, equal in looks], 2)
+        control = spread([flooded.control * 1e3 for flooded, _ in looks], 0)
+        memory = max(flooded.memory for flooded, _ in looks)
+        print(f"{name:<28}{left:>9,.0f}{of:>9,.0f}{share:>20}{control:>20}{memory:>6.1f}", end="  ")
+        print(", ".join(f"{counter} {value:,}" for counter, value in looks[-1][0].counted.items()))
     return 0
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The median, the lowest and the highest."""
+    return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(statistics.median(values), min(values), max(values), d=digits)
 
 
 if __name__ == "__main__":
