@@ -129,9 +129,14 @@ class Devices:
 
     def change(self, interface: Interface, info: LinkInfo) -> None:
         """RTM_NEWLINK with IFLA_INFO_DATA for an existing device: rules DEV-08..13."""
-        self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
         device = self._devices[interface]
-        self._remember(device, self.alias(device))
+        before, alias = (interface.if_id, interface.link, interface.external), self.alias(device)
+        self._engine.change_interface(interface.name, info.if_id or 0, info.link or 0, info.external)
+        try:
+            self._remember(device, alias)
+        except XfrmError:  # not allowed to, for example: then the next daemon would find what it had been
+            self._engine.change_interface(interface.name, *before)
+            raise
 
     def set(self, interface: Interface, info: LinkInfo, netns_fd: int | None = None) -> None:
         """Name, mtu, queue length, up, multicast, and the move to another namespace: one order, one answer."""
