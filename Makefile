@@ -10,12 +10,13 @@ EXTRAS := lab dev docs fuzz
 # of processor time, some hundred times. It goes into __pycache__, which git ignores and `make clean` removes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lock test-python release demo test noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
+.PHONY: help lock test-python release demo test properties noleak lessons kernel libreswan interop coverage bench docs man lint clean lab dev docs-tools fuzz fuzz-tools soak
 .NOTPARALLEL: # lab, dev and the tools are made in the same folder
 
 help:
 	@echo "make demo    watch IPv4 and IPv6 cross two namespaces as ESP (about 20 seconds)"
 	@echo "make test    run the tests"
+	@echo "make properties  those that try examples, with five times as many as make test (XFRMI_EXAMPLES=2)"
 	@echo "make noleak  whatever can happen to a daemon, at random, and a look for plaintext (XFRMI_NOLEAK=300 seconds)"
 	@echo "make lessons run every lesson in examples/, also without root (some minutes)"
 	@echo "make interop speak with a real kernel in qemu, libipsec and libreswan, in every combination; live under systemd (about 35 minutes)"
@@ -36,9 +37,16 @@ lab dev:
 demo: lab
 	@"$(BIN)/xfrmi" lab demo
 
-# A process for each processor, as many as four; the tests of a file stay together. TESTARGS="-n0": in one process.
+# A process for each processor and one more, as many as four; the tests of a file stay together, and long files come first
+# (tests/conftest.py). TESTARGS="-n0": in one process.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: dev
-	@"$(BIN)/python" -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TESTARGS)
+	@"$(BIN)/python" -m pytest -q $(SPREAD) $(TESTARGS)
+
+# What hypothesis tries: make test has two fifths of the examples (tests/examples.py), this twice of them all.
+properties: dev
+	@XFRMI_EXAMPLES=$${XFRMI_EXAMPLES:-2} "$(BIN)/python" -m pytest -q $(SPREAD) -m hypothesis $(TESTARGS)
 
 # For so many seconds; the seed it prints, given as XFRMI_SEED, makes it the same again.
 noleak: dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+
+from tests.examples import examples
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,10 +27,35 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(temporary.cleanup)
         folder = Path(temporary.name)
     # How long an example takes is no property of what is tested, and on a busy machine nobody knows it.
-    settings.register_profile("xfrmi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile(
+        "xfrmi", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     settings.load_profile("xfrmi")
     set_hypothesis_home_dir(folder / "hypothesis")
     config.option.benchmark_storage = f"file://{folder}/benchmarks"  # pytest-benchmark makes it, needed or not
+
+
+LONG_ONES = (
+    "lab/test_demo", "interpose/test_exec_links", "oracle/", "interpose/", "lab/", "system/", "bench/",
+    "core/test_train", "cli/", "daemon/", "doctor/", "noleak/", "dev/",
+)  # fmt: skip
+"""Where tests take longest, below tests/: they begin first, or at the end one process would be at them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadfile --no-loadscope-reorder` processes take the files in this order."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.nodeid.removeprefix("tests/")
+        return next((at for at, start in enumerate(LONG_ONES) if path.startswith(start)), len(LONG_ONES))
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors: what speaks with daemons mostly waits for them."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_finish() -> None:

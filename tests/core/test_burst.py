@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.algorithms import ALL, COMBINED
+from tests.examples import examples
 from xfrmi.core import esp
 from xfrmi.core.burst import FEW, Datagram, open_burst, seal_burst
 from xfrmi.core.gso import segment
@@ -42,7 +43,7 @@ INNER = {4: ("198.51.100.1", "198.51.100.2"), 6: ("2001:db8:1::1", "2001:db8:1::
 ALGORITHMS = ("aead", "crypt", "auth", "auth_trunc")
 LAST_32, LAST_64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
-SLOW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 
 
 def make(**fields: Any) -> State:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Pair, forge, raised, tunnel_state, wire
+from tests.examples import examples
 from xfrmi.core import PolicyInfo, Selector, Template
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.ip import split_outer, trim
@@ -62,7 +63,7 @@ def rose(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(packet=packets())
 @example(packet=b"")
 @example(packet=udp(*INNER[4], bytes(65507)))
@@ -89,7 +90,7 @@ def test_any_packet_out(kind: str, packet: bytes) -> None:
         assert trim(reply) == reply
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(burst=st.lists(packets(), max_size=40))
 def test_a_burst_is_the_sum_of_its_packets(burst: list[bytes]) -> None:
     """Counters and answers do not depend on what comes together."""
@@ -123,7 +124,7 @@ def check_in(pair: Pair, datagram: tuple[bytes, bytes]) -> None:
         assert stats < {"XfrmInHdrError", "XfrmInNoStates"}
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.sampled_from([4, 6]),
     st.booleans(),
@@ -143,7 +144,7 @@ def test_any_packet_in(outer: int, in_udp: bool, changes: list[tuple[int, int]],
     check_in(pair, (bytes(header), bytes(esp[:length])))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.binary(max_size=80), st.binary(min_size=20, max_size=60))
 def test_any_bytes_for_esp(esp: bytes, header: bytes) -> None:
     pair = Pair()
@@ -153,7 +154,7 @@ def test_any_bytes_for_esp(esp: bytes, header: bytes) -> None:
 
 
 @pytest.mark.parametrize("mode", [Mode.TUNNEL, Mode.BEET, Mode.TRANSPORT])
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     packet=packets() | st.binary(max_size=120),
     next_header=st.sampled_from([IPPROTO_IPIP, IPPROTO_IPV6, 94, 59, 17]) | st.integers(0, 255),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.core import test_burst as burst
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, Pair, raised, tunnel_state
+from tests.examples import examples
 from xfrmi.core import PolicyInfo, Selector, esp
 from xfrmi.core import input as inbound
 from xfrmi.core import output as outbound
@@ -32,7 +33,7 @@ def open_(state: State, header: Buffer, packet: Buffer, now: float) -> Buffer:
     return opener(state)(state, header, packet, now)
 
 
-@settings(burst.SLOW, max_examples=80)
+@settings(burst.SLOW, max_examples=examples(80))
 @given(fields=burst.senders(), packets=burst.BURSTS, kind=burst.KINDS)
 def test_sealing_is_the_scalar_path(fields: dict[str, Any], packets: list[bytes], kind: Any) -> None:
     items = [(kind(packet),) for packet in packets]
@@ -41,7 +42,7 @@ def test_sealing_is_the_scalar_path(fields: dict[str, Any], packets: list[bytes]
     assert burst.observe(quick, lambda: burst.one_by_one(seal, quick, items)) == expected
 
 
-@settings(burst.SLOW, max_examples=80)
+@settings(burst.SLOW, max_examples=examples(80))
 @given(reception=burst.receptions(), kind=burst.KINDS)
 def test_opening_is_the_scalar_path(reception: tuple[dict[str, Any], list[Any]], kind: Any) -> None:
     fields, datagrams = reception
@@ -169,7 +170,7 @@ def story(steps: list[tuple[list[bytes], str]], outer: int, fields: dict[str, An
 
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("fields", [{}, {"encap": Encap(sport=4500, dport=4500)}], ids=["raw", "udp"])
-@settings(burst.SLOW, max_examples=30)
+@settings(burst.SLOW, max_examples=examples(30))
 @given(steps=STEPS)
 def test_the_shorter_way_is_the_long_way(outer: int, fields: dict[str, Any], steps: list[Any]) -> None:
     quick = story(steps, outer, fields)

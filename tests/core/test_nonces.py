@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Pair, policies, tunnel_state, wire
 from tests.core.trains import super_packet
+from tests.examples import examples
 from xfrmi.core import Algorithm, Engine
 from xfrmi.core.router import StaticRouter
 from xfrmi.core.saved import add_saved_policy, add_saved_state, save_policy, save_rest, save_state
@@ -152,7 +153,7 @@ def replace_numbers(esn: ReplayEsn) -> ReplayEsn:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("numbers", NUMBERS)
 @given(STEPS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_no_nonce_is_used_twice(algorithm: str, numbers: str, steps: list[str]) -> None:
     sender = Sender(algorithm, numbers)
     for step in steps:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.samples import NOW, flow, new_sad, new_spd, out_policy, policy_info, state_id, state_info, template
+from tests.examples import examples
 from xfrmi.core.sad import Sad
 from xfrmi.core.selector import selector_match
 from xfrmi.core.spd import Spd
@@ -88,7 +89,7 @@ def best_by_definition(sad: Sad, policy: Any, wanted: Any, flow_: Flow) -> State
 
 
 @given(STATE_STEPS, FLOWS, MARKS, st.integers(0, 1), st.integers(7, 8), st.integers(0, 6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_resolve_finds_the_best_by_definition(
     steps: list[Any], flow_: Flow, mark: Mark, if_id: int, reqid: int, spi: int
 ) -> None:
@@ -105,7 +106,7 @@ def test_resolve_finds_the_best_by_definition(
 
 
 @given(STATE_STEPS, MARKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_lookups_by_key_find_the_newest_that_fits(steps: list[Any], mark: Mark) -> None:
     sad, _ = new_sad()
     run(sad, steps)
@@ -115,7 +116,7 @@ def test_lookups_by_key_find_the_newest_that_fits(steps: list[Any], mark: Mark) 
 
 
 @given(STATE_STEPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_nothing_is_left_behind(steps: list[Any]) -> None:
     sad, _ = new_sad()
     now = run(sad, steps)
@@ -144,7 +145,7 @@ POLICY_STEPS = st.lists(
 
 
 @given(POLICY_STEPS, FLOWS, MARKS, st.integers(0, 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_policy_lookup_finds_lowest_priority_then_oldest(steps: list[Any], flow_: Flow, mark: Mark, if_id: int) -> None:
     spd: Spd = new_spd()[0]
     order: list[Any] = []  # policies from the oldest to the youngest; an update of equal priority keeps its place

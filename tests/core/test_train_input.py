@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.core.pair import KEY, NOW, OUTER, Pair, policies, raised
 from tests.core.test_gro import ACK, ALL, CWR, FIN, ODD_ONES, PSH, TIMESTAMPS, datagram, tcp
 from tests.core.trains import Memory
+from tests.examples import examples
 from xfrmi.core import Algorithm, Interface, PolicyInfo, Selector
 from xfrmi.core.gso import segment
 from xfrmi.core.train import Arrived
@@ -25,7 +26,7 @@ from xfrmi.wire.xfrm_types import Encap, Limits, ReplayEsn
 Datagrams = list[tuple[Buffer, Buffer]]
 Delivered = list[tuple[Interface, list[Packet]]]
 
-SLOW = settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=examples(250), suppress_health_check=[HealthCheck.too_slow])
 both = pytest.mark.parametrize("version", [4, 6])
 MOST_DATAGRAMS = 64
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.core.pair import GCM, INNER, KEY, NOW, OUTER, Pair, policies, raised, tunnel_state, wire
 from tests.core.trains import TIMESTAMPS, ident_of, inner, super_packet
+from tests.examples import examples
 from xfrmi.core import Algorithm, Engine, Interface, Selector, Template
 from xfrmi.core.gso import segment
 from xfrmi.core.outgoing import Outgoing
@@ -27,7 +28,7 @@ from xfrmi.wire.vnet import Packet, SuperPacket
 from xfrmi.wire.xfrm_const import STATE_AF_UNSPEC, STATE_ESN, XFRM_INF, Dir, XfrmStat
 from xfrmi.wire.xfrm_types import Encap, Limits, PolicyInfo, Replay, ReplayEsn
 
-SLOW = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
 
 
 class Sender:

@@ -33,6 +33,7 @@ from tests.core.test_burst import (
     touch,
 )
 from tests.core.trains import TIMESTAMPS, Memory, arrived, ident_of, super_packet
+from tests.examples import examples
 from xfrmi.core import esp
 from xfrmi.core.burst import Datagram
 from xfrmi.core.gso import segment
@@ -57,7 +58,7 @@ from xfrmi.wire.xfrm_const import (
 )
 from xfrmi.wire.xfrm_types import Encap, Limits, Replay, ReplayEsn
 
-SLOW = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
 ROWS = [name for name in COMBINED if name.startswith(("ccm", "chacha")) or (name[:3] == "gcm" and name[-3:] == "128")]
 UNTOUCHED: tuple[list[Any], list[Any]] = ([], [])
 

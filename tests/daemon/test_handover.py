@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.core.samples import NOW, policy_info, state_info
 from tests.core.test_tables_model import POLICY_STEPS, STATE_STEPS, run
+from tests.examples import examples
 from xfrmi.core.engine import Engine
 from xfrmi.core.sad import Sad
 from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_rest, save_policy, save_rest
@@ -100,7 +101,7 @@ def shown(engine: Engine) -> list[object]:
 
 
 @given(KINDS, STATE_STEPS, TRAFFIC, KINDS, STATE_STEPS, TRAFFIC, POLICY_STEPS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_another_engine_goes_on_where_this_one_stops(
     kinds: list[Any],
     before: list[Any],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.daemon.messages import ROOT, STRANGER, answers, ask, refusal, request
 from tests.daemon.server import PretendedDevices
+from tests.examples import examples
 from xfrmi.core.engine import Engine
 from xfrmi.daemon.route_handler import RouteHandler
 from xfrmi.dev.rtnl import RTM_GETROUTE
@@ -240,13 +241,13 @@ def well_formed(datagrams: list[bytes]) -> None:
         assert list(netlink.split(datagram))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=300))
 def test_any_bytes_are_answered_or_ignored(datagram: bytes) -> None:
     well_formed(list(Links().handle(datagram, ROOT)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     kind=st.integers(14, 22),
     flags=st.integers(0, 0x7FF).map(lambda flags: flags | NLM_F_REQUEST),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.samples import fails
+from tests.examples import examples
 from xfrmi.core.replay import EsnWindow, Sequence, Window
 from xfrmi.daemon import worker_marks
 from xfrmi.daemon.worker_marks import BLOCK, MarkedSequence, Marks, marked_window, resume_sequence, resume_window
@@ -22,7 +23,7 @@ STEPS = st.lists(st.one_of(st.none(), st.integers(1, 3 * BLOCK)), max_size=40)
 
 
 @given(st.booleans(), st.integers(0, 2**32 - 1), st.booleans(), STEPS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_numbers_only_go_up_whoever_takes_them(esn: bool, begun: int, told: bool, steps: list[int | None]) -> None:
     """`told`: the parent has heard of the numbers before the worker died."""
     place = MARKS.take(begun, 0)
@@ -66,7 +67,7 @@ ARRIVALS = st.lists(st.one_of(st.none(), st.integers(1, 200)), max_size=80)
 
 
 @given(st.sampled_from([0, 1, 32, 100]), st.booleans(), ARRIVALS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_no_number_is_accepted_twice(size: int, esn: bool, steps: list[int | None]) -> None:
     place = MARKS.take(0, 0)
     parent = EsnWindow(size) if esn and size else Window(size)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.core.samples import NOW, flow, policy_info, state_id, state_info, template
 from tests.core.test_tables_model import STATE_STEPS, run
+from tests.examples import examples
 from xfrmi.core import events
 from xfrmi.core.engine import Engine
 from xfrmi.core.router import StaticRouter
@@ -154,7 +155,7 @@ DEATHS = st.lists(st.integers(0, 2), max_size=3)
 
 
 @given(STATE_STEPS, POLICY_STEPS, DEATHS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_replicas_are_what_the_tables_are(steps: list[Any], policy_steps: list[Any], deaths: list[int]) -> None:
     world = World(3)
     half = len(steps) // 2

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 
+from tests.examples import examples
 from tests.formats.test_listing import NAMES, policies, states
 from xfrmi.formats.json_xfrm import (
     defaults_json,
@@ -116,7 +117,7 @@ def strings(value: Any) -> set[str]:
     return {value} if isinstance(value, str) else set()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(states())
 def test_every_text_of_a_state_is_in_its_listing(info: StateInfo) -> None:
     shown = state_json(info, SHOW)
@@ -127,7 +128,7 @@ def test_every_text_of_a_state_is_in_its_listing(info: StateInfo) -> None:
     assert all(text in ("0x", "0x0") or text[2:] in listing for text in missing)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(policies())
 def test_every_text_of_a_policy_is_in_its_listing(info: PolicyInfo) -> None:
     shown = policy_json(info, SHOW)

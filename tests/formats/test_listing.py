@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.formats.captures import utc_time, utc_timestamp
 from tests.wire import xfrm_values as values
 from xfrmi.formats.listing import ListingError, parse_policies, parse_stat, parse_states
@@ -119,7 +120,7 @@ def policies(draw: st.DrawFn) -> PolicyInfo:
     )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(states(), max_size=3), st.booleans())
 def test_states_come_back(infos: list[StateInfo], oneline: bool) -> None:
     show = Show(stats=1, oneline=oneline, localtime=utc_time, ifname=NAMES.__getitem__)
@@ -127,7 +128,7 @@ def test_states_come_back(infos: list[StateInfo], oneline: bool) -> None:
     assert parse_states(text, timestamp=utc_timestamp, ifindex_of=lambda name: DEVICES.get(name, 0)) == infos
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(policies(), max_size=3), st.booleans())
 def test_policies_come_back(infos: list[PolicyInfo], oneline: bool) -> None:
     show = Show(stats=1, oneline=oneline, localtime=utc_time, ifname=NAMES.__getitem__)
@@ -135,7 +136,7 @@ def test_policies_come_back(infos: list[PolicyInfo], oneline: bool) -> None:
     assert parse_policies(text, timestamp=utc_timestamp, ifindex_of=lambda name: DEVICES.get(name, 0)) == infos
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(states())
 def test_what_is_lost_without_s(info: StateInfo) -> None:
     show = Show(localtime=utc_time, ifname=NAMES.__getitem__)
@@ -152,7 +153,7 @@ def lost_code(sel: Selector) -> dict[str, int]:
     return {"dport": 0, "dport_mask": 0} if sel.proto == 135 else {}
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(policies())
 def test_what_a_policy_loses_without_s(info: PolicyInfo) -> None:
     show = Show(localtime=utc_time, ifname=NAMES.__getitem__)

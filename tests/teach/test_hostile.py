@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, Pair, forge
+from tests.examples import examples
 from tests.teach.tables import sent_by, tables_of
 from xfrmi.teach import explain
 from xfrmi.wire.ip import ipv4_header_checksum
@@ -35,7 +36,7 @@ def shown(packet: bytes, direction: str | None, whole: bool = False) -> None:
 
 
 @given(st.binary(min_size=1, max_size=120), st.sampled_from(["in", "out", None]))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_any_bytes(packet: bytes, direction: str | None) -> None:
     shown(packet, direction)
 
@@ -43,7 +44,7 @@ def test_any_bytes(packet: bytes, direction: str | None) -> None:
 @given(st.integers(0, len(SENT.outer) - 1), st.integers(0, 255), st.integers(0, 60))
 @example(at=0, byte=0x46, cut=0)  # the header says it has options
 @example(at=0, byte=0x4F, cut=0)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_nearly_a_packet(at: int, byte: int, cut: int) -> None:
     packet = bytearray(SENT.outer[: len(SENT.outer) - cut])
     packet[2:4] = len(packet).to_bytes(2, "big")
@@ -54,7 +55,7 @@ def test_nearly_a_packet(at: int, byte: int, cut: int) -> None:
 
 
 @given(st.binary(max_size=80), st.sampled_from([4, 41, 59, 94, 0, 17]), st.integers(0, 20))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_authentic_and_strange(payload: bytes, next_header: int, pad_len: int) -> None:
     packet = bytearray(forge(payload, next_header, seq=5, pad_len=pad_len))
     packet[10:12] = ipv4_header_checksum(packet[:20]).to_bytes(2, "big")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.netns import in_netns, ip
 from tests.wire.xfrm_values import maybe, u8, u32, u64
 from xfrmi.errors import XfrmError
@@ -68,7 +69,7 @@ links = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(links, u8)
 def test_links_round_trip(info: LinkInfo, operstate: int) -> None:
     """A request sends the flags it changes only; a reply sends all."""
@@ -150,7 +151,7 @@ def test_numbers_without_room_are_named() -> None:
         encode_link(LinkInfo("xfrm0", mtu=2**32))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.binary(max_size=20),
     st.lists(st.tuples(st.sampled_from([*range(64), LINKINFO, LINKINFO]), st.binary(max_size=60)), max_size=6),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.wire import xfrm_values as values
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink, xfrm_msg
@@ -35,19 +36,19 @@ any_kind = st.integers(0x10, 0x29)
 any_flags = st.sampled_from([REQUEST, REQUEST | netlink.NLM_F_DUMP])
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=400))
 def test_any_datagram(datagram: bytes) -> None:
     survive(datagram)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(any_kind, any_flags, st.binary(max_size=400))
 def test_any_body(kind: int, flags: int, body: bytes) -> None:
     survive(netlink.message(kind, flags, 1, 1, body))
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     any_kind, any_flags, st.binary(max_size=8),
     st.lists(st.tuples(st.integers(0, 45), st.integers(0, 300), st.binary(min_size=1, max_size=12)), max_size=6),
@@ -60,7 +61,7 @@ def test_any_attributes(kind: int, flags: int, seed: bytes, items: list[tuple[in
     survive(netlink.message(kind, REQUEST | netlink.NLM_F_DUMP, 1, 1, attrs))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(values.states, st.integers(0, 2000), st.binary(min_size=1, max_size=8), st.integers(0, 2000))
 def test_damaged_states(info: StateInfo, at: int, damage: bytes, length: int) -> None:
     body = bytearray(xfrm_msg.encode_state(info))

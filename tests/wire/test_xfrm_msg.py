@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.wire import xfrm_values as values
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink, xfrm_msg
@@ -50,7 +51,7 @@ from xfrmi.wire.xfrm_types import (
 
 KEY = bytes(range(20))
 REQUEST = netlink.NLM_F_REQUEST
-few = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+few = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 
 def framed(kind: int, body: bytes, flags: int = REQUEST) -> Message:
