@@ -89,6 +89,12 @@ def test_a_folder_and_files_beside(tmp_path: Path) -> None:
     assert [netdev.name for netdev, _ in plan.nodes["moon"].interfaces] == ["a"]
 
 
+def test_a_line_is_not_so_long_that_reading_it_takes_forever(tmp_path: Path) -> None:
+    """Of a megabyte of dots tomllib makes minutes (found by make fuzz)."""
+    with pytest.raises(LabError, match=r"lab\.toml:2: a line has at most 16,384 characters, and this has 1,500,006"):
+        read_lab(write(tmp_path, f"[node.a]\n[node{'.ab' * 500_000}]\n"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "at", "said"),
     [

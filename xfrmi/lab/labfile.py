@@ -38,6 +38,8 @@ FILE = "lab.toml"
 TOP_KEYS = ("name", "about", "xfrm", "node", "link")
 NODE_KEYS = ("kind", "outside", "address", "route", "netdev", "xfrm", "moved", "run", "start")
 LINK_KEYS = ("endpoints", "mtu", "changeable")
+MAX_LINE = 1 << 14
+"""Characters. tomllib takes a time that grows with the square of the dots in a key: those of so long a line 50 ms."""
 
 
 def read_lab(path: str | Path) -> Plan:
@@ -58,6 +60,10 @@ def parse_lab(data: bytes, file: Path) -> Plan:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise LabError(f"{file}: text in UTF-8 was expected") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > MAX_LINE:
+            place = Place(str(file), number)
+            raise place.error(f"a line has at most {MAX_LINE:,} characters, and this has {len(line):,}")
     plan = _Reader(file, text).plan()
     check(plan)
     return plan
