@@ -166,6 +166,7 @@ def test_new_keys_and_nothing_lost(web: Web, page: Page) -> None:
         ("/api/pings", {"node": "mars", "address": SEALED, "interval": 1}, 400, 'no node "mars"'),
         ("/api/pings", {"node": "moon", "address": SEALED, "interval": 0}, 400, "0.01 to 60 seconds"),
         ("/api/pings", {"node": "moon", "address": SEALED, "interval": "soon"}, 400, '"interval" is a number'),
+        ("/api/pings", {"node": "moon", "address": SEALED, "interval": 1 << 1025}, 400, "too large"),
         ("/api/pings", {"node": 1}, 400, '"node" is missing'),
         ("/api/pings", b"{", 400, "no JSON"),
         ("/api/pings", b"[" * 5000, 400, "no JSON"),

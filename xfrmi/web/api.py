@@ -177,7 +177,7 @@ def _told(handler: Handler) -> Handler:
             return await handler(request)
         except Refused as error:
             return _error(str(error), error.status)
-        except (LabError, ValueError) as error:
+        except (LabError, ValueError, OverflowError) as error:
             return _error(str(error), 400)
         except XfrmError as error:
             return _error(error.detail or error.extack or error.strerror, 409, error.errno)
