@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def part(module: str) -> str | None:
     return (names[1] if len(names) > 1 else "") if names[0] == "xfrmi" else None
 
 
+@functools.cache  # three tests ask of every module
 def imports(path: Path, *, top_level_only: bool = False) -> list[str]:
     """Every module name that a file imports (not those only for the type checker)."""
     tree = ast.parse(path.read_text())

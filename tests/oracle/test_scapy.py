@@ -25,7 +25,7 @@ from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 from scapy.packet import Raw, raw
 
 from xfrmi.core import esp
-from xfrmi.core.burst import open_burst, seal_burst
+from xfrmi.core.burst import FEW, open_burst, seal_burst
 from xfrmi.core.state import State
 from xfrmi.errors import Drop
 from xfrmi.wire.ip import Buffer, split_outer, trim
@@ -226,7 +226,7 @@ def reparse_inner(case: Case, packet: bytes) -> Any:
 def test_bursts_agree_with_scapy(case: Case) -> None:
     """The vectorised path: a burst of equal packets among others, both directions."""
     packets = packets_of(case)
-    packets[5:5] = [packets[-1]] * 40
+    packets[5:5] = [packets[-1]] * (FEW + 4)
     state, association = state_of(case), association_of(case)
     outers, drops = seal_burst(state, packets, NOW)
     assert not drops
