@@ -188,3 +188,28 @@ def test_killed_and_started_again() -> None:
         assert again.notice() == "READY=1"
         assert [link.if_id for link in Client().links()] == [42]
         assert again.stop()[0] == 0
+
+
+STOPPED_EARLY = """
+import os, signal, sys
+from xfrmi.cli.main import main
+from xfrmi.daemon import main as daemon
+keep = daemon.keep_capabilities
+def keep_and_be_stopped(names):
+    keep(names)
+    os.kill(os.getpid(), int(sys.argv[1]))
+daemon.keep_capabilities = keep_and_be_stopped
+sys.exit(main(["daemon"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@in_netns
+def test_stopped_before_it_serves(number: int) -> None:
+    """Its sockets are there, and so somebody may know of it."""
+    need_tun()
+    with runtime_directory() as base:
+        command = [sys.executable, "-c", STOPPED_EARLY, str(int(number))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "stopping"), done
+        assert [path for path in Path(base).rglob("*") if path.is_socket()] == []

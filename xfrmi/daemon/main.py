@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from xfrmi.daemon.workers import Workers
     from xfrmi.wire.xfrm_types import PolicyInfo
 
+STOPS = signal.SIGTERM, signal.SIGINT
+
 GC_THRESHOLDS = 5_000, 10, 10_000
 """Nothing in here makes cycles. New objects are looked through now and then, which takes a millisecond or two; all of
 them hardly ever: with 100,000 states that would hold up every packet for 150 ms."""
@@ -131,6 +133,8 @@ class Daemon:
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
         commands["hand-over"] = self._hand_over
+        if predecessor is None:  # who gets in may tell us to stop; until then a signal ends the process, as any other
+            self._loop.stop_on(*STOPS)
         control.listen(xfrm, route, events, hub, commands, {"trace": self._trace, "states": self._states})
         self._hand_overs: HandOver | None = None
         if self._data_path is not None and self._policy_path is not None:
@@ -167,7 +171,7 @@ class Daemon:
 
     def run(self) -> bool:
         """Serve until a signal, or another process does. Returns whether what was taken is to be given back."""
-        self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
+        self._loop.stop_on(*STOPS)
         successor = Successor(self._loop, log)
         self._loop.call_on(signal.SIGHUP, successor.start)
         log(f"xfrmi {__version__} serves network namespace {netns_inode()}")
