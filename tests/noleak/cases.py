@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from tests.iproute import ip
 from tests.netns import Namespace
+from tests.noleak import memory
 from tests.system.hosts import ANY, OUTER, ROUTER, Hosts, at, eventually, give_addresses, tell
 from tests.system.test_fail_closed import TUNNELS, key_again, kill
 from xfrmi.errors import XfrmError
@@ -29,6 +30,11 @@ WIDE = {4: 24, 6: 64}
 """Addresses that moon might have, in a network that its router is in, too."""
 RATHER_LITTLE = 1 << 20
 """Bytes that a daemon may still have when its memory is limited."""
+ANOTHER = (
+    "state add src 192.0.2.1 dst 198.51.100.9 proto esp spi {:#x} reqid 9 mode tunnel "
+    f"aead rfc4106(gcm(aes)) 0x{'5e' * 20} 128\n"
+)
+"""A state that no packet is for."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Case:
     happens: Callable[[Hosts, random.Random], None]
     by_itself: bool = True
     """Do the tunnels go on afterwards, or have they to be keyed, and made, again?"""
+    lacking: Callable[[], str] = str
+    """What this machine lacks for it, empty if nothing."""
 
 
 def moment(chance: random.Random) -> None:
@@ -93,6 +101,17 @@ def out_of_memory(hosts: Hosts, chance: random.Random) -> None:
     finally:
         resource.prlimit(daemon.pid, resource.RLIMIT_AS, unlimited)
     assert daemon.poll() is None, hosts.moon.last_words()
+
+
+def killed_for_want_of_memory(hosts: Hosts, chance: random.Random) -> None:
+    """By the kernel, while states come in until there is no room for them."""
+    daemon = hosts.daemons["moon"]
+    with memory.at_most(daemon.pid, RATHER_LITTLE), contextlib.suppress(XfrmError, OSError):
+        for first in range(0x10000, 0x80000, 256):
+            tell(hosts.moon, "".join(ANOTHER.format(spi) for spi in range(first, first + 256)))
+    assert daemon.wait(5) == -signal.SIGKILL, hosts.moon.last_words()
+    moment(chance)
+    start(hosts)
 
 
 def stopped_and_continued(hosts: Hosts, chance: random.Random) -> None:
@@ -263,6 +282,7 @@ CASES = (
     Case("replaced", replaced),
     Case("successor killed", killed_while_replaced, by_itself=False),
     Case("out of memory", out_of_memory),
+    Case("killed for want of memory", killed_for_want_of_memory, by_itself=False, lacking=memory.lacking),
     Case("stopped and continued", stopped_and_continued),
     Case("rekey storm", rekey_storm),
     Case("states deleted", states_deleted, by_itself=False),

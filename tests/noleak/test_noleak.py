@@ -63,6 +63,8 @@ def tunnels() -> Iterator[Stage[Hosts]]:
 @on_stage
 def test_nothing_leaks_and_all_goes_on(tunnels: Hosts, happens: str) -> None:
     (case,) = (case for case in CASES if case.name == happens)
+    if lack := case.lacking():
+        pytest.skip(f"NOT TESTED HERE: {lack}")
     go_through(tunnels, case, random.Random(SEED))
 
 
@@ -72,11 +74,12 @@ def test_at_random() -> None:
     signal.alarm(int(SECONDS) + 300)
     chance = random.Random(SEED)
     done: Counter[str] = Counter()
+    cases = [case for case in CASES if not case.lacking()]
     end = time.monotonic() + SECONDS
     print(f"seed {SEED}", flush=True)
     with ready() as hosts:
         while time.monotonic() < end:
-            case = chance.choice(CASES)
+            case = chance.choice(cases)
             go_through(hosts, case, chance)
             done[case.name] += 1
     for name, count in done.most_common():
