@@ -14,10 +14,11 @@ import pytest
 from tests.iproute import ip
 from tests.netns import Namespace, in_netns, need_tun
 from xfrmi.core.engine import Engine
-from xfrmi.daemon.devices import Devices, XfrmDevice
+from xfrmi.daemon.devices import Devices
 from xfrmi.daemon.left_behind import alias_of
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.route_handler import link_info
+from xfrmi.daemon.xfrm_device import XfrmDevice
 from xfrmi.dev.netns import netns_inode
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
 from xfrmi.dev.tun import Tun

@@ -211,13 +211,13 @@ def test_homes() -> None:
     }
     for spi, (fields, homes) in wanted.items():
         assert world.homes(world.engine.add_state(state_info(spi, **fields), NOW)) == homes
-    assert world.workers._homes._pins == {5: 0}
+    assert world.workers.homes._pins == {5: 0}
     twin = world.engine.add_state(state_info(5, dst="203.0.113.9", dir=SaDir.IN), NOW)
     assert world.homes(twin) == [(0, in_)], "all that comes with one SPI has one home"
     world.engine.delete_state(state_id(5), NOW)
-    assert world.workers._homes._pins == {5: 0}
+    assert world.workers.homes._pins == {5: 0}
     world.engine.flush_states(0, NOW)
-    assert world.workers._homes._pins == {} and not world.workers._homes._entries
+    assert world.workers.homes._pins == {} and not world.workers.homes._entries
 
 
 def test_counters_of_all_workers_are_added_up_and_outlive_them() -> None:

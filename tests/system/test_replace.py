@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
+
 from tests.netns import in_netns
 from tests.system.hosts import Hosts, Tunnel, at, eventually, tell, two_hosts
 from tests.system.monitor import Monitor
@@ -107,6 +109,41 @@ def test_nothing_is_lost() -> None:
         assert used_twice(hosts.wire()) == []
         assert losses(accounts) == {}
         assert min(stream.sent for stream in accounts.values()) > 50
+        assert refused(hosts) == {}
+        assert hosts.shown() == []
+
+
+def for_processors(hosts: Hosts, tunnel: Tunnel, count: int) -> None:
+    """More states for this tunnel, one for each processor."""
+    for number in range(count):
+        new = tunnel.rekeyed()
+        for sender in ("moon", "sun"):
+            line = new.state_line(sender, f"pcpu-num {number}")
+            spi = tunnel.spi(sender)
+            line = line.replace(f"spi {spi:#x}", f"spi {spi + 0x10 * (number + 1):#x}")
+            for host in hosts.ends:
+                way = "dir out" if host.name == sender else "dir in replay-window 128"
+                tell(host, line.replace("replay-window 128", way))
+
+
+@pytest.mark.parametrize("counts", [(1, 3, 2, 1), (3, 1, 2)], ids=str)
+@in_netns
+def test_nothing_is_lost_whatever_workers_there_are(counts: tuple[int, ...]) -> None:
+    """One daemon after another: the last ones with what the first had, and with sockets of all of them. One tunnel has
+    states for three processors, too, so that packets are in all queues and sockets."""
+    with two_hosts("--workers", str(counts[0])) as hosts:
+        hosts.set_up(*TUNNELS)
+        if counts[0] > 1:
+            for_processors(hosts, TUNNELS[0], 3)
+        with streaming(hosts) as accounts:
+            for count in counts[1:]:
+                old = hosts.daemons["moon"]
+                hosts.daemons["moon"] = replace(hosts.moon, "--workers", str(count))
+                assert old.wait(5) == 0
+        print("packets waited (ms):", PAUSE.findall(hosts.moon.last_words(lines=1000)))
+        assert "Traceback" not in hosts.moon.last_words(lines=1000)
+        assert used_twice(hosts.wire()) == []
+        assert losses(accounts) == {}
         assert refused(hosts) == {}
         assert hosts.shown() == []
 
@@ -226,9 +263,10 @@ def test_a_successor_that_fails_is_not_noticed() -> None:
         assert len(ping(hosts.moon, TUNNELS[1].address("sun", 6), 3)) == 3
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @in_netns
-def test_a_successor_that_hangs_is_left_behind() -> None:
-    with two_hosts() as hosts:
+def test_a_successor_that_hangs_is_left_behind(workers: int) -> None:
+    with two_hosts("--workers", str(workers)) as hosts:
         hosts.set_up(TUNNELS[0])
 
         def hangs(channel: socket.socket) -> None:
@@ -244,14 +282,16 @@ def test_a_successor_that_hangs_is_left_behind() -> None:
 
 @in_netns
 def test_who_cannot_take_over_is_told_why() -> None:
-    with two_hosts("--workers", "2") as hosts:
-        refused_ = hosts.moon.xfrmi("daemon", "--replace")
-        assert (refused_.returncode, refused_.stderr[:39]) == (1, "xfrmi: the running daemon has workers, ")
     with two_hosts("--kernel-quirks") as hosts:
         another = refusing_successor(hosts.moon, ends_at_once, shape="0")
         assert "is of another version" in str(another["error"])
+        tell(hosts.moon, "policy add src 10.9.0.0/24 dst 10.8.0.0/24 dir out "
+             "tmpl src 192.0.2.1 dst 198.51.100.1 proto esp reqid 99 mode tunnel\n")  # fmt: skip
         refused_ = hosts.moon.xfrmi("daemon", "--replace", "--workers", "2")
-        assert refused_.stderr == "xfrmi: a daemon with workers cannot replace another: leave --workers out\n"
+        assert refused_.returncode == 1
+        assert refused_.stderr.endswith("there are policies without if_id, which workers cannot carry out: leave "
+                                        "--workers out\n"), refused_.stderr  # fmt: skip
+        eventually(lambda: "which goes on: it has failed" in hosts.moon.last_words(), hosts.moon.last_words)
         with at(hosts.moon), connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as control, hosts.sun:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from xfrmi.core.events import StateAdded, StateUpdated
 from xfrmi.core.plain import admit
-from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.tracer import Tracer
+from xfrmi.daemon.xfrm_device import XfrmDevice
 from xfrmi.dev.kernel_pmtu import tell_kernel
 from xfrmi.errors import XfrmError
 from xfrmi.wire.vnet import SuperPacket
@@ -105,8 +105,7 @@ class DataPath:
 
     def leave_port(self, family: int, port: int, address: str) -> None:
         """Nobody shares it with us any more."""
-        device = self._underlay.leave(family, port, address)
-        if device is not None:
+        for device in self._underlay.leave(family, port, address):
             self._loop.unwatch(device.fileno())
             device.close()
 
@@ -144,7 +143,11 @@ class DataPath:
                 return
 
     def _socket_readable(self, device: Device[Arrival, Outgoing]) -> None:
-        for interface, packets in self._input(device.recv_burst(), self._loop.clock()):
+        self.receive(device.recv_burst())
+
+    def receive(self, arrivals: Sequence[Arrival]) -> None:
+        """What has arrived from peers."""
+        for interface, packets in self._input(arrivals, self._loop.clock()):
             to = self.policy_device if interface.policy_based else self.devices[interface]
             if to is not None:
                 to.tun.send_burst(packets)

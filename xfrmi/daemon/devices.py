@@ -11,39 +11,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from xfrmi.core.engine import Engine
 from xfrmi.core.interface import Interface
 from xfrmi.daemon.left_behind import alias_of, left_behind, read_alias
 from xfrmi.daemon.loop import Loop
-from xfrmi.daemon.standing_queue import StandingQueue
+from xfrmi.daemon.xfrm_device import XfrmDevice
 from xfrmi.dev.link_monitor import LinkMonitor
 from xfrmi.dev.netns import inside, netns_inode, netns_of_tun, open_netns, same_netns
 from xfrmi.dev.rtnl import IFF_MULTICAST, Link, Rtnl
-from xfrmi.dev.tun import Tun, keep_routes, name_of, shape_like_xfrm, shown_qlen
+from xfrmi.dev.tun import Tun, is_attached, keep_routes, name_of, shape_like_xfrm, shown_qlen
 from xfrmi.errors import XfrmError
-from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MAX_MTU, XFRM_LINK_MIN_MTU, XFRM_LINK_MTU, XFRM_LINK_QLEN, LinkInfo
+from xfrmi.wire.link_types import IFF_UP, XFRM_LINK_MAX_MTU, XFRM_LINK_MIN_MTU, XFRM_LINK_MTU, LinkInfo
 
 LONGEST_RESTORED = 128
 """Characters of an alias that somebody has written over ours."""
-
-
-class XfrmDevice:
-    """One interface and its TUN."""
-
-    __slots__ = ("interface", "multicast", "nsid", "queue", "tun", "txqlen")
-
-    def __init__(self, interface: Interface, tun: Tun) -> None:
-        self.interface = interface
-        self.tun = tun
-        self.nsid: int | None = None
-        """Our number for the namespace where the TUN is, None for home, which is where the daemon is (NS-01). A number
-        keeps that namespace from nothing: it ends when its inhabitants do, and the TUN with it."""
-        self.multicast = False
-        """IFF_MULTICAST: an xfrm device has it only when somebody switched it on, as routing daemons ask for."""
-        self.txqlen = XFRM_LINK_QLEN
-        self.queue = StandingQueue()
 
 
 class Devices:
@@ -163,7 +147,7 @@ class Devices:
         device = self._detach(interface)
         with contextlib.suppress(OSError):
             device.tun.set_persist(False)
-        device.tun.close()
+        device.close()
         self._log(f"{_title(interface)} removed")
 
     def sync(self) -> None:
@@ -207,10 +191,13 @@ class Devices:
                 nsid = self._rtnl.netns_id(netns_fd)
             self._attach(interface, tun, nsid)
 
-    def adopt(self, name: str, if_id: int, link: int, external: bool, fd: int) -> Interface:
-        """Go on with the TUN that another process has had until now, whose descriptor is taken. XfrmError."""
+    def adopt(self, name: str, if_id: int, link: int, external: bool, fds: Sequence[int], reads: int) -> Interface:
+        """Go on with the TUN that another process has had until now, whose descriptors are taken: the queues that are
+        to be read, so many, then perhaps one to be written to. XfrmError."""
         interface = self._engine.add_interface(name, if_id, link, external)
-        device = self._devices[interface] = XfrmDevice(interface, Tun(name_of(fd), persist=True, fd=fd, alone=True))
+        first, *others = (Tun(name_of(fd), persist=True, fd=fd, alone=fd == fds[0]) for fd in fds)
+        device = self._devices[interface] = XfrmDevice(interface, first)
+        device.more, device.writer = others[: reads - 1], next(iter(others[reads - 1 :]), None)
         interface.takes = device.tun.takes
         self._relocate(device)
         self._watch(device)
@@ -218,7 +205,10 @@ class Devices:
 
     def let_go(self, interface: Interface) -> None:
         """Undo `adopt`: it is somebody else's again, who need not notice."""
-        os.close(self._detach(interface).tun.fileno())
+        device = self._detach(interface)
+        for tun in device.queues:
+            if tun.fileno() >= 0:
+                os.close(tun.fileno())
 
     def close(self, remove: bool) -> None:
         """Let go of all TUNs: they stay, without carrier, or are removed."""
@@ -226,7 +216,7 @@ class Devices:
             if remove:
                 self.remove(interface)
             else:
-                self._detach(interface).tun.close()
+                self._detach(interface).close()
         self._loop.unwatch(self._monitor.fileno())
         self._monitor.close()
         self._rtnl.close()
@@ -330,9 +320,16 @@ class Devices:
 
     def _watch(self, device: XfrmDevice) -> None:
         self._loop.watch(device.tun.fileno(), lambda: self._readable(device))
+        for tun in list(device.more):  # a daemon's with workers
+            if not is_attached(tun.fileno()):
+                device.more.remove(tun)
+                tun.close()
+                continue
+            self._loop.watch(tun.fileno(), partial(self._readable, XfrmDevice(device.interface, tun)))
 
     def _unwatch(self, device: XfrmDevice) -> None:
-        self._loop.unwatch(device.tun.fileno())
+        for tun in device.queues:
+            self._loop.unwatch(tun.fileno())
 
     # The two halves ----------------------------------------------------------------------------------------------
 

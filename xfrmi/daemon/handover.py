@@ -31,8 +31,8 @@ So the pause is step 3 to `Yours`: what has changed in the tables in the second 
 The successor gives up its capabilities before it takes over, as any daemon when it begins to serve. One that SIGHUP has
 started (successor.py) has no more than this process has kept.
 
-Not handed over: workers (refused: their numbers are in other processes); what is found again by itself: statistics of
-standing_queue.py, routes that the kernel was asked for.
+With workers, on either side, it is the same: worker_handover.py. Not handed over is what is found again by itself:
+statistics of standing_queue.py, routes that the kernel was asked for.
 
 Looked at and not taken: exec() in place, which keeps the pid, but has no way back when the new code does not start;
 the replay windows jumping ahead instead of being told, which loses what is on the way.
@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING, Any
 from xfrmi.core.saved import save_counters, save_policy, save_rest
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import KEYS_AT_ONCE, MAX_MESSAGE, SHAPE, Message, in_batches
+from xfrmi.daemon.handover_sockets import OPENER, Given, all_but_udp, of_underlay, steered
 from xfrmi.daemon.handover_states import StatesTold
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.session import peer_credentials
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
     from xfrmi.daemon.policy_path import PolicyPath
     from xfrmi.daemon.shared_ports import SharedPorts
     from xfrmi.daemon.state_file import StateFile
+    from xfrmi.daemon.workers import Workers
+    from xfrmi.daemon.xfrm_device import XfrmDevice
 
 PATIENCE = 1.0
 """Seconds that packets wait for a successor, at most, before this process goes on by itself."""
@@ -83,17 +86,34 @@ Told = tuple[Message, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Of a daemon without workers."""
+    """Of a daemon: with workers, or with a data path and a policy path of its own."""
 
     engine: Engine
     loop: Loop
     control: ControlSockets
-    data_path: DataPath
     devices: Devices
-    policy_path: PolicyPath
     hub: Hub
     ports: SharedPorts
     state_file: StateFile
+    data_path: DataPath | None
+    policy_path: PolicyPath | None
+    workers: Workers | None
+    given: Given | None
+    """Sockets that were another process's."""
+
+    def sockets(self) -> Given:
+        if self.workers is not None:
+            return self.workers.homes.sockets
+        assert self.data_path is not None
+        return of_underlay(self.data_path.underlay, self.given)
+
+    def udp_sockets(self) -> Iterator[tuple[told.Port, int]]:
+        if self.workers is not None:
+            for family, port, reader, fd in self.workers.homes.udp_sockets:
+                yield told.Port(family, port, "", reader), fd
+        elif self.data_path is not None:
+            for family, port, address, fd in self.data_path.underlay.udp_sockets:
+                yield told.Port(family, port, address, OPENER), fd
 
 
 class HandOver:
@@ -189,9 +209,7 @@ class _Conversation:
         yield told.Lock(), (parts.control.lock,)
         for name, fd in parts.control.doors:
             yield told.Door(name), (fd,)
-        icmp = {errors.family: errors.fileno() for errors in parts.data_path.underlay.icmp_errors}
-        for family, fd in parts.data_path.underlay.raw_sockets:
-            yield told.Sockets(family), (fd, icmp[family])
+        yield from all_but_udp(parts.sockets())
         yield from self._devices_changed()
         for message in self._states.everything():
             yield message, ()
@@ -219,7 +237,7 @@ class _Conversation:
         devices = {device.interface: device for device in self._parts.devices}
         gone = []
         for interface, before in list(self._devices.items()):
-            if interface not in devices or before != _described(before.key, interface):
+            if interface not in devices or before != _described(before.key, devices[interface]):
                 gone.append(before.key)
                 del self._devices[interface]
         for keys in in_batches(gone, KEYS_AT_ONCE):
@@ -227,8 +245,8 @@ class _Conversation:
         for interface, device in devices.items():
             if interface not in self._devices:
                 self._last_key += 1
-                described = self._devices[interface] = _described(self._last_key, interface)
-                yield described, (device.tun.fileno(),)
+                described = self._devices[interface] = _described(self._last_key, device)
+                yield described, tuple(tun.fileno() for tun in device.queues)
 
     def _heard(self) -> None:
         try:
@@ -257,6 +275,25 @@ class _Conversation:
     def _hold(self) -> None:
         """One callback of the loop, so that nothing else happens in this process."""
         held_since = time.monotonic()
+        if self._parts.workers is None:
+            self._decide(held_since)
+            return
+        hands, done = self._parts.workers.hands, False
+        try:
+            hands.hold()
+        except XfrmError as error:
+            self._give_up(error.detail)
+            return
+        try:
+            done = self._decide(held_since)
+        finally:
+            if done:
+                hands.end()
+            else:
+                hands.go_on()
+
+    def _decide(self, held_since: float) -> bool:
+        """Who goes on: is it the successor?"""
         channel = self._channel
         try:
             channel.settimeout(PATIENCE)
@@ -267,10 +304,10 @@ class _Conversation:
                 raise EOFError
         except TimeoutError:
             self._give_up(f"it has not answered for {PATIENCE:.0f} s")
-            return
+            return False
         except (OSError, EOFError):
             self._give_up("it has failed")
-            return
+            return False
         except Exception:
             self._give_up("this daemon failed at it")
             raise
@@ -280,25 +317,28 @@ class _Conversation:
         except OSError:
             # Not even into the queue: it is gone, and cannot have begun.
             self._give_up("it has ended")
-            return
+            return False
         notify(f"MAINPID={self._pid}\nREADY=1")
         self._log(f"pid {self._pid} has replaced this daemon")
         self._end(True)
+        return True
 
     def _rest(self, held_since: float) -> Iterator[Told]:
         parts, engine = self._parts, self._parts.engine
         yield from self._devices_changed()
+        yield steered(parts.sockets()), ()
         for message in self._states.everything():
             yield message, ()
         policies = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
         for saved in in_batches(policies):
             yield told.PoliciesIn(saved), ()
-        for family, port, address, fd in parts.data_path.underlay.udp_sockets:
-            yield told.Port(family, port, address), (fd,)
+        for bound, fd in parts.udp_sockets():
+            yield bound, (fd,)
         for (family, port, address), holder in parts.ports.holders.items():
             yield told.Holder(family, port, address), (holder,)
-        tuns, fds = parts.policy_path.save()
-        yield tuns, tuple(fds)
+        if parts.policy_path is not None:
+            tuns, fds = parts.policy_path.save()
+            yield tuns, tuple(fds)
         if (hub := parts.hub.fileno()) is not None:
             yield told.HubSocket(), (hub,)
         for client, fd in parts.control.save_clients():
@@ -312,9 +352,10 @@ class _Conversation:
             yield told.Lost(infos), ()
         based = engine.interfaces.policy_based
         based_counters = None if based is None else save_counters(based)
-        shed, faults = parts.data_path.shed, parts.loop.faults
-        yield told.Rest(save_rest(engine), based_counters, lost_until, shed, faults, held_since), ()
+        shed = parts.data_path.shed if parts.data_path is not None else 0
+        yield told.Rest(save_rest(engine), based_counters, lost_until, shed, parts.loop.faults, held_since), ()
 
 
-def _described(key: int, interface: Interface) -> told.DeviceIn:
-    return told.DeviceIn(key, interface.name, interface.if_id, interface.link, interface.external)
+def _described(key: int, device: XfrmDevice) -> told.DeviceIn:
+    interface, reads = device.interface, 1 + len(device.more)
+    return told.DeviceIn(key, interface.name, interface.if_id, interface.link, interface.external, reads)

@@ -26,7 +26,8 @@ from xfrmi.wire.xfrm_types import StateInfo
 FORMAT = 1
 MAX_MESSAGE = 1 << 18
 """Bytes. The largest is the answer to a client that it has not taken, or its piece of a stream."""
-MAX_FDS = 8
+MAX_FDS = 200
+"""The queues of a device."""
 AT_ONCE = 16
 """States of a message: 30 KB at most."""
 KEYS_AT_ONCE = 4096
@@ -35,10 +36,27 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Sockets:
-    """Of the underlay, one family: ESP, ICMP. Two descriptors."""
+class EspSocket:
+    """The next of its family. One descriptor."""
 
     family: int
+    reader: int
+    """The worker that reads it; see handover_sockets.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpSocket:
+    """One descriptor."""
+
+    family: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """Which SPIs arrive at which of the ESP sockets of their family, and where all others do. Told twice."""
+
+    pins: tuple[tuple[int, int], ...]
+    default: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +73,14 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class DeviceIn:
-    """One descriptor."""
+    """A descriptor for each queue: those that are read, then perhaps one that is written to."""
 
     key: int
     name: str
     if_id: int
     link: int
     external: bool
+    reads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +117,12 @@ class PoliciesIn:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A UDP socket. One descriptor."""
+    """The next UDP socket of this port. One descriptor."""
 
     family: int
     port: int
     address: str
+    reader: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +136,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTuns:
-    """Behind policies without if_id. Two descriptors if they are there."""
+    """Behind policies without if_id; not with workers. Two descriptors if they are there."""
 
     ports: tuple[int, ...]
     held: bool
@@ -184,8 +204,8 @@ class Yours:
 
 
 Message = (
-    Sockets | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | Prepared | PoliciesIn | Port | Holder
-    | PolicyTuns | HubSocket | Client | More | Counters | Lost | Rest | Yours
+    EspSocket | IcmpSocket | Steered | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | Prepared
+    | PoliciesIn | Port | Holder | PolicyTuns | HubSocket | Client | More | Counters | Lost | Rest | Yours
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from xfrmi.core.saved import SavedState, add_saved_state, change_saved_state, remove_saved_state, save_state
@@ -56,10 +56,12 @@ class StatesHeard:
         self._waiting: dict[int, SavedState] = {}
         self._states: dict[int, State] = {}
         self._engine: Engine | None = None
+        self._changed: Callable[[State], None] = _nothing
 
-    def use(self, engine: Engine) -> None:
-        """Where they go, those that have been heard of too."""
+    def use(self, engine: Engine, changed: Callable[[State], None] | None = None) -> None:
+        """Where they go, those that have been heard of too. `changed(state)` is called when one has become another."""
         self._engine = engine
+        self._changed = changed or _nothing
         for key, saved in self._waiting.items():
             self._states[key] = add_saved_state(engine, saved, secrets.token_bytes)
         self._waiting.clear()
@@ -76,5 +78,10 @@ class StatesHeard:
             for key, saved in message.states:
                 if (state := self._states.get(key)) is not None:
                     change_saved_state(engine, state, saved)
+                    self._changed(state)
                 else:
                     self._states[key] = add_saved_state(engine, saved, secrets.token_bytes)
+
+
+def _nothing(state: State) -> None:
+    pass

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 MAX_SLEEP = 5.0
 """Seconds. The clock of the deadlines can be set while we sleep; this bounds how late that is noticed."""

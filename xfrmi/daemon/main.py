@@ -49,6 +49,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.wire.xfrm_const import XfrmStat
 
 if TYPE_CHECKING:
+    from xfrmi.daemon.handover_sockets import Given
     from xfrmi.daemon.workers import Workers
     from xfrmi.wire.xfrm_types import PolicyInfo
 
@@ -89,6 +90,7 @@ class Daemon:
             control = ControlSockets(self._loop)
         else:
             control = ControlSockets(self._loop, predecessor.lock, predecessor.doors)
+        given = predecessor.given if predecessor is not None else None
         resources.callback(control.close)
         router = KernelRouter()
         resources.callback(router.close)
@@ -101,10 +103,10 @@ class Daemon:
         self.tick: Callable[[float], None]
         hear: Callable[[], None] = _nothing  # workers hear by themselves, when their turn comes
         if workers > 1:
-            devices = self._with_workers(resources, router, kernel_quirks, workers)
+            devices = self._with_workers(resources, router, kernel_quirks, workers, given)
         else:
             self._engine = Engine(router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls())
-            underlay = Underlay(self._engine.router, fds=predecessor.sockets if predecessor is not None else {})
+            underlay = Underlay(self._engine.router, esp=given.esp if given else {}, icmp=given.icmp if given else {})
             resources.callback(underlay.close)
             data_path = self._data_path = DataPath(self._engine, underlay, router, self._loop, log)
             devices = data_path.devices = Devices(self._engine, self._loop, data_path.tun_readable, log)
@@ -132,28 +134,28 @@ class Daemon:
         self._ports = SharedPorts(self._data_path, self._loop, log)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
-        commands["hand-over"] = self._hand_over
+        self._parts = Parts(
+            self._engine, self._loop, control, devices, hub, self._ports, state_file, self._data_path,
+            self._policy_path, self._workers, given,
+        )  # fmt: skip
+        if predecessor is not None:
+            predecessor.fill(self._parts)
+        self._hand_overs = HandOver(self._parts, log)
+        commands["hand-over"] = self._hand_overs.command
         if predecessor is None:  # who gets in may tell us to stop; until then a signal ends the process, as any other
             self._loop.stop_on(*STOPS)
         control.listen(xfrm, route, events, hub, commands, {"trace": self._trace, "states": self._states})
-        self._hand_overs: HandOver | None = None
-        if self._data_path is not None and self._policy_path is not None:
-            parts = Parts(
-                self._engine, self._loop, control, self._data_path, devices, self._policy_path, hub, self._ports,
-                state_file,
-            )  # fmt: skip
-            self._hand_overs = HandOver(parts, log)
-            if predecessor is not None:
-                predecessor.fill(parts)
 
-    def _with_workers(self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int) -> Devices:
+    def _with_workers(
+        self, resources: ExitStack, router: KernelRouter, kernel_quirks: bool, count: int, given: Given | None
+    ) -> Devices:
         from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
         from xfrmi.daemon.workers import Workers
 
         engine = self._engine = Engine(
             router, kernel_quirks=kernel_quirks, sysctls=KernelSysctls(count), make_sad=ToldSad, make_spd=ToldSpd
         )
-        workers = self._workers = Workers(engine, self._loop, count, log)
+        workers = self._workers = Workers(engine, self._loop, count, log, given=given)
         resources.callback(workers.close)
 
         def tick(now: float) -> None:
@@ -178,11 +180,12 @@ class Daemon:
         notify("READY=1")
         deadline = self._engine.next_deadline
         if self._workers is not None:
-            self._workers.start()
+            if not any(self._workers.pids):
+                self._workers.start()
             sources = self._engine.next_deadline, self._workers.next_deadline
             deadline = partial(earliest, sources)
         self._loop.run(self.tick, deadline)
-        if self._hand_overs is not None and self._hand_overs.done:
+        if self._hand_overs.done:
             return False
         notify("STOPPING=1")
         log("stopping")
@@ -195,6 +198,8 @@ class Daemon:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         if (predecessor := self._predecessor) is not None:
+            if self._workers is not None:
+                self._workers.start(held=True)
             held_since = predecessor.commit()
             predecessor.begin()
             self._held = time.monotonic() - held_since
@@ -218,15 +223,6 @@ class Daemon:
         if self._policy_path is not None:
             self._policy_path.let_pass(port)
         return {}
-
-    def _hand_over(self, request: Mapping[str, Any]) -> dict[str, object]:
-        if self._hand_overs is None:
-            raise XfrmError(
-                errno.EOPNOTSUPP,
-                detail="the running daemon has workers, whose numbers are in several processes: it cannot be replaced, "
-                "only stopped and started",
-            )
-        return self._hand_overs.command(request)
 
     def _trace(self, request: Mapping[str, Any], wake: Callable[[], None]) -> Stream:
         if self._workers is not None:
@@ -259,18 +255,15 @@ def _nothing() -> None:
     pass
 
 
-def _predecessor(workers: int) -> Predecessor | None:
+def _predecessor() -> Predecessor | None:
     """None if no daemon serves here. XfrmError if it does not hand over."""
     try:
-        predecessor = Predecessor()
+        return Predecessor()
     except XfrmError as error:
         if error.errno == errno.ECONNREFUSED:
             log("no daemon to replace: this is the first")
             return None
         raise
-    if workers > 1:
-        raise XfrmError(errno.EOPNOTSUPP, detail="a daemon with workers cannot replace another: leave --workers out")
-    return predecessor
 
 
 def run_daemon(
@@ -294,7 +287,7 @@ def run_daemon(
     close_memory()
     no_new_privileges()
     with ExitStack() as resources:
-        predecessor = _predecessor(workers) if replace else None
+        predecessor = _predecessor() if replace else None
         try:
             daemon = Daemon(resources, remove_on_exit, kernel_quirks, workers, while_used, predecessor)
             keep_capabilities(keep)

@@ -42,10 +42,10 @@ from xfrmi.core.events import (
     StateUpdated,
 )
 from xfrmi.daemon.data_path import port_for
-from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.handover_format import PolicyTuns
 from xfrmi.daemon.left_behind import POLICY_TUN, REFUSED_TUN, hidden_alias
 from xfrmi.daemon.policy_filters import PolicyFilters, demands
+from xfrmi.daemon.xfrm_device import XfrmDevice
 from xfrmi.dev.announcements import Announcements
 from xfrmi.dev.hidden_tun import adopt_hidden, open_hidden, remove, reverse_path_filter, set_switches
 from xfrmi.dev.host_devices import CHANGES

@@ -29,7 +29,8 @@ from xfrmi.wire.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
-    from xfrmi.daemon.devices import Devices, XfrmDevice
+    from xfrmi.daemon.devices import Devices
+    from xfrmi.daemon.xfrm_device import XfrmDevice
 
 KIND = "xfrm"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,9 @@ from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_counters, re
 from xfrmi.core.state import KM_ACQ
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import MAX_MESSAGE, SHAPE, Client, Message
+from xfrmi.daemon.handover_sockets import SocketsHeard
 from xfrmi.daemon.handover_states import StatesHeard
+from xfrmi.daemon.policy_path import refuse_with_workers
 from xfrmi.daemon.runtime import JSON_SOCKET
 from xfrmi.dev.netns import OWN_NETNS
 from xfrmi.errors import XfrmError
@@ -26,6 +28,7 @@ from xfrmi.errors import XfrmError
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
     from xfrmi.daemon.handover import Parts
+    from xfrmi.daemon.handover_sockets import Given
     from xfrmi.wire.xfrm_types import StateInfo
 
 PATIENCE = 10.0
@@ -42,9 +45,8 @@ class Predecessor:
         self._buffer = bytearray(MAX_MESSAGE)
         self.lock = -1
         self.doors: dict[str, int] = {}
-        self.sockets: dict[int, tuple[int, int]] = {}
-        """By family: for ESP, for ICMP errors."""
-        self._device_fds: dict[int, tuple[told.DeviceIn, int]] = {}
+        self._sockets = SocketsHeard()
+        self._device_fds: dict[int, tuple[told.DeviceIn, tuple[int, ...]]] = {}
         self._states = StatesHeard()
         self._interfaces: dict[int, Interface] = {}
         self._policies: list[SavedPolicy] = []
@@ -95,11 +97,10 @@ class Predecessor:
                 (self.lock,) = fds
             case told.Door(name):
                 (self.doors[name],) = fds
-            case told.Sockets(family):
-                esp, icmp = fds
-                self.sockets[family] = esp, icmp
+            case told.EspSocket() | told.IcmpSocket() | told.Steered():
+                self._sockets.take(message, fds)
             case told.DeviceIn(key):
-                self._device_fds[key] = message, fds[0]
+                self._device_fds[key] = message, fds
             case told.StatesIn():
                 self._states.take(message)
             case _:
@@ -108,14 +109,21 @@ class Predecessor:
     def fill(self, parts: Parts) -> None:
         """A daemon has been built around its sockets: with all that is known by now. XfrmError."""
         self._parts = parts
-        for device, fd in self._device_fds.values():
-            self._adopt(device, fd)
-        self._states.use(parts.engine)
+        for device, fds in self._device_fds.values():
+            self._adopt(device, fds)
+        workers = parts.workers
+        self._states.use(parts.engine, None if workers is None else workers.state_anew)
         self._device_fds.clear()
 
-    def _adopt(self, device: told.DeviceIn, fd: int) -> None:
-        devices = self._parts.devices
-        self._interfaces[device.key] = devices.adopt(device.name, device.if_id, device.link, device.external, fd)
+    @property
+    def given(self) -> Given:
+        """The sockets, but those of UDP ports."""
+        return self._sockets.given
+
+    def _adopt(self, device: told.DeviceIn, fds: Sequence[int]) -> None:
+        self._interfaces[device.key] = self._parts.devices.adopt(
+            device.name, device.if_id, device.link, device.external, fds, device.reads
+        )
 
     # No packet passes -------------------------------------------------------------------------------------------------
 
@@ -126,12 +134,18 @@ class Predecessor:
         told.send(self._channel, told.Prepared())
         self._hear(self._take)
         for policy in self._policies:
+            if parts.workers is not None:
+                refuse_with_workers(policy.info)
             add_saved_policy(parts.engine, policy)
         rest = self._rest
         restore_rest(parts.engine, rest.rest)
         if rest.policy_counters is not None and parts.engine.interfaces.policy_based is not None:
             restore_counters(parts.engine.interfaces.policy_based, rest.policy_counters)
-        parts.data_path.shed, parts.loop.faults = rest.shed, rest.faults
+        parts.loop.faults = rest.faults
+        if parts.data_path is not None:
+            parts.data_path.shed = rest.shed
+        if parts.workers is not None:
+            parts.workers.hands.ready()
         try:
             told.send(self._channel, told.Prepared())
         except OSError:
@@ -143,12 +157,15 @@ class Predecessor:
         return rest.held_since
 
     def begin(self) -> None:
-        """After `commit`, and the first packets: what nobody waits for."""
+        """After `commit`: first what packets wait for."""
         parts = self._parts
+        if parts.workers is not None:
+            parts.workers.hands.begin()
         states = [state.info for state in parts.engine.sad.dump()[::-1] if state.km != KM_ACQ]
         parts.state_file.resume(states, self._lost, self._rest.lost_until)
         parts.control.begin(self._clients)
-        parts.policy_path.begin()
+        if parts.policy_path is not None:
+            parts.policy_path.begin()
 
     def _take(self, message: Message, fds: tuple[int, ...]) -> None:
         parts = self._parts
@@ -157,17 +174,24 @@ class Predecessor:
                 for key in keys:
                     parts.devices.let_go(self._interfaces.pop(key))
             case told.DeviceIn():
-                self._adopt(message, fds[0])
+                self._adopt(message, fds)
+            case told.Steered():
+                self._sockets.take(message, fds)
             case told.StatesOut() | told.StatesIn():
                 self._states.take(message)
             case told.PoliciesIn(policies):
                 self._policies += policies
-            case told.Port(family, port, address):
-                parts.data_path.adopt_port(family, port, address, fds[0])
+            case told.Port():
+                self._adopt_port(message, fds[0])
             case told.Holder(family, port, address):
+                if parts.workers is not None:
+                    raise _workers_cannot(f"UDP port {port} is shared with an IKE daemon, which workers cannot do")
                 parts.ports.adopt((family, port, address), fds[0])
             case told.PolicyTuns():
-                parts.policy_path.adopt(message, fds)
+                if parts.policy_path is not None:
+                    parts.policy_path.adopt(message, fds)
+                elif fds:
+                    raise _workers_cannot("there are policies without if_id, which workers cannot carry out")
             case told.HubSocket():
                 parts.hub.adopt(fds[0])
             case told.Client():
@@ -185,3 +209,16 @@ class Predecessor:
                 self._rest = message
             case _:
                 raise XfrmError(errno.EPROTO, detail=f"the daemon has told a {type(message).__name__} too late")
+
+    def _adopt_port(self, bound: told.Port, fd: int) -> None:
+        parts = self._parts
+        if parts.data_path is not None:
+            parts.data_path.adopt_port(bound.family, bound.port, bound.address, fd)
+        elif parts.workers is not None:
+            if bound.address:
+                raise _workers_cannot(f"UDP port {bound.port} is shared with an IKE daemon, which workers cannot do")
+            parts.workers.hands.adopt_port(bound.family, bound.port, bound.reader, fd)
+
+
+def _workers_cannot(why: str) -> XfrmError:
+    return XfrmError(errno.EOPNOTSUPP, detail=f"{why}: leave --workers out")

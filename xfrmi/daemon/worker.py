@@ -15,18 +15,20 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from xfrmi.core.engine import Engine
 from xfrmi.daemon import worker_channel as channel
 from xfrmi.daemon.data_path import DataPath
-from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.session import LineSession
 from xfrmi.daemon.worker_marks import Marks
 from xfrmi.daemon.worker_relay import RelayIn, RelayOut
 from xfrmi.daemon.worker_replica import Replica
 from xfrmi.daemon.worker_tables import WorkerSad
+from xfrmi.daemon.xfrm_device import XfrmDevice
 from xfrmi.dev.privileges import keep_capabilities
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.sysctl import KernelSysctls
@@ -61,16 +63,18 @@ class Kit:
     up: socket.socket
     relays: Sequence[socket.socket]
     """Worker 0: from each of the others. The others: to worker 0."""
-    devices: Sequence[tuple[channel.DeviceIn, Tun | None, Tun]]
-    """With the queue to read, if there is one, and the queue to write."""
+    devices: Sequence[tuple[channel.DeviceIn, Sequence[Tun], Tun]]
+    """With the queues to read, if there are any, and the queue to write."""
     tables: Iterable[channel.Down]
     """What there is already. Taken once."""
     log: Callable[[str], None]
+    held: bool
+    """Look at no packet before you are told to."""
 
     def descriptors(self) -> set[int]:
         fds = {sock.fileno() for sock in (self.down, self.up, *self.relays)}
         fds |= {device.fileno() for device in (*self.underlay, *self.underlay.icmp_errors)}
-        return fds | {tun.fileno() for _, *tuns in self.devices for tun in tuns if tun is not None}
+        return fds | {tun.fileno() for _, reads, writes in self.devices for tun in (*reads, writes)}
 
 
 class _Ends:
@@ -99,29 +103,32 @@ class WorkerDevices:
     def __init__(self, loop: Loop, tell: Callable[[channel.Up], None]) -> None:
         self._loop = loop
         self._tell = tell
-        self._devices: dict[Interface, tuple[int, XfrmDevice]] = {}
+        self._devices: dict[Interface, tuple[int, list[XfrmDevice]]] = {}
+        """With the key, one for each queue to read, or one that has none."""
 
     def __getitem__(self, interface: Interface) -> XfrmDevice:
-        return self._devices[interface][1]
+        return self._devices[interface][1][0]
 
     def key_of(self, interface: Interface) -> int:
         """By which the parent knows it."""
         return self._devices[interface][0]
 
     def add(
-        self, key: int, interface: Interface, reads: Tun | None, writes: Tun, readable: Callable[[XfrmDevice], None]
+        self, key: int, interface: Interface, reads: Sequence[Tun], writes: Tun, readable: Callable[[XfrmDevice], None]
     ) -> None:
-        device = XfrmDevice(interface, _Ends(reads, writes))  # type: ignore[arg-type]
-        self._devices[interface] = key, device
-        if reads is not None:
-            self._loop.watch(reads.fileno(), lambda: readable(device))
+        ends = [_Ends(tun, writes) for tun in reads or (None,)]
+        devices = [XfrmDevice(interface, end) for end in ends]  # type: ignore[arg-type]
+        self._devices[interface] = key, devices
+        for tun, device in zip(reads, devices, strict=False):
+            self._loop.watch(tun.fileno(), partial(readable, device))
 
     def remove(self, interface: Interface) -> None:
-        _, device = self._devices.pop(interface)
-        ends = _ends_of(device)
-        if ends.reads is not None:
-            self._loop.unwatch(ends.reads.fileno())
-        ends.close()
+        _, devices = self._devices.pop(interface)
+        for device in devices:
+            ends = _ends_of(device)
+            if ends.reads is not None:
+                self._loop.unwatch(ends.reads.fileno())
+            ends.close()
 
     def gone(self, device: XfrmDevice) -> bool:
         """Nothing to be read. If that is because somebody deleted the TUN, the parent sees to it."""
@@ -164,18 +171,22 @@ class Worker:
             self._add_device(message, reads, writes)
         for change in kit.tables:
             self._replica.apply(change)
+        self._relays: list[Callable[[], int]] = []
+        """Each takes a turn's packets from another worker, and says how many."""
         if kit.number:
             self._engine.pass_on = RelayOut(kit.relays[0], self._devices.key_of).send
         else:
             for cpu, relay in enumerate(kit.relays, 1):
-                relayed = RelayIn(relay, self._replica.interfaces)
-                self._loop.watch(relay.fileno(), self._relay(relayed, cpu))
+                self._relays.append(self._relay(RelayIn(relay, self._replica.interfaces), cpu))
+                self._loop.watch(relay.fileno(), self._relays[-1])
         kit.down.setblocking(False)
         self._loop.watch(kit.down.fileno(), self._from_above)
         self._next_report = self._loop.clock() + REPORTS_EVERY
         self._upward.put(channel.Answered(channel.READY))
 
     def run(self) -> None:
+        if self._kit.held:
+            self._hold()
         self._loop.run(self._tick, self._next_deadline)
 
     def _tick(self, now: float) -> None:
@@ -206,7 +217,7 @@ class Worker:
         if isinstance(message, channel.DeviceIn):
             name = message.link.name
             *reads, writes = (Tun(name, persist=True, multi_queue=len(fds) > 1, fd=fd) for fd in fds)
-            self._add_device(message, reads[0] if reads else None, writes)
+            self._add_device(message, reads, writes)
         elif isinstance(message, channel.DeviceOut):
             self._devices.remove(self._replica.remove_interface(message))
         elif isinstance(message, channel.PortOpened):
@@ -214,10 +225,18 @@ class Worker:
                 self._data_path.watch(device)
         elif isinstance(message, channel.TraceWanted):
             self._trace(message.request, socket.socket(fileno=fds[0]))
+        elif isinstance(message, channel.Gathered):
+            rest = iter(fds)
+            for one, count in message.messages:
+                self._take_in(one, tuple(islice(rest, count)))
+        elif isinstance(message, channel.Strays):
+            self._data_path.receive(message.datagrams)
+        elif isinstance(message, channel.Hold):
+            self._hold()
         else:
             self._replica.apply(message)  # type: ignore[arg-type]
 
-    def _add_device(self, message: channel.DeviceIn, reads: Tun | None, writes: Tun) -> None:
+    def _add_device(self, message: channel.DeviceIn, reads: Sequence[Tun], writes: Tun) -> None:
         interface = self._replica.add_interface(message)
         self._devices.add(message.key, interface, reads, writes, self._data_path.tun_readable)
 
@@ -229,17 +248,40 @@ class Worker:
         except XfrmError:  # the device has gone since it was asked for
             session.close()
 
-    def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], None]:
+    def _hold(self) -> None:
+        """Look at nothing but what comes from above, until that is the word to go on. Or the end."""
+        for relay in self._relays:  # the others are held already
+            while relay():
+                pass
+        self._replica.report()
+        self._upward.put(channel.Held(tuple(self._engine.router.learned.items())))
+        down = self._kit.down
+        down.setblocking(True)
+        while True:
+            self._upward.wait()
+            try:
+                message, fds = channel.receive(down)
+            except (EOFError, OSError):
+                os._exit(0)
+            if isinstance(message, channel.GoOn):
+                break
+            self._take_in(message, fds)
+        down.setblocking(False)
+
+    def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], int]:
         """What another worker has no state for is sent here, on its behalf: a policy may want one for its processor."""
         sad = self._engine.sad
 
-        def readable() -> None:
+        def readable() -> int:
+            count = 0
             sad.cpu = cpu
             try:
                 for interface, packet in relayed.receive():
+                    count += 1
                     self._data_path.send(self._devices[interface], [packet])
             finally:
                 sad.cpu = 0
+            return count
 
         return readable
 

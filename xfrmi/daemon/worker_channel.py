@@ -20,7 +20,7 @@ from xfrmi.daemon.descriptors import received_fds, room_for
 from xfrmi.daemon.loop import Loop
 from xfrmi.wire.xfrm_types import PolicyInfo, StateInfo, Template
 
-MAX_FDS = 16
+MAX_FDS = 200
 MAX_MESSAGE = 1 << 18
 """Bytes. A report of many states goes in pieces."""
 READY = 0
@@ -101,7 +101,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class DeviceIn:
-    """With two descriptors: the queue to read, the queue to write."""
+    """With descriptors: the queues to read, if there are any, and the queue to write."""
 
     key: int
     link: Link
@@ -128,6 +128,13 @@ class PortOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class Strays:
+    """What has arrived at the wrong socket: outer header and ESP packet of each."""
+
+    datagrams: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Listeners:
     """How many hear of acquires, and of aevents."""
 
@@ -144,6 +151,30 @@ class TraceWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """Path MTUs: as LearnedPaths.learned."""
+
+    paths: tuple[tuple[tuple[bytes, int], tuple[int, float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Several messages, each with the number of its descriptors."""
+
+    messages: tuple[tuple[Down, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Look at no packet until `GoOn` comes: another process may be about to."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """For an answer once all that was told before has been taken in, and for a report before it."""
 
@@ -153,7 +184,7 @@ class Ask:
 
 Down = (
     StateIn | StateChanged | StateOut | PolicyIn | PolicyOut | DefaultsSet | DeviceIn | DeviceChanged | DeviceOut
-    | PortOpened | Listeners | TraceWanted | Ask
+    | PortOpened | Strays | Listeners | TraceWanted | Learned | Gathered | Hold | GoOn | Ask
 )  # fmt: skip
 
 # Up ------------------------------------------------------------------------------------------------------------------
@@ -213,7 +244,15 @@ class DeviceGone:
     key: int
 
 
-Up = Report | Answered | Happened | Needed | DeviceGone
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer to `Hold`, when all has been told that there is to tell."""
+
+    learned: tuple[tuple[tuple[bytes, int], tuple[int, float]], ...]
+    """As `Learned`."""
+
+
+Up = Report | Answered | Happened | Needed | DeviceGone | Held
 
 
 def send(sock: socket.socket, message: Down | Up, fds: Sequence[int] = ()) -> None:
@@ -248,6 +287,12 @@ class Upward:
         self._waiting.append(message)
         if len(self._waiting) == 1:
             self._send()
+
+    def wait(self) -> None:
+        """Return when the parent has taken everything, or has room for it."""
+        self._socket.setblocking(True)
+        self._send()
+        self._socket.setblocking(False)
 
     def _send(self) -> None:
         try:

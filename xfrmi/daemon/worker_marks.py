@@ -48,6 +48,10 @@ class Marks:
         self.words[2 * place], self.words[2 * place + 1] = sent, received
         return place
 
+    def move(self, place: int, sent: int, received: int) -> None:
+        """The state there begins somewhere else, and nobody has used it yet."""
+        self.words[2 * place], self.words[2 * place + 1] = sent, received
+
     def give_back(self, place: int) -> None:
         self._free.append(place)
 

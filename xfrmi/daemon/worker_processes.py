@@ -24,6 +24,10 @@ BREATH = 1.0
 """Seconds until a worker is replaced that has not lived as long."""
 
 
+GATHERED = 32
+"""Messages in one: those of states have up to 4 KB."""
+
+
 class _Process:
     __slots__ = ("begun", "down", "pid", "up")
 
@@ -56,6 +60,7 @@ class Processes:
         self._told: set[int] = set()
         """Those that may not have taken in yet what they were told."""
         self._last_serial = 0
+        self._gathered: list[list[tuple[channel.Down, Sequence[int]]]] | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -78,6 +83,9 @@ class Processes:
 
     def send(self, number: int, message: channel.Down, fds: Sequence[int] = ()) -> None:
         """To who is there: a successor begins with all there is."""
+        if self._gathered is not None:
+            self._gathered[number].append((message, fds))
+            return
         process = self._running[number]
         if process is not None:
             self._told.add(number)
@@ -85,6 +93,19 @@ class Processes:
                 channel.send(process.down, message, fds)
             except OSError as error:
                 self._bury(number, error)
+
+    def gather(self) -> None:
+        """Say nothing until `settle` is called: each message would wake somebody who takes the processor from us.
+        Descriptors stay open until then."""
+        self._gathered = [[] for _ in self._running]
+
+    def _say_gathered(self) -> None:
+        gathered, self._gathered = self._gathered or [], None
+        for number, told in enumerate(gathered):
+            for start in range(0, len(told), GATHERED):
+                some = told[start : start + GATHERED]
+                messages = tuple((message, len(fds)) for message, fds in some)
+                self.send(number, channel.Gathered(messages), [fd for _, fds in some for fd in fds])
 
     def send_all(self, message: channel.Down) -> None:
         for number in range(len(self._running)):
@@ -96,6 +117,7 @@ class Processes:
 
     def settle(self) -> None:
         """Have every worker take in what it was told."""
+        self._say_gathered()
         self._ask(sorted(self._told), report=False)
 
     def _ask(self, numbers: list[int], report: bool) -> None:
@@ -107,6 +129,25 @@ class Processes:
             while (process := self._running[number]) is not None:
                 if self._receive(number, process) == channel.Answered(self._last_serial):
                     break
+
+    def hold(self) -> bool:
+        """Have every worker look at no packet any more, and tell what it has come to; worker 0 last, to whom the others
+        hand packets on. False if one is away: then not all has been told."""
+        for numbers in (range(1, len(self._running)), (0,)):
+            for number in numbers:
+                self.send(number, channel.Hold())
+            for number in numbers:
+                while (process := self._running[number]) is not None:
+                    if isinstance(self._receive(number, process), channel.Held):
+                        break
+        return None not in self._running
+
+    def end(self) -> None:
+        """At once, whatever they are at."""
+        for number, process in enumerate(self._running):
+            if process is not None:
+                self._end(number, process)
+        self._due.clear()
 
     def due(self, now: float) -> list[int]:
         """Those that are to begin again."""
@@ -120,10 +161,7 @@ class Processes:
 
     def close(self) -> None:
         self.refresh()
-        for number, process in enumerate(self._running):
-            if process is not None:
-                self._end(number, process)
-        self._due.clear()
+        self.end()
 
     def _from_below(self, number: int) -> None:
         if (process := self._running[number]) is not None:

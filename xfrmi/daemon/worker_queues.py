@@ -1,7 +1,8 @@
 """The queues of every TUN of a daemon with workers: one for each worker to read, one that all write to. See workers.py.
 
 A TUN that an earlier daemon has made with one queue keeps that: worker 0 reads it, and states for other processors have
-no packets of that device to seal.
+no packets of that device to seal. So it is with one that another process hands over: no queue is added to what it has,
+for there might be packets in it before it can be detached. What it has beyond one for each worker, worker 0 reads.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xfrmi.daemon.devices import Devices, XfrmDevice
+from xfrmi.daemon.devices import Devices
 from xfrmi.daemon.worker_channel import DeviceChanged, DeviceIn, DeviceOut, Down, Link
-from xfrmi.dev.tun import Tun
+from xfrmi.daemon.xfrm_device import XfrmDevice
+from xfrmi.dev.tun import Tun, is_attached
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
@@ -26,48 +28,45 @@ class _Queued:
 
     __slots__ = ("attached", "device", "key", "link", "reads", "writes")
 
-    def __init__(self, key: int, device: XfrmDevice, reads: list[Tun | None], writes: Tun) -> None:
+    def __init__(self, key: int, device: XfrmDevice, count: int) -> None:
+        own = [device.tun, *device.more]
         self.key = key
         self.device = device
-        self.reads = reads
-        self.writes = writes
-        self.attached = [True] + [False] * (len(reads) - 1)
+        self.reads: list[list[Tun]] = [own[number : number + 1] for number in range(count)]
+        self.reads[0] += own[count:]
+        self.writes = device.writer or device.tun
+        self.attached = [True, *(is_attached(tun.fileno()) for tun in own[1:count])]
         self.link = _link(device.interface)
 
 
 class Queues:
     """`send(worker, message, fds)` tells a worker."""
 
-    def __init__(self, count: int, homes: Homes, send: Send) -> None:
+    def __init__(self, count: int, homes: Homes, send: Send, begun: bool = True) -> None:
+        """`begun`: all that comes is ours, see `begin`."""
         self._count = count
         self._homes = homes
         self._send = send
         self._last_key = 0
+        self._begun = begun
         self._queued: dict[Interface, _Queued] = {}
         self._by_if_id: dict[int, _Queued] = {}
         self.interfaces: dict[int, Interface] = {}
         """By the key that workers know them by."""
 
     def add(self, device: XfrmDevice) -> None:
-        """To be called in the namespace of the device. Raises XfrmError."""
-        first = device.tun
-        reads: list[Tun | None] = [first]
-        writes = first
-        if first.multi_queue:
-            others = [first.another_queue() for _ in range(self._count)]
-            for queue in others:
+        """To be called in the namespace of the device, if it can have more queues. Raises XfrmError."""
+        if device.tun.multi_queue:
+            *device.more, device.writer = (device.tun.another_queue() for _ in range(self._count))
+            for queue in (*device.more, device.writer):
                 queue.set_attached(False)
-            *own, writes = others
-            reads += own
-        else:
-            reads += [None] * (self._count - 1)
         self._last_key += 1
-        queued = self._queued[device.interface] = _Queued(self._last_key, device, reads, writes)
+        queued = self._queued[device.interface] = _Queued(self._last_key, device, self._count)
         self.interfaces[queued.key] = device.interface
         self._by_if_id[queued.link.if_id] = queued
         for number in range(self._count):
-            message, *tuns = self._for_worker(queued, number)
-            self._send(number, message, [tun.fileno() for tun in tuns if tun is not None])
+            message, reads, writes = self._for_worker(queued, number)
+            self._send(number, message, [tun.fileno() for tun in (*reads, writes)])
         self._adjust(queued)
 
     def remove(self, device: XfrmDevice) -> None:
@@ -77,9 +76,8 @@ class Queues:
         del self._by_if_id[queued.link.if_id]
         for number in range(self._count):
             self._send(number, DeviceOut(queued.key), ())
-        for queue in (*queued.reads[1:], queued.writes):
-            if queue is not None and queue is not device.tun:
-                queue.close()
+        for queue in device.queues[1:]:
+            queue.close()
         del self.interfaces[queued.key]
 
     def change(self, device: XfrmDevice) -> None:
@@ -104,19 +102,26 @@ class Queues:
         interface = self.interfaces.get(key)
         return self._queued[interface].device if interface is not None else None
 
-    def of_worker(self, number: int) -> list[tuple[DeviceIn, Tun | None, Tun]]:
-        """What a new worker is given: each device, with the queue to read and the queue to write."""
+    def of_worker(self, number: int) -> list[tuple[DeviceIn, list[Tun], Tun]]:
+        """What a new worker is given: each device, with the queues to read and the queue to write."""
         return [self._for_worker(queued, number) for queued in self._queued.values()]
 
-    def _for_worker(self, queued: _Queued, number: int) -> tuple[DeviceIn, Tun | None, Tun]:
+    def _for_worker(self, queued: _Queued, number: int) -> tuple[DeviceIn, list[Tun], Tun]:
         message = DeviceIn(queued.key, queued.link, queued.device.interface.takes)
         return message, queued.reads[number], queued.writes
 
-    def _adjust(self, queued: _Queued) -> None:
-        for number, queue in enumerate(queued.reads):
+    def begin(self) -> None:
+        """What was handed over is ours: from now on queues come and go with states. One that is attached may have
+        packets, which would be lost if it was not."""
+        self._begun = True
+        for queued in self._queued.values():
+            self._adjust(queued, detach=False)
+
+    def _adjust(self, queued: _Queued, detach: bool = True) -> None:
+        for number, was in enumerate(queued.attached):
             wanted = number == 0 or self._homes.seals(queued.device.interface.if_id, number)
-            if queue is not None and wanted != queued.attached[number]:
-                queue.set_attached(wanted)
+            if self._begun and wanted != was and (wanted or detach):
+                queued.reads[number][0].set_attached(wanted)
                 queued.attached[number] = wanted
 
 
@@ -136,10 +141,13 @@ class QueuedDevices(Devices):
         return Tun(name, persist=True, multi_queue=True, ifindex=ifindex)
 
     def _watch(self, device: XfrmDevice) -> None:
-        if not device.tun.multi_queue:
+        if device.tun.multi_queue:
+            with self._inside(device):
+                self._queues.add(device)
+            return
+        if not device.more:
             self._log(f"{device.interface.name} was made with one queue: worker 0 alone reads it")
-        with self._inside(device):
-            self._queues.add(device)
+        self._queues.add(device)
 
     def _unwatch(self, device: XfrmDevice) -> None:
         self._queues.remove(device)

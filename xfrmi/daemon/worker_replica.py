@@ -65,6 +65,7 @@ class Replica:
             channel.DefaultsSet: self._defaults_set,
             channel.DeviceChanged: self._device_changed,
             channel.Listeners: self._listeners,
+            channel.Learned: self._learned,
             channel.Ask: self._ask,
         }
         engine.subscribe(self._happened)
@@ -98,6 +99,9 @@ class Replica:
     def _state_in(self, message: channel.StateIn) -> None:
         now = self._clock()
         info = message.info
+        if message.key in self._states:
+            self._state_anew(message, self._states[message.key], now)
+            return
         if message.km == KM_ACQ:
             if (own := self._sad.awaits(info)) is not None and own not in self._larvals:
                 self._sad.remove(own)
@@ -130,6 +134,19 @@ class Replica:
         else:
             state.sequence = Sequence((1 << 64) - 1, sequence.esn)
         state.window = marked_window(window, self._marks, place)
+
+    def _state_anew(self, message: channel.StateIn, state: State, now: float) -> None:
+        """It was told before; before anything was done with it here, it has become this."""
+        info = message.info
+        self._sad.recount(state, info.current)
+        state.lastused, state.km = info.lastused, message.km
+        state.iv_salt, state.iv_counter = message.iv_salt, message.iv_counter
+        self._begin(message.key, state, message.numbers)
+        self._usage.begin_state(message.key, state)
+        self._sad.aevents.reset(state)
+        self._sad.revise(state, info, message.dying, now)
+        if message.role == SaDir.OUT:
+            self._engine.watch_nat(state, now)
 
     def _state_changed(self, message: channel.StateChanged) -> None:
         state = self._states.get(message.key)
@@ -194,6 +211,9 @@ class Replica:
     def _listeners(self, message: channel.Listeners) -> None:
         self._engine.acquire_listeners = message.acquire
         self._engine.sad.aevents.listeners = message.aevents
+
+    def _learned(self, message: channel.Learned) -> None:
+        self._engine.router.learned.update(message.paths)
 
     def _ask(self, message: channel.Ask) -> None:
         if message.report:

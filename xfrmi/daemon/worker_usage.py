@@ -34,16 +34,16 @@ class Usage:
         self._engine = engine
         self._stats: Counted = tuple(engine.stats)
         self._devices: dict[int, Counted] = {}
-        self._states: dict[int, tuple[Counted, int]] = {}
+        self._states: dict[int, tuple[Counted, int, int, int]] = {}
         self._policies: dict[int, int] = {}
 
     def begin_state(self, key: int, state: State) -> None:
         """What it has counted already is known."""
-        self._states[key] = _of_state(state), state.sequence.last
+        self._states[key] = _of_state(state), state.sequence.last, state.window.top, state.window.seen
 
     def renumbered(self, key: int) -> None:
         """What has been told of its numbers is no longer true."""
-        self._states[key] = self._states[key][0], -1
+        self._states[key] = self._states[key][0], -1, -1, -1
 
     def begin_policy(self, key: int, policy: Policy) -> None:
         self._policies[key] = policy.use_time
@@ -59,15 +59,16 @@ class Usage:
 
     def of_state(self, key: int, state: State) -> StateUsage | None:
         """What has become of one state since the last time, None if nothing has."""
-        known, sent = self._states[key]
-        now = _of_state(state)
-        if now == known and state.sequence.last == sent:
+        before, window = self._states[key], state.window
+        known, now = before[0], _of_state(state)
+        reached = now, state.sequence.last, window.top, window.seen
+        if reached == before:
             return None
-        self._states[key] = now, state.sequence.last
+        self._states[key] = reached
         seals = state.dir == SaDir.OUT
         return StateUsage(
             key, _since(known, now), state.use_time, state.lastused,
-            state.sequence.last if seals else None, None if seals else (state.window.top, state.window.seen),
+            state.sequence.last if seals else None, None if seals else (window.top, window.seen),
         )  # fmt: skip
 
     def reports(

@@ -34,7 +34,7 @@ counted comes up once a second, and whenever somebody asks, before he is answere
 is replaced at once, by a fork of this process, and starts from the tables here: numbers go on above its last mark, IVs
 from a range that was never used (2^48 of them; State.iv_counter is here the first of the next range, and goes along
 when a state migrates), windows from the highest number accepted (worker_marks.py). While it is away nothing leaves or
-enters in its stead. When this process dies, the workers end.
+enters in its stead. When this process dies, the workers end. When another takes its place: worker_handover.py.
 
 Not done: packets that need two states of different homes (a nest of a bound and an unbound one) find no way.
 """
@@ -52,13 +52,13 @@ from typing import TYPE_CHECKING
 from xfrmi.core.engine import Engine
 from xfrmi.core.events import Event, Mapping, StateExpired, StateReplayed
 from xfrmi.core.policy import Policy
-from xfrmi.core.state import KM_EXPIRED, KM_VALID, State
+from xfrmi.core.state import KM_ACQ, KM_EXPIRED, KM_VALID, State
 from xfrmi.core.timers import earliest
 from xfrmi.daemon import worker_channel as channel
 from xfrmi.daemon.data_path import port_for
-from xfrmi.daemon.devices import XfrmDevice
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.worker import Kit, run_worker
+from xfrmi.daemon.worker_handover import IV_RANGE, IVS, Hands
 from xfrmi.daemon.worker_homes import Homes
 from xfrmi.daemon.worker_marks import Marks, resume_sequence, resume_window
 from xfrmi.daemon.worker_processes import Processes
@@ -67,6 +67,7 @@ from xfrmi.daemon.worker_relay import relay
 from xfrmi.daemon.worker_tables import ToldSad, ToldSpd
 from xfrmi.daemon.worker_traces import Traces
 from xfrmi.daemon.worker_usage import add_up
+from xfrmi.daemon.xfrm_device import XfrmDevice
 from xfrmi.errors import XfrmError
 from xfrmi.wire.xfrm_attr import XfrmMsg
 from xfrmi.wire.xfrm_const import SaDir
@@ -74,11 +75,8 @@ from xfrmi.wire.xfrm_types import Current, StateInfo
 
 if TYPE_CHECKING:
     from xfrmi.daemon.credentials import Credentials
+    from xfrmi.daemon.handover_sockets import Given
     from xfrmi.daemon.session import RequestHandler
-
-IV_RANGE = 1 << 48
-_IVS = 1 << 64
-"""There are 65536 ranges for one key."""
 
 _NOT_COUNTING = frozenset({int(kind) for kind in (XfrmMsg.NEWSA, XfrmMsg.NEWPOLICY, XfrmMsg.ALLOCSPI)})
 """Requests for which no counter is looked at, and of which there may be thousands."""
@@ -102,9 +100,16 @@ class Workers:
     """All workers of a daemon, and the journal of its tables. Nothing runs before `start`."""
 
     def __init__(
-        self, engine: Engine, loop: Loop, count: int, log: Callable[[str], None], clock: Callable[[], float] = time.time
+        self,
+        engine: Engine,
+        loop: Loop,
+        count: int,
+        log: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+        given: Given | None = None,
     ) -> None:
-        """`engine` was made with ToldSad and ToldSpd. XfrmError EPERM without CAP_NET_RAW."""
+        """`engine` was made with ToldSad and ToldSpd. `given`: sockets of another process, which has all there is until
+        `begin`. XfrmError EPERM without CAP_NET_RAW."""
         self.count = count
         self._engine = engine
         self._loop = loop
@@ -114,13 +119,16 @@ class Workers:
         self._marks = Marks()
         self._left: list[int] = []
         """Places of states that are gone, which a worker may not know yet."""
-        self._homes = Homes(count, engine.router)
+        self.homes = Homes(count, engine.router, given)
         self._processes = Processes(count, loop, self._run, self._take, log, clock)
-        self._queues = Queues(count, self._homes, self._processes.send)
+        self._queues = Queues(count, self.homes, self._processes.send, given is None)
         self.traces = Traces(count, engine.interfaces, loop, self._processes.send, self._processes.settle)
         """Who listens to packets."""
+        self.hands = Hands(engine, self.homes, self._processes, self._queues)
+        """From one process to another."""
         self._relays = [relay() for _ in range(count - 1)]
         self._last_key = 0
+        self._held = False
         self._states: dict[int, State] = {}
         self._known: dict[State, _Known] = {}
         self._policies: dict[int, Policy] = {}
@@ -146,9 +154,15 @@ class Workers:
         self._gone = devices.gone
         return devices
 
-    def start(self) -> None:
+    def start(self, held: bool = False) -> None:
+        """`held`: they are to look at no packet before `go_on`."""
+        self._held = held
         for number in range(self.count):
             self._begin(number)
+        if held:
+            self.refresh()
+            self._processes.gather()
+            self._held = False
 
     def _begin(self, number: int) -> None:
         self._number_anew(number)
@@ -160,8 +174,8 @@ class Workers:
         relays = [ends[1] for ends in self._relays] if not number else [self._relays[number - 1][0]]
         run_worker(
             Kit(
-                number, self._engine.kernel_quirks, self._marks, self._homes.underlays[number], down, up, relays,
-                self._queues.of_worker(number), self._tables(number), self._log,
+                number, self._engine.kernel_quirks, self._marks, self.homes.underlays[number], down, up, relays,
+                self._queues.of_worker(number), self._tables(number), self._log, self._held,
             ),
             self._pid,
         )  # fmt: skip
@@ -202,7 +216,7 @@ class Workers:
         for ends in self._relays:
             for end in ends:
                 end.close()
-        self._homes.close()
+        self.homes.close()
 
     # Down --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +232,7 @@ class Workers:
             return
         family, port = wanted
         try:
-            opened = self._homes.listen(family, port)
+            opened = self.homes.listen(family, port)
         except XfrmError as error:
             self._log(f"ESP in UDP will not be received on port {port}: {error}")
             return
@@ -249,19 +263,34 @@ class Workers:
     def state_in(self, state: State) -> None:
         known = self._known[state]
         self._states[known.key] = state
-        known.homes = self._homes.enter(state)
+        known.homes = self.homes.enter(state)
         self._queues.adjust(state.if_id)
         for number, role in known.homes:
             first_iv = state.reserve_ivs(IV_RANGE) if role == SaDir.OUT else 0
             self._processes.send(number, self._state_message(state, known, role, first_iv))
 
     def _state_message(self, state: State, known: _Known, role: int, first_iv: int) -> channel.StateIn:
-        if role == SaDir.OUT and first_iv + IV_RANGE > _IVS:
+        if role == SaDir.OUT and first_iv + IV_RANGE > IVS:
             role = SaDir.IN  # 65535 workers have sealed with it: rather none than one that begins again
         numbers = state.sequence.last, state.window.top, state.window.seen
         return channel.StateIn(
             known.key, role, known.place, _info(state), numbers, state.km, state.dying, state.iv_salt, first_iv
         )
+
+    def state_anew(self, state: State) -> None:
+        """Somebody else has gone on with it meanwhile, and hands it over as it is now."""
+        if state.km == KM_ACQ:
+            self.state_out(state)
+            self.state_coming(state)
+            self.state_in(state)
+            return
+        known = self._known[state]
+        self._marks.move(known.place, state.sequence.last, state.window.top)
+        for number, role in known.homes:
+            first_iv = state.reserve_ivs(IV_RANGE) if role == SaDir.OUT else 0
+            self._processes.send(number, self._state_message(state, known, role, first_iv))
+        for if_id in self.homes.moved(state):
+            self._queues.adjust(if_id)
 
     def state_changed(self, state: State, renumbered: bool = False, recounted: bool = False) -> None:
         known = self._known[state]
@@ -269,7 +298,7 @@ class Workers:
         for number, _ in known.homes:
             message = channel.StateChanged(known.key, _info(state), state.dying, numbers, recounted)
             self._processes.send(number, message)
-        for if_id in self._homes.moved(state):
+        for if_id in self.homes.moved(state):
             self._queues.adjust(if_id)
 
     def state_out(self, state: State) -> None:
@@ -278,20 +307,20 @@ class Workers:
         for number, _ in known.homes:
             self._processes.send(number, channel.StateOut(known.key))
         self._left.append(known.place)
-        self._queues.adjust(self._homes.leave(state))
+        self._queues.adjust(self.homes.leave(state))
 
     def policy_in(self, policy: Policy) -> None:
         self._last_key += 1
         self._policies[self._last_key] = policy
         self._policy_keys[policy] = self._last_key
-        self._homes.count_policy(policy, 1)
+        self.homes.count_policy(policy, 1)
         self._queues.adjust(policy.if_id)
         self._processes.send_all(channel.PolicyIn(self._last_key, policy.snapshot(), policy.rank))
 
     def policy_out(self, policy: Policy) -> None:
         key = self._policy_keys.pop(policy)
         del self._policies[key]
-        self._homes.count_policy(policy, -1)
+        self.homes.count_policy(policy, -1)
         self._queues.adjust(policy.if_id)
         self._processes.send_all(channel.PolicyOut(key))
 
@@ -320,6 +349,8 @@ class Workers:
                 self._happened(state, message.event)
         elif isinstance(message, channel.Needed):
             self._sad.needed(message.state, message.template, message.policy, self._clock())
+        elif isinstance(message, channel.Held):
+            self._engine.router.learned.update(message.learned)
         elif isinstance(message, channel.DeviceGone) and (device := self._queues.device(message.key)) is not None:
             self._gone(device)
 

@@ -10,6 +10,7 @@ where they are pinned to, all others to one place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,19 @@ def admit(fd: int, family: int, pins: Mapping[int, int], default: int, number: i
 def spread(fd: int, pins: Mapping[int, int], default: int) -> None:
     """Give the group of UDP sockets to which this one belongs its program."""
     _attach(fd, SO_ATTACH_REUSEPORT_CBPF, [(LD_ABS, 0, 0, 0), *_choice(pins, default, lambda owner: owner)])
+
+
+def let_join(fd: int) -> None:
+    """Let other sockets be bound to the port of this one, which was alone until now."""
+    with socket.socket(fileno=os.dup(fd)) as handle:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def drain(fd: int) -> None:
+    """Forget what has arrived, after which `admit` has let nothing more in."""
+    with socket.socket(fileno=os.dup(fd)) as handle, contextlib.suppress(BlockingIOError):
+        while True:
+            handle.recv(1)
 
 
 def _choice(pins: Mapping[int, int], default: int, answer: Callable[[int], int]) -> list[Line]:

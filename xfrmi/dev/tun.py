@@ -259,6 +259,12 @@ def name_of(fd: int) -> str:
     return fcntl.ioctl(fd, TUNGETIFF, bytes(40))[:IFNAMSIZ].rstrip(b"\0").decode()
 
 
+def is_attached(fd: int) -> bool:
+    """Does the kernel give packets to this queue?"""
+    flags: int = struct.unpack_from("=H", fcntl.ioctl(fd, TUNGETIFF, bytes(40)), IFNAMSIZ)[0]
+    return not flags & IFF_DETACH_QUEUE
+
+
 class _Queue:
     """As a TunTapDevice, for a descriptor that was opened elsewhere."""
 
