@@ -2,7 +2,7 @@
 
 What there is of a state is told in a `SavedState`, down to the IV counter and the bits of its window, so that the
 other engine goes on exactly where this one stops. Saving all states takes a while, in which packets pass: who saves
-them twice need tell only what differs the second time.
+them twice need tell only what differs the second time, and finds that by their look.
 
 **Of two engines with the same states only one may ever seal**: the IVs of both are the same.
 """
@@ -10,6 +10,7 @@ them twice need tell only what differs the second time.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from xfrmi.core.acquire import larval
@@ -33,6 +34,7 @@ FIELDS = (
 )  # fmt: skip
 """Of a state, beside its configuration, numbers and window."""
 _WINDOW = "top", "seen", "late", "replayed"
+_LOOK = attrgetter("info", *FIELDS, "sequence.last", *(f"window.{name}" for name in _WINDOW))
 COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
     "tx_carrier", "tx_aborted", "collisions",
@@ -83,6 +85,18 @@ class SavedRest:
 
 
 # Saving ------------------------------------------------------------------------------------------------------------
+
+
+def look_of(engine: Engine, state: State) -> tuple[object, ...]:
+    """All that `save_state` tells: two that are equal are the same. A quarter of its time."""
+    sad = engine.sad
+    told = sad.aevents.told.get(state)
+    return (
+        _LOOK(state),
+        sad.timers.deadline_of(state),
+        engine.keepalives.timers.deadline_of(state),
+        None if told is None else (told.position, told.idle, sad.aevents.timers.deadline_of(state)),
+    )
 
 
 def save_state(engine: Engine, state: State) -> SavedState:

@@ -6,7 +6,14 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from xfrmi.core.saved import SavedState, add_saved_state, change_saved_state, remove_saved_state, save_state
+from xfrmi.core.saved import (
+    SavedState,
+    add_saved_state,
+    change_saved_state,
+    look_of,
+    remove_saved_state,
+    save_state,
+)
 from xfrmi.daemon.handover_format import AT_ONCE, KEYS_AT_ONCE, StatesIn, StatesOut, in_batches
 
 if TYPE_CHECKING:
@@ -20,7 +27,8 @@ class StatesTold:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._last_key = 0
-        self._told: dict[State, tuple[int, SavedState]] = {}
+        self._told: dict[State, tuple[int, object]] = {}
+        """Key, and look when it was told."""
 
     def everything(self) -> Iterator[StatesIn | StatesOut]:
         """At first all there are; the second time what is different now. States may come and go while it is taken the
@@ -33,15 +41,15 @@ class StatesTold:
         for state in reversed(sad.dump()):
             if state not in sad:  # since we began
                 continue
-            saved = save_state(self._engine, state)
+            look = look_of(self._engine, state)
             key, before = self._told.get(state, (0, None))
-            if saved == before:
+            if look == before:
                 continue
             if not key:
                 self._last_key += 1
                 key = self._last_key
-            self._told[state] = key, saved
-            news.append((key, saved))
+            self._told[state] = key, look
+            news.append((key, save_state(self._engine, state)))
             if len(news) == AT_ONCE:
                 yield StatesIn(tuple(news))
                 news = []

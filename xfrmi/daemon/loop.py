@@ -100,6 +100,11 @@ class Loop:
         """From now on this signal has `callback` called in a turn of run(). After `stop_on`; main thread only."""
         signal.signal(number, lambda *_: self._called.append(callback))
 
+    def soon(self, callback: Callback) -> None:
+        """Call this once, when who is readable already has been served."""
+        self._called.append(callback)
+        self._wake()
+
     def _woken(self) -> None:
         _drain(self._wake_in)
         called, self._called = self._called, []
@@ -163,6 +168,9 @@ class Loop:
     def stop(self) -> None:
         """End run() after the callback at work. May be called from anywhere."""
         self._running = False
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_out, b"\0")
 

@@ -64,8 +64,10 @@ class StateFile:
         os.ftruncate(self._fd, 0)
         self._news_until = lost_until
         self._lost = {_id(info): info for info in lost}
-        for info in (*self._lost.values(), *states):
-            self._keep(info)
+        known = {_id(info): info for info in (*self._lost.values(), *states)}
+        self._places = {key: place for place, key in enumerate(known)}
+        self._free, self._end = [], len(known)
+        self._write(0, b"".join(map(_record, known.values())))
 
     @property
     def lost(self) -> tuple[tuple[StateInfo, ...], float]:
@@ -125,10 +127,7 @@ class StateFile:
             place = self._free.pop() if self._free else self._end
             self._places[key] = place
             self._end = max(self._end, place + 1)
-        self._write(place, _RECORD.pack(
-            info.proto, info.mode, info.family, info.spi, info.reqid, info.if_id, info.mark.value, info.mark.mask,
-            info.dst, info.src,
-        ))  # fmt: skip
+        self._write(place, _record(info))
 
     def _blank(self, key: _Id) -> None:
         place = self._places.pop(key, None)
@@ -141,6 +140,13 @@ class StateFile:
             os.pwrite(self._fd, record, place * _RECORD.size)
         except OSError as error:  # no room: the state lives all the same
             self._log(f"{self._path}: {error.strerror}")
+
+
+def _record(info: StateInfo) -> bytes:
+    return _RECORD.pack(
+        info.proto, info.mode, info.family, info.spi, info.reqid, info.if_id, info.mark.value, info.mark.mask,
+        info.dst, info.src,
+    )  # fmt: skip
 
 
 def _id(info: StateInfo) -> _Id:

@@ -161,11 +161,15 @@ class Predecessor:
         parts = self._parts
         if parts.workers is not None:
             parts.workers.hands.begin()
-        states = [state.info for state in parts.engine.sad.dump()[::-1] if state.km != KM_ACQ]
-        parts.state_file.resume(states, self._lost, self._rest.lost_until)
         parts.control.begin(self._clients)
         if parts.policy_path is not None:
             parts.policy_path.begin()
+        parts.loop.soon(self._resume_file)
+
+    def _resume_file(self) -> None:
+        """Of many states it takes as long as packets might wait."""
+        states = [state.info for state in self._parts.engine.sad.dump()[::-1] if state.km != KM_ACQ]
+        self._parts.state_file.resume(states, self._lost, self._rest.lost_until)
 
     def _take(self, message: Message, fds: tuple[int, ...]) -> None:
         parts = self._parts
