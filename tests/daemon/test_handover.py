@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pickle
 import socket
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, make_dataclass, replace
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +24,7 @@ from xfrmi.core.state import KM_VALID, State
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon import handover_states
 from xfrmi.daemon.handover_states import StatesHeard, StatesTold
+from xfrmi.daemon.self_describing import Kinds
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, STATE_ESN, SaDir, XfrmStat
 from xfrmi.wire.xfrm_policy_msg import encode_policy
@@ -168,3 +173,73 @@ def test_what_many_states_leave_behind_fits_into_messages(monkeypatch: pytest.Mo
     assert len(successor.sad) == 0
     most = told.StatesOut(tuple(range(1 << 31, (1 << 31) + told.KEYS_AT_ONCE)))
     assert over_the_socket(most) == most
+
+
+# Versions -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OlderEncap:
+    """As a version before knew it."""
+
+    type: int = 2
+    sport: int = 4500
+    dport: int = 4500
+
+
+class NewerLimits(NamedTuple):
+    """As one may know it some day."""
+
+    soft_bytes: int = 7
+    hard_bytes: int = 8
+    a_colour: str = ""
+
+
+def told_by(kinds: Kinds, value: object) -> Any:
+    return told.KINDS.loads(memoryview(kinds.dumps(value)))
+
+
+def as_named(kind: type, name: str) -> type:
+    kind.__name__ = name
+    return kind
+
+
+def test_another_version_has_a_field_less_or_more() -> None:
+    older, newer = Kinds([as_named(OlderEncap, "Encap")]), Kinds([as_named(NewerLimits, "Limits")])
+    assert told_by(older, OlderEncap(2, 1, 2)) == Encap(2, 1, 2), "what was not told has its default"
+    assert told_by(newer, NewerLimits()) == Limits(7, 8), "what is unknown and empty is left out"
+    with pytest.raises(XfrmError) as refused:
+        told_by(newer, NewerLimits(a_colour="red"))
+    assert refused.value.errno == errno.EPROTONOSUPPORT
+    assert "another version and tells Limits.a_colour, which" in refused.value.detail
+    assert "red" not in refused.value.detail, "it might be a key"
+    for name, why in (("SavedState", "does not tell SavedState.fields"), ("Tomorrow", "tells a Tomorrow, which")):
+        kind = make_dataclass(name, ["info"])
+        with pytest.raises(XfrmError, match=why):
+            told_by(Kinds([kind]), kind(1))
+
+
+def test_a_field_of_states_that_another_version_has() -> None:
+    engine = Engine()
+    engine.add_state(state_info(1), NOW)
+    (message,) = StatesTold(engine).everything()
+    assert isinstance(message, told.StatesIn)
+    ((key, saved),) = message.states
+    older = {name: value for name, value in saved.fields.items() if name not in ("mapping_time", "path_mtu")}
+    for fields in (older, saved.fields | {"of_tomorrow": None}):
+        successor, heard = Engine(), StatesHeard()
+        heard.take(told.StatesIn(((key, replace(saved, fields=fields)),)))
+        heard.use(successor)
+        assert shown(successor) == shown(engine)
+    with pytest.raises(XfrmError, match="of_tomorrow of a state"):
+        heard.take(told.StatesIn(((key, replace(saved, fields=saved.fields | {"of_tomorrow": 1})),)))
+
+
+def test_nothing_but_values_is_made_of_what_is_told() -> None:
+    for nonsense in (pickle.dumps(print), pickle.dumps(os.getcwd), b"", b"\x80\x05.", pickle.dumps(Engine)):
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with here, there:
+            here.send(nonsense)
+            here.shutdown(socket.SHUT_WR)
+            with pytest.raises(EOFError):
+                told.receive(there, bytearray(told.MAX_MESSAGE))

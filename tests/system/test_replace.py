@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.runtime import JSON_SOCKET
 from xfrmi.daemon.session import peer_credentials
 from xfrmi.dev.netns import OWN_NETNS
+from xfrmi.lab.namespace import xfrmi_command
 from xfrmi.lab.topology import Node
 from xfrmi.lab.traffic import NumberedStream, Stream, ping
 from xfrmi.lab.wiretap import ETH_HEADER_LEN, kind
@@ -193,7 +195,7 @@ def refusing_successor(host: Node, behave: Callable[[socket.socket], None], **re
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             ours.settimeout(10)
-            line = json.dumps({"cmd": "hand-over", "shape": told.SHAPE} | request).encode() + b"\n"
+            line = json.dumps({"cmd": "hand-over", "format": told.FORMAT} | request).encode() + b"\n"
             socket.send_fds(control, [line], [theirs.fileno()])
             theirs.close()
             answer = json.loads(control.recv(1 << 16))
@@ -283,7 +285,7 @@ def test_a_successor_that_hangs_is_left_behind(workers: int) -> None:
 @in_netns
 def test_who_cannot_take_over_is_told_why() -> None:
     with two_hosts("--kernel-quirks") as hosts:
-        another = refusing_successor(hosts.moon, ends_at_once, shape="0")
+        another = refusing_successor(hosts.moon, ends_at_once, format=0)
         assert "is of another version" in str(another["error"])
         tell(hosts.moon, "policy add src 10.9.0.0/24 dst 10.8.0.0/24 dir out "
              "tmpl src 192.0.2.1 dst 198.51.100.1 proto esp reqid 99 mode tunnel\n")  # fmt: skip
@@ -295,9 +297,37 @@ def test_who_cannot_take_over_is_told_why() -> None:
         with at(hosts.moon), connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as control, hosts.sun:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:
-                line = json.dumps({"cmd": "hand-over", "shape": told.SHAPE}).encode() + b"\n"
+                line = json.dumps({"cmd": "hand-over", "format": told.FORMAT}).encode() + b"\n"
                 socket.send_fds(control, [line], [theirs.fileno()])
                 assert "in another network namespace" in control.recv(1 << 16).decode()
+
+
+OTHER_VERSION = """
+import sys
+from dataclasses import field, make_dataclass
+from xfrmi.core import saved
+saved.FIELDS = tuple(name for name in saved.FIELDS if name != "mapping_time")
+from xfrmi.daemon import handover_format as told
+DeviceIn = make_dataclass("DeviceIn", [("colour", str, field(default=""))], bases=(told.DeviceIn,), frozen=True)
+told.DeviceIn = DeviceIn
+told.KINDS.add(DeviceIn)
+from xfrmi.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""Devices have a field more, states a field less."""
+
+
+@in_netns
+def test_another_version_takes_over_and_is_taken_over() -> None:
+    with two_hosts("--kernel-quirks") as hosts:
+        tunnel = TUNNELS[0]
+        hosts.set_up(tunnel)
+        other = [sys.executable, "-c", OTHER_VERSION, "daemon", "--replace"]
+        for command in (other, xfrmi_command("daemon", "--replace")):
+            old, hosts.daemons["moon"] = hosts.daemons["moon"], hosts.moon.start(command, "daemon.log")
+            assert old.wait(20) == 0
+            assert len(ping(hosts.moon, tunnel.address("sun", 4), 3)) == 3
+        assert refused(hosts) == {}
 
 
 @in_netns

@@ -33,8 +33,8 @@ FIELDS = (
     "mapping_time", "mapping_sport", "iv_counter", "iv_salt", "ttl", "path_mtu", "dir",
 )  # fmt: skip
 """Of a state, beside its configuration, numbers and window."""
-_WINDOW = "top", "seen", "late", "replayed"
-_LOOK = attrgetter("info", *FIELDS, "sequence.last", *(f"window.{name}" for name in _WINDOW))
+WINDOW = "top", "seen", "late", "replayed"
+_LOOK = attrgetter("info", *FIELDS, "sequence.last", *(f"window.{name}" for name in WINDOW))
 COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
     "tx_carrier", "tx_aborted", "collisions",
@@ -46,12 +46,12 @@ COUNTERS = (
 class SavedState:
     info: StateInfo
     """Its configuration, with the numbers it was configured with."""
-    fields: tuple[float | None, ...]
-    """As FIELDS."""
+    fields: dict[str, float | None]
+    """FIELDS."""
     last: int
     """The sequence number sent last."""
-    window: tuple[int, ...]
-    """As _WINDOW."""
+    window: dict[str, int]
+    """WINDOW."""
     look_at: float | None
     """When its time limits are looked at next, Unix seconds."""
     keepalive_at: float | None
@@ -105,9 +105,9 @@ def save_state(engine: Engine, state: State) -> SavedState:
     told = sad.aevents.told.get(state)
     return SavedState(
         state.info,
-        tuple([getattr(state, name) for name in FIELDS]),
+        {name: getattr(state, name) for name in FIELDS},
         state.sequence.last,
-        (window.top, window.seen, window.late, window.replayed),
+        {name: getattr(window, name) for name in WINDOW},
         sad.timers.deadline_of(state),
         engine.keepalives.timers.deadline_of(state),
         None if told is None else (told.position, told.idle, sad.aevents.timers.deadline_of(state)),
@@ -127,9 +127,9 @@ def save_rest(engine: Engine) -> SavedRest:
     )  # fmt: skip
 
 
-def save_counters(interface: Interface) -> tuple[int, ...]:
-    """As COUNTERS."""
-    return tuple([getattr(interface, name) for name in COUNTERS])
+def save_counters(interface: Interface) -> dict[str, int]:
+    """COUNTERS."""
+    return {name: getattr(interface, name) for name in COUNTERS}
 
 
 # Restoring ---------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def save_counters(interface: Interface) -> tuple[int, ...]:
 def add_saved_state(engine: Engine, saved: SavedState, random: Callable[[int], bytes]) -> State:
     """The youngest of its SAD: give them in the order of insertion, the oldest first. No event."""
     info = saved.info
-    if saved.fields[0] == KM_ACQ:
+    if saved.fields["km"] == KM_ACQ:
         state = larval(info, 0)
     else:
         state = State(unnumbered(info), now=0, random=random)
@@ -170,11 +170,13 @@ def remove_saved_state(engine: Engine, state: State) -> None:
 
 
 def _fill(state: State, saved: SavedState) -> None:
-    for name, value in zip(FIELDS, saved.fields, strict=True):
-        setattr(state, name, value)
+    for name in FIELDS:
+        if name in saved.fields:
+            setattr(state, name, saved.fields[name])
     state.sequence.last = saved.last
-    for name, value in zip(_WINDOW, saved.window, strict=True):
-        setattr(state.window, name, value)
+    for name in WINDOW:
+        if name in saved.window:
+            setattr(state.window, name, saved.window[name])
 
 
 def _time(engine: Engine, state: State, saved: SavedState) -> None:
@@ -200,7 +202,8 @@ def add_saved_policy(engine: Engine, saved: SavedPolicy) -> Policy:
 def restore_rest(engine: Engine, saved: SavedRest) -> None:
     """After all states and policies."""
     sad, spd = engine.sad, engine.spd
-    engine.stats[:] = saved.stats
+    for number, count in zip(range(len(engine.stats)), saved.stats, strict=False):
+        engine.stats[number] = count
     sad.acquire_seq, sad.hash_buckets = saved.acquire_seq, saved.sad_buckets
     spd.hash_buckets, spd.next_index, spd.next_position = saved.spd_buckets, saved.next_index, saved.next_position
     spd.defaults[:], spd.thresholds = saved.defaults, saved.thresholds
@@ -210,9 +213,9 @@ def restore_rest(engine: Engine, saved: SavedRest) -> None:
     spd.generation += 1
 
 
-def restore_counters(interface: Interface, saved: tuple[int, ...]) -> None:
-    for name, value in zip(COUNTERS, saved, strict=True):
-        setattr(interface, name, value)
+def restore_counters(interface: Interface, saved: dict[str, int]) -> None:
+    for name in COUNTERS:
+        setattr(interface, name, saved.get(name, 0))
 
 
 def _set(timers: Timers[T], item: T, when: float | None) -> None:

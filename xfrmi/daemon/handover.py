@@ -5,7 +5,7 @@ with its request. The kernel vouches for who made that: our user, in our network
 Over it goes everything that the two have to tell each other (handover_format.py), in two phases.
 
     successor                                    here
-    "hand-over", shape of its messages    ->     refused, if another; else
+    "hand-over", format of its messages   ->     refused, if another; else
                                           <-     1  sockets, control sockets, lock, TUNs: the descriptors
                                                  2  every state. Packets pass meanwhile, requests are answered
     has built a daemon around them, which
@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any
 
 from xfrmi.core.saved import save_counters, save_policy, save_rest
 from xfrmi.daemon import handover_format as told
-from xfrmi.daemon.handover_format import KEYS_AT_ONCE, MAX_MESSAGE, SHAPE, Message, in_batches
+from xfrmi.daemon.handover_format import FORMAT, KEYS_AT_ONCE, MAX_MESSAGE, Message, in_batches
 from xfrmi.daemon.handover_sockets import OPENER, Given, all_but_udp, of_underlay, steered
 from xfrmi.daemon.handover_states import StatesTold
 from xfrmi.daemon.notify import notify
@@ -130,11 +130,12 @@ class HandOver:
         """XfrmError EINVAL, EPERM, EPROTONOSUPPORT, EBUSY."""
         if len(request["fds"]) != 1:
             raise XfrmError(errno.EINVAL, detail='"hand-over" comes with one end of a socket pair')
-        if request.get("shape") != SHAPE:
+        if request.get("format") != FORMAT:
             raise XfrmError(
                 errno.EPROTONOSUPPORT,
-                detail=f'the running daemon (pid {os.getpid()}) is of another version and hands over "{SHAPE}", not '
-                f'"{request.get("shape")}": stop it and start the new one (interfaces and routes stay, keys do not)',
+                detail=f"the running daemon (pid {os.getpid()}) is of another version and hands over in format "
+                f"{FORMAT}, not {request.get('format')}: stop it and start the new one (interfaces and routes stay, "
+                "keys do not)",
             )
         if self._conversation is not None:
             raise XfrmError(errno.EBUSY, detail="the running daemon is handing over to another process already")
@@ -253,7 +254,7 @@ class _Conversation:
             message, _ = told.receive(self._channel, self._buffer)
         except BlockingIOError:
             return
-        except (OSError, EOFError):
+        except (OSError, EOFError, XfrmError):
             self._give_up("it has ended")
             return
         if not isinstance(message, told.Prepared) or self._next is not None:
@@ -305,7 +306,7 @@ class _Conversation:
         except TimeoutError:
             self._give_up(f"it has not answered for {PATIENCE:.0f} s")
             return False
-        except (OSError, EOFError):
+        except (OSError, EOFError, XfrmError):
             self._give_up("it has failed")
             return False
         except Exception:

@@ -1,7 +1,8 @@
 """What a daemon and its successor tell each other, and how: pickled values over a socket pair that nobody else has.
 
-Both ends may be of different versions of the code. So who asks says how all that is told is put together (`SHAPE`), and
-one of another shape is refused before anything is told. FORMAT is to be raised when what a field means has changed.
+Both ends may be of different versions of the code, of which one knows fields that the other does not: what becomes of
+them, and what to mind when one is added, is said in self_describing.py. Who asks says the number of the whole, and one
+of another number is refused before anything is told. It is to be raised when what is told has another meaning or order.
 
 The values carry keys: they go through memory and the socket only. What is received is wiped when it has been read; what
 Python has made of it on the way cannot be.
@@ -9,21 +10,20 @@ Python has made of it on the way cannot be.
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
-from xfrmi.core.saved import COUNTERS, FIELDS, SavedPolicy, SavedRest, SavedState
+from xfrmi.core.saved import SavedPolicy, SavedRest, SavedState
 from xfrmi.daemon.descriptors import received_fds, room_for
+from xfrmi.daemon.self_describing import Kinds
+from xfrmi.errors import XfrmError
 from xfrmi.wire import xfrm_types
 from xfrmi.wire.xfrm_types import StateInfo
 
-FORMAT = 1
+FORMAT = 2
 MAX_MESSAGE = 1 << 18
 """Bytes. The largest is the answer to a client that it has not taken, or its piece of a stream."""
 MAX_FDS = 200
@@ -175,7 +175,7 @@ class More:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    devices: tuple[tuple[int, tuple[int, ...]], ...]
+    devices: tuple[tuple[int, dict[str, int]], ...]
     """By key."""
 
 
@@ -189,7 +189,7 @@ class Lost:
 @dataclass(frozen=True, slots=True)
 class Rest:
     rest: SavedRest
-    policy_counters: tuple[int, ...] | None
+    policy_counters: dict[str, int] | None
     lost_until: float
     """On the monotonic clock, as `held_since`."""
     shed: int
@@ -209,18 +209,10 @@ Message = (
 )  # fmt: skip
 
 
-def _shape() -> str:
-    """All names of all that may be in a message, in their order, in short."""
-    values = [value for value in vars(xfrm_types).values() if isinstance(value, type)]
-    values = [value for value in values if value.__module__ == xfrm_types.__name__]
-    names = [FORMAT, FIELDS, COUNTERS]
-    for kind in (*get_args(Message), SavedState, SavedPolicy, SavedRest, *values):
-        parts = getattr(kind, "_fields", None) or [field.name for field in fields(kind)]
-        names.append((kind.__name__, tuple(parts)))
-    return sha256(repr(names).encode()).hexdigest()[:16]
-
-
-SHAPE = _shape()
+_TYPES = [value for value in vars(xfrm_types).values() if isinstance(value, type)]
+_VALUES = [value for value in _TYPES if value.__module__ == xfrm_types.__name__]
+KINDS = Kinds((*get_args(Message), SavedState, SavedPolicy, SavedRest, *_VALUES))
+"""All that may be in a message."""
 
 
 def in_pieces(client: Client) -> Iterator[Client | More]:
@@ -240,7 +232,7 @@ def in_batches(items: Sequence[T], size: int = AT_ONCE) -> Iterator[tuple[T, ...
 
 def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """OSError as sendmsg."""
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    data = KINDS.dumps(message)
     if fds:
         socket.send_fds(sock, [data], list(fds))
     else:
@@ -248,26 +240,20 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
 
 
 def receive(sock: socket.socket, buffer: bytearray) -> tuple[Message, tuple[int, ...]]:
-    """`buffer` has MAX_MESSAGE bytes. EOFError if the other has gone or talks nonsense; OSError as recvmsg."""
+    """`buffer` has MAX_MESSAGE bytes. EOFError if the other has gone or talks nonsense; XfrmError EPROTONOSUPPORT if it
+    tells what only another version can take; OSError as recvmsg."""
     length, ancillary, flags, _ = sock.recvmsg_into([buffer], room_for(MAX_FDS), socket.MSG_CMSG_CLOEXEC)
     fds = received_fds(ancillary)
     try:
         if not length or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise EOFError
-        message: Message = _Unpickler(io.BytesIO(memoryview(buffer)[:length])).load()
+        message: Message = KINDS.loads(memoryview(buffer)[:length])
     except Exception as error:
         for fd in fds:
             os.close(fd)
+        if isinstance(error, XfrmError):
+            raise
         raise EOFError from error
     finally:
         buffer[:length] = bytes(length)
     return message, fds
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes nothing but values of ours."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in (__name__, "xfrmi.core.saved", xfrm_types.__name__, "xfrmi.wire.xfrm_const"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from xfrmi.core.saved import (
+    FIELDS,
     SavedState,
     add_saved_state,
     change_saved_state,
@@ -15,6 +16,9 @@ from xfrmi.core.saved import (
     save_state,
 )
 from xfrmi.daemon.handover_format import AT_ONCE, KEYS_AT_ONCE, StatesIn, StatesOut, in_batches
+from xfrmi.daemon.self_describing import check_unknown
+
+_FIELDS = frozenset(FIELDS)
 
 if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
@@ -76,6 +80,10 @@ class StatesHeard:
 
     def take(self, message: StatesIn | StatesOut) -> None:
         engine = self._engine
+        if isinstance(message, StatesIn):
+            for _, saved in message.states:
+                for name in saved.fields.keys() - _FIELDS:
+                    check_unknown(f"{name} of a state", saved.fields[name])
         if engine is None:
             assert isinstance(message, StatesIn), "before it was told twice"
             self._waiting.update(message.states)

@@ -17,7 +17,7 @@ from xfrmi.client.channel import connect
 from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_counters, restore_rest
 from xfrmi.core.state import KM_ACQ
 from xfrmi.daemon import handover_format as told
-from xfrmi.daemon.handover_format import MAX_MESSAGE, SHAPE, Client, Message
+from xfrmi.daemon.handover_format import FORMAT, MAX_MESSAGE, Client, Message
 from xfrmi.daemon.handover_sockets import SocketsHeard
 from xfrmi.daemon.handover_states import StatesHeard
 from xfrmi.daemon.policy_path import refuse_with_workers
@@ -60,7 +60,7 @@ class Predecessor:
 
     def _ask(self, fd: int) -> int:
         with connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, PATIENCE) as control:
-            request = json.dumps({"cmd": "hand-over", "shape": SHAPE}).encode() + b"\n"
+            request = json.dumps({"cmd": "hand-over", "format": FORMAT}).encode() + b"\n"
             socket.send_fds(control, [request], [fd])
             with control.makefile("rb") as lines:
                 answer = json.loads(lines.readline() or b"{}")
