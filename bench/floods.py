@@ -102,6 +102,7 @@ FLOODS: dict[str, Flood] = {
 CLIENTS = {
     "32 clients that shout": [("shout", "32")],
     "200 clients that stall": [("stall", "200")],
+    "clients that come and go": [("knock", "32")],
     "64 monitors that never read": [("monitor", "64"), ("churn", "1")],
 }
 STORM, LATER = "storm of new flows", "the same, some seconds later"

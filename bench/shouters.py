@@ -5,6 +5,7 @@
 shout    ask for all states again and again, and read the answers
 stall    ask for all states, and never read
 monitor  listen to everything, and never read
+knock    connect and hang up at once, COUNT at a time, again and again
 churn    one that adds and deletes states without a pause, so that there is something to listen to
 storm    three datagrams in four to addresses that begin so, each to another one; COUNT is "VALID,PREFIX", and VALID
          gets the fourth
@@ -69,6 +70,12 @@ def monitor(argument: str) -> None:
     for connection in connections:
         connection.send(netlink.message(netlink.NLMSG_SUBSCRIBE, 1, 1, 0, encode_subscription(0xFFFFFFFF)))
     sys.stdin.read()
+
+
+def knock(argument: str) -> None:
+    while not over():
+        for connection in clients(int(argument)):
+            connection.close()
 
 
 def churn(_: str) -> None:

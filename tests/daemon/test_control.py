@@ -17,7 +17,7 @@ from tests.daemon.messages import STATE, request
 from tests.daemon.server import Server, runtime_directory, serving
 from xfrmi.client import Client
 from xfrmi.daemon import control, session
-from xfrmi.daemon.control import ControlSockets, take_directory
+from xfrmi.daemon.control import ACCEPTS_A_TURN, ControlSockets, take_directory
 from xfrmi.daemon.credentials import Credentials
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import JSON_SOCKET, LOCK_FILE, MAX_DATAGRAM, ROUTE_SOCKET, XFRM_SOCKET, find_directory
@@ -48,6 +48,19 @@ def refusal_in(datagram: bytes) -> XfrmError:
     with pytest.raises(XfrmError) as refused:
         netlink.raise_error(answer)
     return refused.value
+
+
+def test_a_crowd_at_the_door_comes_in_a_few_a_turn() -> None:
+    with runtime_directory():
+        server = Server()
+        crowd = [connect() for _ in range(2 * ACCEPTS_A_TURN + 3)]
+        for expected in (ACCEPTS_A_TURN, 2 * ACCEPTS_A_TURN, len(crowd), len(crowd)):
+            server.sockets._accept(XFRM_SOCKET, server.sockets._listeners[XFRM_SOCKET])
+            assert len(server.sockets._sessions) == expected
+        for connection in crowd:
+            connection.close()
+        server.start()
+        server.stop()
 
 
 # Getting in ----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ from xfrmi.errors import XfrmError
 BACKLOG = 64
 MAX_SESSIONS = 256
 """Clients at a time; more are turned away at the door."""
+ACCEPTS_A_TURN = 8
+"""Of one door. With one a turn, who comes behind a crowd waits for as many turns as it has members, and with packets a
+turn takes a while."""
 
 
 def take_directory() -> tuple[str, int]:
@@ -173,16 +176,17 @@ class ControlSockets:
         return listener
 
     def _accept(self, name: str, listener: socket.socket) -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError as error:  # most often: gone again
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._turn_away(listener)
-            return
-        if peer_credentials(connection).uid not in (0, os.geteuid()) or len(self._sessions) >= MAX_SESSIONS:
-            connection.close()
-            return
-        self._sessions[self._makers[name](connection)] = name
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:  # most often: nobody is left
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away(listener)
+                return
+            if peer_credentials(connection).uid not in (0, os.geteuid()) or len(self._sessions) >= MAX_SESSIONS:
+                connection.close()
+            else:
+                self._sessions[self._makers[name](connection)] = name
 
     def _turn_away(self, listener: socket.socket) -> None:
         """Out of descriptors. Whoever knocks has to go, or the listener would stay readable and the loop spin."""
