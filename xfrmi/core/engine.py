@@ -78,6 +78,7 @@ class Engine:
         """Who is told of each packet that dies, after it has been counted."""
         self._sinks: list[EventSink] = []
         self.sad = make_sad(self._emit, random, self.sysctls.acq_expires, self.sysctls.cpus, cpu)
+        self.sad.on_removed = self.interfaces.let_go
         self.spd = make_spd(self._emit)
         self.keepalives = Keepalives()
         self.icmp_limit = IcmpLimit(lambda: self.sysctls.icmp_limits(), random)

@@ -16,6 +16,7 @@ from xfrmi.wire.link_types import POLICY_BASED, XFRM_LINK_MTU, LinkStats
 
 if TYPE_CHECKING:
     from xfrmi.core.decision import Decision
+    from xfrmi.core.state import State
     from xfrmi.core.verdict import Verdict
 
 
@@ -121,6 +122,14 @@ class Interfaces:
             return found
         external = self._external
         return external if external is not None and external.up else self.policy_based
+
+    def let_go(self, state: State) -> None:
+        """It has been removed. What was decided about flows would not be believed any more, but not be forgotten before
+        the next packet comes, and with it the keys."""
+        for interface in (self._by_if_id.get(state.if_id), self._external, self.policy_based):
+            if interface is not None:
+                interface.flows.clear()
+                interface.verdicts.clear()
 
     def add_policy_based(self) -> Interface:
         interface = self.policy_based = Interface(POLICY_BASED, 0)

@@ -89,16 +89,14 @@ class Sad:
         self.acquire_seq = 0
         self._acquire_limit = AcquireLimit(acq_expires)
         self.hash_buckets = HASH_BUCKETS
-        # One bound method for all states.
-        self._on_limit = self._limit_reached
-        self._on_mapping = self._peer_moved
-        self._acq_expires = acq_expires
-        self._cpus = cpus
-        self.cpu = cpu
+        self._on_limit, self._on_mapping = self._limit_reached, self._peer_moved  # one bound method for all states
+        self._acq_expires, self._cpus, self.cpu = acq_expires, cpus, cpu
         self.acquire_listeners = 0
         """How many want to hear of acquires. Without any, no larval state is made for a flow (7.6)."""
         self.generation = 0
         """Changes whenever an earlier lookup may have become wrong."""
+        self.on_removed: Callable[[State], None] | None = None
+        """Told of one that might have carried packets: who has it at hand for the next lets it go."""
         self.lookup_input = self.index.at
         """lookup_input(daddr, spi, proto, mark) -> State | None: one dict lookup, never asks for the if_id (RX-03). The
         state may be larval: XfrmAcquireError."""
@@ -390,7 +388,10 @@ class Sad:
         self.aevents.forget(state)
         state.km = KM_DEAD
         state.on_limit = state.on_mapping = None
-        self.generation += state.transform is not None  # a larval one changes no decision, as in a kernel
+        if state.transform is not None:  # a larval one changes no decision, as in a kernel
+            self.generation += 1
+            if self.on_removed is not None:
+                self.on_removed(state)
 
     def _valid(self, state_id: StateId, missing: int) -> State:
         state = self.find(state_id, missing)

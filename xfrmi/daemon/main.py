@@ -296,5 +296,6 @@ def run_daemon(
             if predecessor is not None:  # everything is still the other's
                 resources.pop_all()
             raise
+        predecessor = None  # the keys that it has told are those of their states now, and go with them
         if not daemon.run():
             resources.pop_all()
