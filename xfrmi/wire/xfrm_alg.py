@@ -16,6 +16,7 @@ _ALGO: Final = Struct("=64sI")
 """xfrm_algo: name, key length in bits; the key follows."""
 _ALGO_BITS: Final = Struct("=64sII")
 """xfrm_algo_aead, xfrm_algo_auth: name, key length in bits, ICV or truncation length in bits; the key follows."""
+_NAME_LEN: Final = 63
 _ENCAP: Final = Struct("=H2s2s2x16s")
 """xfrm_encap_tmpl: the type is in host order, the ports are in network order."""
 _REPLAY: Final = Struct("=3I")
@@ -51,12 +52,13 @@ def get_algorithm_bits(attrs: Attrs, kind: int) -> Algorithm | None:
 
 
 def _packed(name: str) -> bytes:
-    """Bytes that are no UTF-8 come from command lines as surrogates, and are in no name that anybody has."""
-    return name.encode("utf-8", "replace")
+    """Bytes that are no UTF-8 come from command lines as surrogates, and are in no name that anybody has. As much as
+    there is room for, whole characters: those that messages have instead of such bytes are longer."""
+    return name.encode("utf-8", "replace")[:_NAME_LEN].decode("utf-8", "ignore").encode()
 
 
 def _name(wire: bytes) -> str:
-    return wire[:63].partition(b"\0")[0].decode("utf-8", "replace")
+    return wire[:_NAME_LEN].partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _key(value: memoryview, start: int, bits: int, which: str) -> bytes:
