@@ -113,7 +113,11 @@ def test_a_storm_of_acquires(monkeypatch: pytest.MonkeyPatch) -> None:
     """In transport mode each destination is negotiated on its own. Beyond FREE one has to ask twice. An answer makes
     room again, and so does time."""
     storm = Storm(monkeypatch)
+    reasons: list[str] = []
+    storm.engine.on_drop = lambda dropped: reasons.append(dropped.reason)
     assert storm.packets(range(FREE + 300)) == len(storm.engine.sad) == FREE
+    assert set(reasons[:FREE]) == {"no state"} and all("too many flows wait" in reason for reason in reasons[FREE:])
+    storm.engine.on_drop = None
     answer = StateInfo(src=OUTER[4][0], dst=address(7), spi=7, mode=Mode.TRANSPORT, reqid=1, if_id=42, aead=GCM)
     storm.engine.add_state(answer, NOW)
     storm.told.clear()

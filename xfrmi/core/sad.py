@@ -301,26 +301,27 @@ class Sad:
             if state.dir == SaDir.IN:
                 raise Drop(XfrmStat.OUT_STATE_DIR_ERROR, "the state is an inbound one")
             return state
+        why = "no state yet" if awaited else "no state"
         if not awaited:
             if template.spi and self.index.at(dst, template.spi, template.proto, policy.mark.value) is not None:
                 if template.optional:
                     return None
                 raise Drop(XfrmStat.OUT_POL_ERROR, "the state with the template's spi does not fit the template")
-            if self.acquire_listeners:
-                self._acquire(template, policy, flow, src, dst, ifindex, now)
+            if self.acquire_listeners and not self._acquire(template, policy, flow, src, dst, ifindex, now):
+                why = "no state, and too many flows wait for one: who asks again is heard"
         if template.optional:
             return None
-        raise Drop(XfrmStat.OUT_NO_STATES, "no state yet" if awaited else "no state")
+        raise Drop(XfrmStat.OUT_NO_STATES, why)
 
     def _acquire(self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
-                 pcpu: int | None = None) -> None:  # fmt: skip
-        if self._acquire_limit.allows(self.index.waiting_count, (dst, src, template.reqid, policy.if_id), now):
-            larval = larval_for_flow(
-                template, policy, flow, src, dst,
-                ifindex=ifindex, seq=self._next_acquire_seq(), pcpu=pcpu, now=now, lifetime=self._acq_expires(),
-            )  # fmt: skip
-            self.insert(larval, now)
-            self._emit(Acquire(larval.info, template, policy.snapshot()))
+                 pcpu: int | None = None) -> bool:  # fmt: skip
+        if not self._acquire_limit.allows(self.index.waiting_count, (dst, src, template.reqid, policy.if_id), now):
+            return False
+        larval = larval_for_flow(template, policy, flow, src, dst, ifindex=ifindex, pcpu=pcpu, now=now,
+                                 seq=self._next_acquire_seq(), lifetime=self._acq_expires())  # fmt: skip
+        self.insert(larval, now)
+        self._emit(Acquire(larval.info, template, policy.snapshot()))
+        return True
 
     def _next_acquire_seq(self) -> int:
         self.acquire_seq = self.acquire_seq % _U32 + 1
