@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.netns import Namespace, in_netns
 from xfrmi.cli.main import main
 from xfrmi.client import Client
 from xfrmi.dev import privileges
+from xfrmi.dev.tun import Tun
 from xfrmi.errors import XfrmError
 from xfrmi.wire.link_types import IFF_UP, LinkInfo
 
@@ -132,6 +134,27 @@ def test_none_with_the_interfaces_of_an_earlier_daemon() -> None:
         third = Process(notices, "--remove-on-exit")
         assert third.notice() == "READY=1"
         assert third.stop()[0] == 0
+
+
+@in_netns
+def test_what_a_file_permits_is_taken_into_use() -> None:
+    """As in the image of Containerfile, whose Python may have two capabilities and begins with none in effect."""
+    child = os.fork()
+    if not child:
+        try:
+            before = KEPT & 0xFFFF_FFFF
+            header, data = struct.pack("=Ii", 0x2008_0522, 0), struct.pack("=6I", 0, before, 0, 0, 0, 0)
+            assert ctypes.CDLL(None).capset(header, data) == 0
+            assert privileges.capabilities() == (0, KEPT)
+            with pytest.raises((OSError, XfrmError)):
+                Tun("tun0")
+            privileges.use_capabilities()
+            assert privileges.capabilities() == (KEPT, KEPT)
+            Tun("tun0").close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_memory_is_closed() -> None:

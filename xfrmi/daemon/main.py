@@ -40,7 +40,7 @@ from xfrmi.daemon.successor import Successor
 from xfrmi.daemon.takeover import Predecessor
 from xfrmi.daemon.xfrm_handler import XfrmHandler
 from xfrmi.dev.netns import netns_inode
-from xfrmi.dev.privileges import close_memory, keep_capabilities, no_new_privileges
+from xfrmi.dev.privileges import close_memory, keep_capabilities, no_new_privileges, use_capabilities
 from xfrmi.dev.router import KernelRouter
 from xfrmi.dev.sockets import under_exec
 from xfrmi.dev.sysctl import KernelSysctls
@@ -286,6 +286,7 @@ def run_daemon(
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     close_memory()
     no_new_privileges()
+    use_capabilities()
     with ExitStack() as resources:
         predecessor = _predecessor() if replace else None
         try:

@@ -51,6 +51,14 @@ def no_new_privileges() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
+def use_capabilities() -> None:
+    """Put into effect what is permitted: a program's file may permit without that (`setcap ...=p`), and then it starts
+    also where there is nothing to permit, and can say so itself."""
+    effective, permitted = capabilities()
+    if effective != permitted:
+        _set_capabilities(permitted, permitted)
+
+
 def keep_capabilities(names: Set[str]) -> None:
     """Of the capabilities that there are keep those named, for good; none of them can be inherited by exec.
 
@@ -65,9 +73,7 @@ def keep_capabilities(names: Set[str]) -> None:
                 _prctl(_PR_CAPBSET_DROP, number)
             number += 1
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    low, high = (permitted & wanted) & 0xFFFF_FFFF, (permitted & wanted) >> 32
-    if _libc.capset(_HEADER.pack(_VERSION_3, 0), _DATA.pack(low, low, 0, high, high, 0)):
-        raise _error("capset")
+    _set_capabilities(permitted & wanted, permitted & wanted)
 
 
 def capabilities() -> tuple[int, int]:
@@ -77,6 +83,12 @@ def capabilities() -> tuple[int, int]:
         raise _error("capget")
     effective, permitted, _, effective_high, permitted_high, _ = _DATA.unpack(data.raw)
     return effective | effective_high << 32, permitted | permitted_high << 32
+
+
+def _set_capabilities(effective: int, permitted: int) -> None:
+    halves = [word >> shift & 0xFFFF_FFFF for shift in (0, 32) for word in (effective, permitted, 0)]
+    if _libc.capset(_HEADER.pack(_VERSION_3, 0), _DATA.pack(*halves)):
+        raise _error("capset")
 
 
 def _prctl(option: int, value: int) -> None:

@@ -75,10 +75,10 @@ def check_tun() -> None:
 
 
 def missing_capabilities(needed: Iterable[str]) -> list[str]:
-    """Those that this process does not have in effect, in the order of their names."""
+    """Those that this process may not have in effect, in the order of their names."""
     with open("/proc/self/status", encoding="ascii") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
-    return [name for name in sorted(needed) if not effective >> CAPABILITIES[name] & 1]
+        permitted = next(int(line.split()[1], 16) for line in status if line.startswith("CapPrm:"))
+    return [name for name in sorted(needed) if not permitted >> CAPABILITIES[name] & 1]
 
 
 def no_user_namespace(error: OSError, why: str) -> Lacking:
