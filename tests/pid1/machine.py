@@ -28,6 +28,16 @@ SYSTEMD = "lib/systemd/systemd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SECONDS = 60
 """To boot."""
+PROBE = """set -e
+mount -t tmpfs tmpfs /tmp
+cd /tmp
+mkdir groups lower upper work root
+mount -t cgroup2 groups groups
+mkdir groups/xfrmi-probe-$$
+rmdir groups/xfrmi-probe-$$
+mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work probe root
+"""
+"""What boot.sh cannot do without."""
 XFRMI = f"""#!/bin/sh
 export PYTHONPATH=/opt/xfrmi:/opt/packages
 exec /opt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]} -B -P -m xfrmi "$@"
@@ -44,6 +54,9 @@ def need_systemd() -> None:
         pytest.skip(f"NO systemd HERE TO BE PROCESS 1, NOT TESTED: apt install {' '.join(missing)}")
     if os.geteuid() or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         pytest.skip("systemd AS PROCESS 1 TAKES root AND ITS CONTROL GROUPS, NOT TESTED")
+    tried = subprocess.run(["unshare", "--mount", "sh", "-c", PROBE], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"NO cgroup2 OR NO overlay HERE, NOT TESTED: {tried.stderr.strip()}")
 
 
 class Machine:
