@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.server import Server, runtime_directory, serving
+from xfrmi.cli.commands import PROGRAMS, parser_of, subcommands
 from xfrmi.cli.main import main, run_line
 from xfrmi.cli.options import Options
 from xfrmi.client import Client
@@ -363,3 +364,12 @@ def test_version(shell: Shell) -> None:
     status, out, _ = shell("-V")
     assert status == 0
     assert out.startswith("xfrmi utility, xfrmi-")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_of_programs(program: str) -> None:
+    """A percent sign in it means something to argparse; from Python 3.14 on, as soon as the parser is made."""
+    parser = parser_of(program)
+    assert parser.format_help().startswith(f"usage: xfrmi {program}")
+    for name, made in subcommands(parser).items():
+        assert f"xfrmi {program} {name}" in made.format_help()

@@ -47,7 +47,7 @@ def lab_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+        made = commands.add_parser(name, help=text.replace("%", "%%"), description=text)
         made.set_defaults(run=run)
         return made
 
