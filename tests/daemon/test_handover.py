@@ -21,8 +21,8 @@ from xfrmi.core.engine import Engine
 from xfrmi.core.sad import Sad
 from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_rest, save_policy, save_rest
 from xfrmi.core.state import KM_VALID, State
+from xfrmi.daemon import handover, handover_states
 from xfrmi.daemon import handover_format as told
-from xfrmi.daemon import handover_states
 from xfrmi.daemon.handover_states import StatesHeard, StatesTold
 from xfrmi.daemon.self_describing import Kinds
 from xfrmi.errors import Drop, XfrmError
@@ -243,3 +243,13 @@ def test_nothing_but_values_is_made_of_what_is_told() -> None:
             here.shutdown(socket.SHUT_WR)
             with pytest.raises(EOFError):
                 told.receive(there, bytearray(told.MAX_MESSAGE))
+
+
+def test_another_user_is_given_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        assert handover._vouched(theirs) == os.getpid()
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+        with pytest.raises(XfrmError, match=r"uid \d+ cannot replace a daemon of uid 4711") as refused:
+            handover._vouched(theirs)
+        assert refused.value.errno == errno.EPERM

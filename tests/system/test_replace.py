@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.netns import in_netns
+from tests.oracle.spread import EVERYTHING
 from tests.system.hosts import Hosts, Tunnel, at, eventually, tell, two_hosts
 from tests.system.monitor import Monitor
 from xfrmi.client.channel import connect
@@ -64,7 +65,7 @@ def replace(host: Node, *options: str) -> subprocess.Popen[str]:
     eventually(
         lambda: host.last_words(lines=1000).count("has handed over") > before,
         lambda: f"no hand-over:\n{host.last_words(lines=30)}",
-        seconds=20,
+        seconds=60,
     )
     return program
 
@@ -236,16 +237,29 @@ def says_something_else_in_the_end(channel: socket.socket) -> None:
     told.send(channel, told.Lock())
 
 
+def sends_descriptors(channel: socket.socket) -> None:
+    """That nobody has asked for, with each word."""
+    hear(channel, told.Prepared)
+    told.send(channel, told.Prepared(), [0, 1, 2, 0, 1])
+    hear(channel, told.Rest)
+    told.send(channel, told.Lock(), [0] * 250)
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 @in_netns
 def test_a_successor_that_fails_is_not_noticed() -> None:
     """At each step, with packets under way; then a real one whose process is killed; then one that succeeds."""
     with two_hosts() as hosts:
         hosts.set_up(*TUNNELS)
         pid = hosts.daemons["moon"].pid
+        before = descriptors(pid)
         with streaming(hosts) as accounts:
             for number, behave in enumerate((
                 ends_at_once, ends_when_all_is_told, talks_nonsense, ends_with_the_packets_held,
-                says_something_else_in_the_end,
+                says_something_else_in_the_end, sends_descriptors,
             ), 1):  # fmt: skip
                 assert refusing_successor(hosts.moon, behave) == {"result": {"pid": pid}}
                 eventually(
@@ -259,6 +273,7 @@ def test_a_successor_that_fails_is_not_noticed() -> None:
             program.wait()
             with at(hosts.moon) as client:
                 eventually(lambda: client.status()["pid"] == pid, "another one serves")
+            eventually(lambda: descriptors(pid) == before, lambda: f"{before} descriptors, now {descriptors(pid)}")
         assert losses(accounts) == {}
         assert refused(hosts) == {}
         replace(hosts.moon)
@@ -300,6 +315,40 @@ def test_who_cannot_take_over_is_told_why() -> None:
                 line = json.dumps({"cmd": "hand-over", "format": told.FORMAT}).encode() + b"\n"
                 socket.send_fds(control, [line], [theirs.fileno()])
                 assert "in another network namespace" in control.recv(1 << 16).decode()
+
+
+@in_netns
+def test_many_times_and_with_a_device_elsewhere() -> None:
+    """One after another, with workers and without: the last has no more descriptors than the first of its kind. The
+    device lives in another namespace than its daemon."""
+    with two_hosts("--kernel-quirks") as hosts:
+        tunnel = TUNNELS[0]
+        hosts.set_up(tunnel)
+        cell = hosts.lab.node("cell")
+        inside = cell.start(["sleep", "1000"], "sleep.log")
+        moved = hosts.moon.xfrmi("link", "set", tunnel.name, "netns", str(inside.pid))
+        assert moved.returncode == 0, moved.stderr
+        with cell:
+            subprocess.run(["ip", "link", "set", tunnel.name, "up"], check=True)
+        cell.address(tunnel.name, f"{tunnel.address('moon', 4)}/30")
+        used: dict[str, list[tuple[int, int]]] = {}
+        for number in range(24 if EVERYTHING else 6):
+            workers = "12"[number // 2 % 2]
+            old, hosts.daemons["moon"] = hosts.daemons["moon"], replace(hosts.moon, "--workers", workers)
+            assert old.wait(30) == 0
+            pid = hosts.daemons["moon"].pid
+            assert len(ping(cell, tunnel.address("sun", 4), 2)) == 2
+            used.setdefault(workers, []).append((descriptors(pid), resident(pid)))
+        print("descriptors and KB resident, by workers:", used)
+        for workers, at_most in (("1", 26), ("2", 32)):  # one has the sockets of two
+            assert used[workers][-1][0] <= max(used[workers][0][0] + 2, at_most), used
+        assert refused(hosts) == {}
+
+
+def resident(pid: int) -> int:
+    """KB."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 OTHER_VERSION = """

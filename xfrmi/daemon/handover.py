@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any
 from xfrmi.core.saved import save_counters, save_policy, save_rest
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import FORMAT, KEYS_AT_ONCE, MAX_MESSAGE, Message, in_batches
-from xfrmi.daemon.handover_sockets import OPENER, Given, all_but_udp, of_underlay, steered
+from xfrmi.daemon.handover_sockets import Given, all_but_udp, of_underlay, steered, udp_of_underlay
 from xfrmi.daemon.handover_states import StatesTold
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.session import peer_credentials
@@ -112,8 +112,7 @@ class Parts:
             for family, port, reader, fd in self.workers.homes.udp_sockets:
                 yield told.Port(family, port, "", reader), fd
         elif self.data_path is not None:
-            for family, port, address, fd in self.data_path.underlay.udp_sockets:
-                yield told.Port(family, port, address, OPENER), fd
+            yield from udp_of_underlay(self.data_path.underlay, self.given)
 
 
 class HandOver:
@@ -251,7 +250,7 @@ class _Conversation:
 
     def _heard(self) -> None:
         try:
-            message, _ = told.receive(self._channel, self._buffer)
+            message = told.receive_alone(self._channel, self._buffer)
         except BlockingIOError:
             return
         except (OSError, EOFError, XfrmError):
@@ -300,7 +299,7 @@ class _Conversation:
             channel.settimeout(PATIENCE)
             for message, fds in self._rest(held_since):
                 told.send(channel, message, fds)
-            answer, _ = told.receive(channel, self._buffer)
+            answer = told.receive_alone(channel, self._buffer)
             if not isinstance(answer, told.Prepared):
                 raise EOFError
         except TimeoutError:

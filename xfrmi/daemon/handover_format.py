@@ -41,7 +41,7 @@ class EspSocket:
 
     family: int
     reader: int
-    """The worker that reads it; see handover_sockets.py."""
+    """The worker for which it was opened; see handover_sockets.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +237,14 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
         socket.send_fds(sock, [data], list(fds))
     else:
         sock.send(data)
+
+
+def receive_alone(sock: socket.socket, buffer: bytearray) -> Message:
+    """As `receive`, from who is not to send any descriptors."""
+    message, fds = receive(sock, buffer)
+    for fd in fds:
+        os.close(fd)
+    return message
 
 
 def receive(sock: socket.socket, buffer: bytearray) -> tuple[Message, tuple[int, ...]]:

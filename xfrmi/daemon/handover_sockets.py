@@ -26,13 +26,15 @@ class Given:
     esp: Mapping[int, Sequence[int]]
     """Descriptors by family."""
     readers: Sequence[int]
-    """The worker that reads each."""
+    """For which worker each was opened, of whatever daemon."""
     icmp: Mapping[int, int]
     """A descriptor by family."""
     pins: dict[int, int] = field(default_factory=dict)
     """SPI and the place at which it arrives."""
     default: int = 0
     """The place at which all others arrive."""
+    ports: dict[tuple[int, int, str], list[int]] = field(default_factory=dict)
+    """The same as `readers`, by family, port and address, of UDP sockets."""
 
 
 def all_but_udp(given: Given) -> Iterator[tuple[told.Message, tuple[int, ...]]]:
@@ -54,9 +56,18 @@ def of_underlay(underlay: Underlay, given: Given | None) -> Given:
     esp: dict[int, list[int]] = {}
     for family, fd in underlay.raw_sockets:
         esp.setdefault(family, []).append(fd)
-    readers = [OPENER] * max(map(len, esp.values()))
     icmp = {errors.family: errors.fileno() for errors in underlay.icmp_errors}
-    return Given(esp, readers, icmp) if given is None else Given(esp, readers, icmp, given.pins, given.default)
+    if given is None:
+        return Given(esp, [OPENER], icmp)
+    return Given(esp, given.readers, icmp, given.pins, given.default, given.ports)
+
+
+def udp_of_underlay(underlay: Underlay, given: Given | None) -> Iterator[tuple[told.Port, int]]:
+    """Its UDP sockets, as they are told, and descriptors."""
+    left = {} if given is None else {port: iter(readers) for port, readers in given.ports.items()}
+    for family, port, address, fd in underlay.udp_sockets:
+        reader = next(left.get((family, port, address), iter(())), OPENER)
+        yield told.Port(family, port, address, reader), fd
 
 
 class SocketsHeard:
@@ -68,6 +79,10 @@ class SocketsHeard:
         self._icmp: dict[int, int] = {}
         self._pins: dict[int, int] = {}
         self._default = 0
+        self._ports: dict[tuple[int, int, str], list[int]] = {}
+
+    def take_port(self, port: told.Port) -> None:
+        self._ports.setdefault((port.family, port.port, port.address), []).append(port.reader)
 
     def take(self, message: told.EspSocket | told.IcmpSocket | told.Steered, fds: Sequence[int]) -> None:
         match message:
@@ -83,6 +98,6 @@ class SocketsHeard:
 
     @property
     def given(self) -> Given:
-        """What has been told by now; `pins` are those that will have been told last."""
+        """What has been told by now; `pins` and `ports` are those that will have been told last."""
         readers = max(self._readers.values(), key=len, default=[])
-        return Given(self._esp, readers, self._icmp, self._pins, self._default)
+        return Given(self._esp, readers, self._icmp, self._pins, self._default, self._ports)

@@ -216,6 +216,7 @@ class Predecessor:
 
     def _adopt_port(self, bound: told.Port, fd: int) -> None:
         parts = self._parts
+        self._sockets.take_port(bound)
         if parts.data_path is not None:
             parts.data_path.adopt_port(bound.family, bound.port, bound.address, fd)
         elif parts.workers is not None:

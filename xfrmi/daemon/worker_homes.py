@@ -41,13 +41,13 @@ class _Entry:
 
 
 class _Port:
-    """A UDP port: a socket of the group, and which worker reads each, by place."""
+    """A UDP port: a socket of the group, and for whom each was opened, by place."""
 
-    __slots__ = ("fd", "readers")
+    __slots__ = ("fd", "opened_for")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.readers: list[int] = []
+        self.opened_for: list[int] = []
 
 
 class Homes:
@@ -63,10 +63,13 @@ class Homes:
         self._bound: Counter[tuple[int, int]] = Counter()  # (if_id, worker) -> states for that processor that seal
         self._acquiring: Counter[int] = Counter()  # if_id -> policies with the flag cpu-acquire
         self._ports: dict[tuple[int, int], _Port] = {}
-        self._readers = [self._reader(reader) for reader in given.readers] if given is not None else []
-        """Of the raw sockets of a family, by place."""
-        inherited = len(self._readers)
-        self._readers += [worker for worker in range(count) if worker not in self._readers]
+        self._opened_for = list(given.readers) if given is not None else []
+        """Of the raw sockets of a family, by place: for which worker, of this or of an earlier daemon. Packets are
+        steered by this, which stays true however many workers there are."""
+        inherited = len(self._opened_for)
+        readers = set(map(self._reader, self._opened_for))
+        self._opened_for += [worker for worker in range(count) if worker not in readers]
+        self._readers = list(map(self._reader, self._opened_for))
         self._default = given.default if given is not None else self._readers.index(OPENER)
         """The place where SPIs arrive that are not pinned."""
         try:
@@ -153,7 +156,7 @@ class Homes:
         fds = [device.fileno() for device in devices if device is not None]
         if fds:
             opened = self._ports[family, port] = _Port(fds[0])
-            opened.readers += range(self._count)
+            opened.opened_for += range(self._count)
             self._spread(opened)
         return fds
 
@@ -162,21 +165,22 @@ class Homes:
         Returns the worker that is to read it."""
         worker = self._reader(reader)
         self.underlays[worker].listen(family, port, fd=fd)
-        self._ports.setdefault((family, port), _Port(fd)).readers.append(worker)
+        self._ports.setdefault((family, port), _Port(fd)).opened_for.append(reader)
         return worker
 
     def complete_ports(self) -> Iterator[tuple[int, int, int, int, tuple[tuple[bytes, bytes], ...]]]:
         """Open for each worker what it has not been given: family, port, worker, descriptor; and datagrams that were
         for OPENER. Raises XfrmError."""
         for (family, port), opened in self._ports.items():
+            readers = set(map(self._reader, opened.opened_for))
             for worker in range(self._count):
-                if worker in opened.readers:
+                if worker in readers:
                     continue
                 let_join(opened.fd)
                 device = self.underlays[worker].listen(family, port, shared=True)
                 assert device is not None
-                opened.readers.append(worker)
-                spread(opened.fd, {}, opened.readers.index(OPENER))
+                opened.opened_for.append(worker)
+                spread(opened.fd, {}, opened.opened_for.index(OPENER))
                 # The first to join is chosen by a hash until there is a program.
                 strays = [(bytes(header), bytes(esp)) for header, esp in taken_apart(device.recv_burst())]
                 yield family, port, worker, device.fileno(), tuple(strays)
@@ -191,15 +195,15 @@ class Homes:
     def sockets(self) -> Given:
         """For another process, but the UDP sockets."""
         icmp = {errors.family: errors.fileno() for errors in self.underlays[0].icmp_errors}
-        return Given(self._raw, self._readers, icmp, self._pins, self._default)
+        return Given(self._raw, self._opened_for, icmp, self._pins, self._default)
 
     @property
     def udp_sockets(self) -> Iterator[tuple[int, int, int, int]]:
-        """Family, port, who reads it and descriptor, by place."""
+        """Family, port, for whom it was opened and descriptor, by place."""
         of_workers = [list(underlay.udp_sockets) for underlay in self.underlays]
         for (family, port), opened in self._ports.items():
-            for reader in opened.readers:
-                fds = of_workers[reader]
+            for reader in opened.opened_for:
+                fds = of_workers[self._reader(reader)]
                 at = next(at for at, found in enumerate(fds) if found[:2] == (family, port))
                 yield family, port, reader, fds.pop(at)[3]
 
@@ -229,5 +233,7 @@ class Homes:
             self._spread(port)
 
     def _spread(self, port: _Port) -> None:
-        pins = {spi: port.readers.index(self._readers[place]) for spi, place in self._pins.items()}
-        spread(port.fd, pins, port.readers.index(OPENER))
+        default = port.opened_for.index(OPENER)
+        places = {reader: port.opened_for.index(reader) for reader in port.opened_for}
+        pins = {spi: places.get(self._opened_for[place], default) for spi, place in self._pins.items()}
+        spread(port.fd, pins, default)
