@@ -302,15 +302,14 @@ class Sad:
                 raise Drop(XfrmStat.OUT_STATE_DIR_ERROR, "the state is an inbound one")
             return state
         why = "no state yet" if awaited else "no state"
-        if not awaited:
-            if template.spi and self.index.at(dst, template.spi, template.proto, policy.mark.value) is not None:
-                if template.optional:
-                    return None
-                raise Drop(XfrmStat.OUT_POL_ERROR, "the state with the template's spi does not fit the template")
-            if self.acquire_listeners and not self._acquire(template, policy, flow, src, dst, ifindex, now):
-                why = "no state, and too many flows wait for one: who asks again is heard"
+        taken = not awaited and template.spi and self.index.at(dst, template.spi, template.proto, policy.mark.value)
+        asks = not awaited and not taken and self.acquire_listeners
+        if asks and not self._acquire(template, policy, flow, src, dst, ifindex, now):
+            why = "no state, and too many flows wait for one: who asks again is heard"
         if template.optional:
             return None
+        if taken:
+            raise Drop(XfrmStat.OUT_POL_ERROR, "the state with the template's spi does not fit the template")
         raise Drop(XfrmStat.OUT_NO_STATES, why)
 
     def _acquire(self, template: Template, policy: Policy, flow: Flow, src: bytes, dst: bytes, ifindex: int, now: float,
