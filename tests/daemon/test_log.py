@@ -24,7 +24,7 @@ from xfrmi.core.events import StateAdded
 from xfrmi.daemon import loop as loops
 from xfrmi.daemon.data_path import LOOP_WARNING_INTERVAL, DataPath
 from xfrmi.daemon.devices import XfrmDevice
-from xfrmi.daemon.handover_format import SHAPE
+from xfrmi.daemon.handover_format import FORMAT
 from xfrmi.daemon.log import BURST, PER_SECOND, Log
 from xfrmi.daemon.loop import Loop
 from xfrmi.daemon.runtime import JSON_SOCKET, ROUTE_SOCKET, XFRM_SOCKET
@@ -168,7 +168,7 @@ def test_clients_and_packets_that_are_no_good() -> None:
         for _ in range(tries):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, connect(JSON_SOCKET) as control:
-                request = json.dumps({"cmd": "hand-over", "shape": SHAPE}).encode() + b"\n"
+                request = json.dumps({"cmd": "hand-over", "format": FORMAT}).encode() + b"\n"
                 socket.send_fds(control, [request], [theirs.fileno()])
                 theirs.close()
                 answer = json.loads(control.makefile("rb").readline())
