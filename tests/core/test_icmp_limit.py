@@ -79,6 +79,8 @@ def test_what_one_costs_is_not_to_be_foretold() -> None:
 def test_the_switches(version: int) -> None:
     apart = f"apart{version}"
     assert Host(version, False, **{apart: 0.5}).told(50, NOW) == BURST
+    assert Host(version, False, **{apart: 15.0}).told(50, NOW) == 4, "new: a minute saved up, as Linux 6.18 has it"
+    assert Host(version, False, **{apart: 61.0}).told(50, NOW) == 0, "likewise"
     assert Host(version, False, **{apart: 0.0}).told(99, NOW) == 50, "not by destination"
     assert Host(version, False, **{apart: None}).told(99, NOW) == 99, "not at all"
     assert Host(version, True, per_second=200, burst=7).told(99, NOW) == 7
@@ -113,3 +115,18 @@ def test_the_clock_may_be_set_back() -> None:
     assert host.told(50, NOW) == BURST
     assert host.told(50, NOW - 100_000) == 0
     assert host.told(50, NOW - 99_998.9) == 1
+
+
+def test_who_hears_nothing_for_the_others_sake_keeps_what_he_has_saved_up() -> None:
+    """Linux 6.18, asked by UDP to closed ports: after 2935 refusals for want of what all may have, still six at once."""
+    limit = IcmpLimit(IcmpLimits, one_each)
+    strangers = [limit.allows(AF_INET, number.to_bytes(4), False, NOW) for number in range(800)]
+    assert sum(strangers) == 50
+    assert not any(limit.allows(AF_INET, b"late", False, NOW + 0.01) for _ in range(2935))
+    assert sum(limit.allows(AF_INET, b"late", False, NOW + 0.05) for _ in range(114)) == BURST
+
+
+def test_who_has_had_his_share_takes_nothing_from_the_others() -> None:
+    limit = IcmpLimit(IcmpLimits, one_each)
+    assert sum(limit.allows(AF_INET, b"loud", False, NOW) for _ in range(159)) == BURST
+    assert sum(limit.allows(AF_INET, b"here", True, NOW) for _ in range(159)) == 50 - BURST

@@ -1,12 +1,17 @@
 """How many ICMP errors may say "unreachable": as many as a kernel lets itself send, counted as a kernel counts them.
 
-Two limits (net/ipv4/icmp.c, net/ipv6/icmp.c; both families share the second one):
+Two limits, asked in this order (net/ipv4/icmp.c, net/ipv6/icmp.c, net/ipv4/inetpeer.c):
 
- 1  by destination   one in `apart` seconds, BURST of them at once. Senders on this host are not asked
- 2  of all           `per_second`, `burst` at once; one error costs none, one or two of them at random, so that nobody
-                     can tell from what he still gets how many others were told
+ 1  of all           `per_second`, `burst` at once, for both families together; one error costs none, one or two of them
+                     at random, so that nobody can tell from what he still gets how many others were told
+ 2  by destination   one in `apart` seconds, BURST of them at once. Senders on this host are not asked
 
-Errors that tell an MTU are never limited. A kernel counts its own and we count ours: there may be twice as many.
+Only what passes both is counted in either: whoever is told nothing because others have used up what all may have keeps
+what he has saved up. That is Linux 6.12 and later; before, what the second refused was counted in the first.
+
+Errors that tell an MTU are never limited. A kernel counts its own and we count ours: there may be twice as many. With
+older IPv6 kernels have up to 16 errors where we have one, the shorter the prefix of the route to the sender;
+later ones have neither that nor a second between errors, but a tenth of one (net.ipv6.icmp.ratelimit, which we read).
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ MAX_DESTINATIONS = 1024
 """Remembered; a full table is emptied."""
 ASK_AGAIN = 1.0
 """Seconds for which the switches are believed to be what they were."""
+_NEW = 60.0
+"""Seconds that a destination has saved up when it is new."""
 _REFILL = 0.02
 """Seconds without an error, at least, before what has been used up of all is counted anew."""
 _MOST = 1.0
@@ -60,12 +67,13 @@ class IcmpLimit:
         apart = limits.apart4 if family == AF_INET else limits.apart6
         if apart is None:
             return True
-        if not local and apart and not self._to_one(to, apart, now):
+        if not self._of_all(limits, now) or (not local and apart and not self._to_one(to, apart, now)):
             return False
-        return self._of_all(limits, now)
+        self._credit -= self._random(1)[0] % 3
+        return True
 
     def _to_one(self, to: bytes, apart: float, now: float) -> bool:
-        saved, since = self._tokens.get(to, (BURST * apart, now))
+        saved, since = self._tokens.get(to, (0.0, now - _NEW))
         saved = min(saved + max(now - since, 0.0), BURST * apart)
         allowed = saved >= apart
         if len(self._tokens) >= MAX_DESTINATIONS:
@@ -74,6 +82,7 @@ class IcmpLimit:
         return allowed
 
     def _of_all(self, limits: IcmpLimits, now: float) -> bool:
+        """Is there anything left of what all may have? Nothing is counted yet."""
         if self._credit <= 0:
             passed = min(abs(now - self._credited), _MOST)
             more = int(limits.per_second * passed)
@@ -81,5 +90,4 @@ class IcmpLimit:
                 return False
             self._credited = now
             self._credit = min(self._credit + more, limits.burst)
-        self._credit -= self._random(1)[0] % 3
         return True
