@@ -1,11 +1,10 @@
-"""Lab files: a checked plan, or LabError. They stand in a folder of their own.
+"""Lab files: a checked plan, or LabError. They stand in a folder of examples, with what may be named.
 
     text
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from tests.fuzz.registry import One
@@ -13,7 +12,7 @@ from xfrmi.lab.labfile import parse_lab
 from xfrmi.lab.plan import LabError
 
 MAX_LEN = 900
-NETDEV = "[NetDev]\nName=ipsec0\nKind=xfrm\n[Xfrm]\nInterfaceId=42\n"
+FILE = Path(__file__).parents[3] / "examples" / "01-two-hosts" / "lab.toml"
 
 
 def seeds() -> list[bytes]:
@@ -25,16 +24,13 @@ def seeds() -> list[bytes]:
 
 
 def make() -> One:
-    folder = tempfile.TemporaryDirectory(prefix="xfrmi-fuzz-")
-    (Path(folder.name) / "ipsec0.netdev").write_text(NETDEV)
-    file = Path(folder.name) / "lab.toml"
-
-    def one(data: bytes, folder: object = folder) -> None:
-        try:
-            plan = parse_lab(data, file)
-        except LabError as error:
-            assert str(error)
-            return
-        assert repr(plan)
-
     return one
+
+
+def one(data: bytes) -> None:
+    try:
+        plan = parse_lab(data, FILE)
+    except LabError as error:
+        assert str(error)
+        return
+    assert repr(plan)
