@@ -21,7 +21,7 @@ from tests.netns import in_netns
 from tests.noleak.cases import CASES, Case, make_again
 from tests.stage import Stage, on_stage
 from tests.system.hosts import Hosts, eventually, two_hosts
-from tests.system.test_fail_closed import ALL, TUNNELS, answered, load
+from tests.system.test_fail_closed import ALL, TUNNELS, answered, carries, load
 
 SECONDS = float(os.environ.get("XFRMI_NOLEAK", "0"))
 SEED = int(os.environ.get("XFRMI_SEED", str(random.SystemRandom().getrandbits(32))))
@@ -49,7 +49,7 @@ def ready() -> Iterator[Hosts]:
         with hosts.moon:
             for prefix in ("10.0.0.0/8", "fd00::/8"):
                 ip(f"route add blackhole {prefix} metric 4294967295")
-        eventually(lambda: answered(hosts) == ALL, "not ready", seconds=20)
+        carries(hosts)
         yield hosts
 
 

@@ -21,20 +21,11 @@ from tests.iproute import ip
 from tests.pid1.machine import SECONDS, Machine, need_systemd
 from tests.stage import Stage, on_stage
 from tests.system.hosts import Hosts, Tunnel, device, eventually, give_addresses, tell, two_hosts
-from tests.system.test_fail_closed import load, routed
+from tests.system.test_fail_closed import PAIRS, TUNNELS, carries, load, routed
 from tests.system.test_replace import PAUSE, losses, refused, streaming, used_twice
 from xfrmi.lab.namespace import sysctl
-from xfrmi.lab.traffic import ping
 from xfrmi.wire.link_types import IFF_LOWER_UP
 
-TUNNELS = (
-    Tunnel("tun4", 4, outer=4),
-    Tunnel("tun6", 6, outer=6),
-    Tunnel("beet46", 46, outer=6, mode="beet", inner=(4,)),
-    Tunnel("nat0", 45, outer=4, state="encap espinudp 4500 4500 0.0.0.0"),
-)
-"""Those that the streams of the other tests go through."""
-PAIRS = [(tunnel, family) for tunnel in TUNNELS for family in tunnel.inner]
 in_interop = pytest.mark.skipif("XFRMI_INTEROP" not in os.environ, reason="make interop does this: half a minute")
 BATCH = "/etc/xfrmi/start.batch"
 WRITE = f"umask 077; mkdir -p /etc/xfrmi; cat > {BATCH}"
@@ -52,20 +43,6 @@ class Site:
         self.tunnels = tuple(tunnel.rekeyed() for tunnel in TUNNELS)
         self.machine.run("sh", "-c", WRITE, text="".join(tunnel.lines("moon") for tunnel in self.tunnels))
         tell(self.hosts.sun, "state flush\n" + "".join(tunnel.key_lines() for tunnel in self.tunnels))
-
-    def answered(self) -> int:
-        return sum(
-            len(ping(source, tunnel.address(sink.name, family), 1, timeout=0.5))
-            for source, sink in (self.hosts.ends, self.hosts.ends[::-1])
-            for tunnel, family in PAIRS
-        )
-
-    def carries(self) -> None:
-        eventually(
-            lambda: self.answered() == 2 * len(PAIRS),
-            lambda: f"{self.answered()} of {2 * len(PAIRS)} are answered",
-            seconds=20,
-        )
 
     def main_pid(self) -> int:
         return int(self.machine.shows("MainPID")[0])
@@ -121,7 +98,7 @@ def test_started(booted: Site) -> None:
     assert machine.shows("ActiveState", "SubState", "Result", "NRestarts") == ["active", "running", "success", "0"]
     (post,) = machine.shows("ExecStartPost")
     assert "code=exited ; status=0" in post, "the batch file is read when requests are answered"
-    at.carries()
+    carries(at.hosts)
     status = dict(line.split(":\t") for line in machine.run("cat", f"/proc/{at.main_pid()}/status").stdout.splitlines())
     assert [int(status[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")] == [KEPT, KEPT, 0, 0]
     assert (status["NoNewPrivs"], status["Seccomp"], status["Threads"]) == ("1", "2", "1")
@@ -150,7 +127,7 @@ def test_score(booted: Site) -> None:
 def test_reloaded(booted: Site) -> None:
     """Twice: no packet lost, systemd knows the process that serves, and restarts that one when it is killed."""
     at, machine = booted, booted.machine
-    at.carries()
+    carries(at.hosts)
     at.hosts.clear()
     pids = [at.main_pid()]
     with streaming(at.hosts, PAIRS) as accounts:
@@ -170,7 +147,7 @@ def test_reloaded(booted: Site) -> None:
     at.key()
     machine.run("kill", "-KILL", str(pids[-1]))
     eventually(lambda: machine.shows("NRestarts", "ActiveState") == ["1", "active"], "not started again", seconds=20)
-    at.carries()
+    carries(at.hosts)
     assert at.main_pid() not in pids
 
 
@@ -179,15 +156,15 @@ def test_reloaded(booted: Site) -> None:
 def test_restarted_and_killed(booted: Site) -> None:
     """Under load: nothing in the clear meanwhile, and with the new keys from the file all goes on."""
     at, machine = booted, booted.machine
-    at.carries()
+    carries(at.hosts)
     with load(at.hosts, size=300, pause=0.005):
         at.key()
         machine.systemctl("restart", "xfrmi")
-        at.carries()
+        carries(at.hosts)
         at.key()
         machine.systemctl("kill", "--signal=KILL", "xfrmi")
         eventually(lambda: machine.shows("NRestarts", "ActiveState") == ["1", "active"], "not started", seconds=20)
-        at.carries()
+        carries(at.hosts)
     assert at.hosts.shown() == []
     assert len([line for line in machine.journal() if line.endswith("taken over")]) == 2 * len(TUNNELS)
 
@@ -197,7 +174,7 @@ def test_restarted_and_killed(booted: Site) -> None:
 def test_stopped(booted: Site) -> None:
     """The devices stay, shut, with their routes, also where others would be passed over without carrier."""
     at, machine = booted, booted.machine
-    at.carries()
+    carries(at.hosts)
     with load(at.hosts, size=300, pause=0.005):
         machine.systemctl("stop", "xfrmi")
         assert machine.shows("ActiveState", "Result") == ["inactive", "success"]

@@ -87,13 +87,18 @@ def answered(hosts: Hosts) -> int:
 ALL = 2 * len(PAIRS)
 
 
+def carries(hosts: Hosts, seconds: float = 20) -> None:
+    """Wait until each of them does."""
+    eventually(lambda: answered(hosts) == ALL, lambda: f"{answered(hosts)} of {ALL} are answered", seconds)
+
+
 @in_netns
 def test_killed_under_load() -> None:
     """SIGKILL at a random moment, twice: no plaintext outside, ever; the next daemon takes the devices over."""
     with two_hosts() as hosts:
         hosts.set_up(*TUNNELS)
         tell(hosts.moon, "link set tun4 mtu 1400")
-        eventually(lambda: answered(hosts) == ALL, lambda: f"{answered(hosts)} of {ALL} are answered")
+        carries(hosts, seconds=5)
         moment = random.Random()
         with load(hosts):
             for _ in range(2):
@@ -117,7 +122,7 @@ def test_killed_under_load() -> None:
                 assert links["tun4"].mtu == 1400
                 time.sleep(0.1)  # load without a state
                 key_again(hosts)
-        eventually(lambda: answered(hosts) == ALL, lambda: f"{answered(hosts)} of {ALL} are answered")
+        carries(hosts, seconds=5)
         assert hosts.shown() == []
         # Else there is UDP 4500, and sun being told by ICMP that nobody takes ESP on moon (RAW-01, RAW-02).
         others = {*strangers(hosts.wire("moon")), *strangers(hosts.wire("sun"))}

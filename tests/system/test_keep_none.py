@@ -14,7 +14,7 @@ import pytest
 from tests.daemon.test_privileges import sets
 from tests.netns import in_netns
 from tests.system.hosts import OUTER, Hosts, at, device, device_counts, eventually, tell, two_hosts
-from tests.system.test_fail_closed import ALL, TUNNELS, answered, load
+from tests.system.test_fail_closed import TUNNELS, carries, load
 from xfrmi.errors import XfrmError
 from xfrmi.lab.traffic import ping
 from xfrmi.lab.wiretap import kind
@@ -47,10 +47,6 @@ def rekey(hosts: Hosts) -> None:
     fresh = [tunnel.rekeyed() for tunnel in TUNNELS]
     for host in hosts.ends:
         tell(host, "state flush\n" + "".join(tunnel.key_lines() for tunnel in fresh))
-
-
-def carries(hosts: Hosts) -> None:
-    eventually(lambda: answered(hosts) == ALL, lambda: f"{answered(hosts)} of {ALL} are answered", seconds=20)
 
 
 def picture(hosts: Hosts) -> list[object]:
