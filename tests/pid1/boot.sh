@@ -3,7 +3,7 @@
 #
 # Its file system is ROOT with a memory disk on top, so nothing is changed and nothing stays; what lies in FOLDER/etc is
 # there as well. FOLDER/run is its /run/xfrmi, and FOLDER/bind.sh mounts what else is to be there. It ends when its
-# process 1 is killed.
+# process 1 is killed, or when something of all this cannot be had; its control groups go with it.
 set -eu
 [ "${INSIDE-}" ] || INSIDE=1 exec unshare --mount sh -eu "$0" "$@"
 folder=$1 root=$2 name=$3
@@ -14,6 +14,11 @@ mount -t cgroup2 groups "$folder/groups"
 group=$folder/groups/xfrmi-$name-$$
 before=$folder/groups$(sed -n 's/^0:://p' /proc/self/cgroup)
 mkdir "$group"
+clear_up() {
+    echo $$ > "$before/cgroup.procs"
+    find "$group" -depth -type d -exec rmdir {} +
+}
+trap clear_up EXIT
 echo $$ > "$group/cgroup.procs"
 
 mount -t tmpfs -o mode=755 disk "$folder/disk"
@@ -58,5 +63,3 @@ unshare --fork --kill-child --pid --uts --ipc --cgroup --mount sh -euc '
     exec env -i container=xfrmi-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         /lib/systemd/systemd --unit=multi-user.target --log-target=console --log-level=notice --show-status=0
 ' sh "$name" || true
-echo $$ > "$before/cgroup.procs"
-find "$group" -depth -type d -exec rmdir {} +
