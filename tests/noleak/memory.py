@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +34,13 @@ def lacking() -> str:
     found = _hierarchy()
     if found is None:
         return "no memory controller is mounted here"
-    return "" if os.access(found[0], os.W_OK) else "only root makes control groups"
+    return "" if os.access(found[0], os.W_OK) else f"no control group can be made in {found[0]}"
 
 
 @contextmanager
 def at_most(pid: int, more: int) -> Iterator[None]:
     """In the block this process may take so many bytes beyond those it has: they stay charged to where it came from.
-    At the end it has to be gone."""
+    At the end it has to be gone; if it is not it is told to go (SIGTERM), for a group goes only when it is empty."""
     found = _hierarchy()
     assert found is not None
     place, limit = found
@@ -50,8 +51,15 @@ def at_most(pid: int, more: int) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(pid))
         yield
     finally:
-        for _ in range(100):  # what it had is given back a moment after its end
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                break
-            time.sleep(0.02)
+        if not _removed(group):
+            os.kill(pid, signal.SIGTERM)
+            _removed(group)
+
+
+def _removed(group: Path) -> bool:
+    for _ in range(100):  # what the process had is given back a moment after its end
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return True
+        time.sleep(0.02)
+    return False
