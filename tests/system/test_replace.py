@@ -37,6 +37,8 @@ TUNNELS = (
 PAIRS = [(tunnel, family) for tunnel in TUNNELS for family in tunnel.inner]
 A_SECOND = 100
 """Datagrams of each stream."""
+PATIENCE = 10.0
+"""Seconds without a datagram after which what is missing is taken for lost."""
 PAUSE = re.compile(r"packets waited ([0-9.]+) ms")
 
 
@@ -47,7 +49,7 @@ def streaming(hosts: Hosts, pairs: Sequence[tuple[Tunnel, int]] = PAIRS) -> Iter
     accounts: dict[str, Stream] = {}
     streams = {
         f"{source.name} {tunnel.name} IPv{family}": NumberedStream(
-            source, sink, tunnel.address(sink.name, family), A_SECOND
+            source, sink, tunnel.address(sink.name, family), A_SECOND, patience=PATIENCE
         )
         for source, sink in (hosts.ends, hosts.ends[::-1])
         for tunnel, family in pairs
@@ -74,6 +76,25 @@ def losses(accounts: dict[str, Stream]) -> dict[str, tuple[int, int]]:
     """Streams of which anything was lost or came twice: how many."""
     counts = {name: (stream.sent - len(stream.received), stream.duplicates) for name, stream in accounts.items()}
     return {name: count for name, count in counts.items() if any(count)}
+
+
+def missing(hosts: Hosts, accounts: dict[str, Stream]) -> str:
+    """Which datagrams, and which queue of the kernel has dropped any: where nothing has, a daemon has lost them."""
+    said = []
+    for name, stream in accounts.items():
+        lost = sorted(set(range(stream.sent)) - stream.received)
+        if lost:
+            which = f"{len(lost)} of {stream.sent}, from {lost[0]} to {lost[-1]}"
+            said.append(f"{name}: {which}; {stream.overruns} dropped at the receiver")
+    for host in hosts.ends:
+        with host:
+            for kind in ("raw", "raw6", "udp", "udp6"):
+                with open(f"/proc/thread-self/net/{kind}", encoding="ascii") as lines:
+                    dropped = sum(int(line.split()[-1]) for line in list(lines)[1:])
+                said.append(f"{host.name} {kind}: {dropped} dropped")
+            for command in ("ip -s link", "tc -s qdisc"):
+                said.append(subprocess.run(command.split(), capture_output=True, text=True, check=False).stdout)
+    return "\n".join(said)
 
 
 def refused(hosts: Hosts) -> dict[str, int]:
@@ -110,7 +131,7 @@ def test_nothing_is_lost() -> None:
                 assert old.wait(5) == 0
         print("packets waited (ms):", *(PAUSE.findall(host.last_words(lines=1000)) for host in hosts.ends))
         assert used_twice(hosts.wire()) == []
-        assert losses(accounts) == {}
+        assert losses(accounts) == {}, missing(hosts, accounts)
         assert min(stream.sent for stream in accounts.values()) > 50
         assert refused(hosts) == {}
         assert hosts.shown() == []
@@ -146,7 +167,7 @@ def test_nothing_is_lost_whatever_workers_there_are(counts: tuple[int, ...]) -> 
         print("packets waited (ms):", PAUSE.findall(hosts.moon.last_words(lines=1000)))
         assert "Traceback" not in hosts.moon.last_words(lines=1000)
         assert used_twice(hosts.wire()) == []
-        assert losses(accounts) == {}
+        assert losses(accounts) == {}, missing(hosts, accounts)
         assert refused(hosts) == {}
         assert hosts.shown() == []
 
@@ -274,7 +295,7 @@ def test_a_successor_that_fails_is_not_noticed() -> None:
             with at(hosts.moon) as client:
                 eventually(lambda: client.status()["pid"] == pid, "another one serves")
             eventually(lambda: descriptors(pid) == before, lambda: f"{before} descriptors, now {descriptors(pid)}")
-        assert losses(accounts) == {}
+        assert losses(accounts) == {}, missing(hosts, accounts)
         assert refused(hosts) == {}
         replace(hosts.moon)
         assert len(ping(hosts.moon, TUNNELS[1].address("sun", 6), 3)) == 3

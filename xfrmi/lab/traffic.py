@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from xfrmi.dev.sockets import receive_drops
 from xfrmi.lab.namespace import Namespace
 from xfrmi.wire.ip import checksum
 
@@ -23,6 +24,9 @@ PATTERN = b"this is plaintext and must never be seen outside "
 
 ICMP_ECHO, ICMP6_ECHO = 8, 128
 ICMP_ECHO_REPLY, ICMP6_ECHO_REPLY = 0, 129
+
+SILENCE = 0.3
+"""Seconds."""
 
 LINGER = struct.pack("ii", 1, 5)
 """close() waits, up to 5 seconds, until the other end has acknowledged this end's FIN: what a test leaves behind would
@@ -163,6 +167,8 @@ class Stream:
     sent: int = 0
     received: set[int] = field(default_factory=set)
     duplicates: int = 0
+    overruns: int = 0
+    """Of what is lost: dropped by the kernel because the receiver did not read in time."""
 
     @property
     def lost(self) -> int:
@@ -172,22 +178,36 @@ class Stream:
 class NumberedStream:
     """Datagrams 0, 1, 2 .. at a steady pace from one namespace to another, each accounted for."""
 
-    def __init__(self, source: Namespace, sink: Namespace, address: str, per_second: int, size: int = 200) -> None:
+    def __init__(
+        self,
+        source: Namespace,
+        sink: Namespace,
+        address: str,
+        per_second: int,
+        size: int = 200,
+        patience: float = SILENCE,
+    ) -> None:
+        """`patience`: seconds without any datagram after which nothing more is waited for. On a busy machine what is
+        missing may be under way for seconds."""
         with sink:
             self._in = socket.socket(family_of(address), socket.SOCK_DGRAM)
             self._in.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self._in.bind((address, 0))
-            self._in.settimeout(0.3)
+            self._in.settimeout(SILENCE)
         with source:
             self._out = socket.socket(family_of(address), socket.SOCK_DGRAM)
             self._out.connect(self._in.getsockname()[:2])
         self._interval = 1 / per_second
         self._payload = filler(size)
+        self._patience = patience
         self._stop = threading.Event()
+        self._all_sent = threading.Event()
         self.stream = Stream()
-        self._threads = [threading.Thread(target=turn, daemon=True) for turn in (self._send, self._receive)]
-        for thread in self._threads:
-            thread.start()
+        self._sender, self._receiver = (
+            threading.Thread(target=turn, daemon=True) for turn in (self._send, self._receive)
+        )
+        self._sender.start()
+        self._receiver.start()
 
     def _send(self) -> None:
         due = time.monotonic()
@@ -198,13 +218,15 @@ class NumberedStream:
             time.sleep(max(0.0, due - time.monotonic()))
 
     def _receive(self) -> None:
+        heard = time.monotonic()
         while True:
             try:
                 number = struct.unpack_from("!I", self._in.recv(65535))[0]
             except TimeoutError:
-                if self._stop.is_set():
+                if self._all_sent.is_set() and (not self.stream.lost or time.monotonic() - heard >= self._patience):
                     return
                 continue
+            heard = time.monotonic()
             if number in self.stream.received:
                 self.stream.duplicates += 1
             self.stream.received.add(number)
@@ -212,8 +234,10 @@ class NumberedStream:
     def finish(self) -> Stream:
         """Stop sending, wait for what is under way, and give the account."""
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._sender.join()
+        self._all_sent.set()
+        self._receiver.join()
+        self.stream.overruns = receive_drops(self._in)
         self._in.close()
         self._out.close()
         return self.stream
