@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -36,14 +35,18 @@ _SEND_BUFFER = 1 << 20
 
 
 def enlarge_buffers(sock: socket.socket) -> None:
-    """A burst of a fast sender must fit while we are busy. Past the system's limit only with CAP_NET_ADMIN."""
+    """A burst of a fast sender must fit while we are busy. Past the system's limit only with CAP_NET_ADMIN.
+
+    Never smaller, not even for a moment: another process may have made it as large as we may not, and be using it."""
     for plain, forced, size in (
         (socket.SO_RCVBUF, _SO_RCVBUFFORCE, _RECEIVE_BUFFER),
         (socket.SO_SNDBUF, _SO_SNDBUFFORCE, _SEND_BUFFER),
     ):
-        sock.setsockopt(socket.SOL_SOCKET, plain, size)
-        with contextlib.suppress(PermissionError):
+        try:
             sock.setsockopt(socket.SOL_SOCKET, forced, size)
+        except PermissionError:
+            if sock.getsockopt(socket.SOL_SOCKET, plain) < 2 * size:  # the kernel counts its own share, too
+                sock.setsockopt(socket.SOL_SOCKET, plain, size)
 
 
 def hear_of_losses(sock: socket.socket, family: int, on: bool) -> None:
