@@ -338,20 +338,26 @@ def test_who_cannot_take_over_is_told_why() -> None:
                 assert "in another network namespace" in control.recv(1 << 16).decode()
 
 
+def with_device_elsewhere(hosts: Hosts, tunnel: Tunnel) -> Node:
+    """Set up the tunnel with moon's device in another namespace than its daemon: the one that is returned."""
+    hosts.set_up(tunnel)
+    cell = hosts.lab.node("cell")
+    inside = cell.start(["sleep", "1000"], "sleep.log")
+    moved = hosts.moon.xfrmi("link", "set", tunnel.name, "netns", str(inside.pid))
+    assert moved.returncode == 0, moved.stderr
+    with cell:
+        subprocess.run(["ip", "link", "set", tunnel.name, "up"], check=True)
+    cell.address(tunnel.name, f"{tunnel.address('moon', 4)}/30")
+    return cell
+
+
 @in_netns
 def test_many_times_and_with_a_device_elsewhere() -> None:
     """One after another, with workers and without: the last has no more descriptors than the first of its kind. The
     device lives in another namespace than its daemon."""
     with two_hosts("--kernel-quirks") as hosts:
         tunnel = TUNNELS[0]
-        hosts.set_up(tunnel)
-        cell = hosts.lab.node("cell")
-        inside = cell.start(["sleep", "1000"], "sleep.log")
-        moved = hosts.moon.xfrmi("link", "set", tunnel.name, "netns", str(inside.pid))
-        assert moved.returncode == 0, moved.stderr
-        with cell:
-            subprocess.run(["ip", "link", "set", tunnel.name, "up"], check=True)
-        cell.address(tunnel.name, f"{tunnel.address('moon', 4)}/30")
+        cell = with_device_elsewhere(hosts, tunnel)
         used: dict[str, list[tuple[int, int]]] = {}
         for number in range(12 if EVERYTHING else 6):
             workers = "12"[number // 2 % 2]
@@ -402,16 +408,20 @@ def test_another_version_takes_over_and_is_taken_over() -> None:
 
 @in_netns
 def test_sighup_starts_the_successor() -> None:
-    """For `systemctl reload`: systemd is told which process it is now by the one that it knows."""
+    """For `systemctl reload`: systemd is told which process it is now by the one that it knows. The new one has only
+    the capabilities that the old one has kept, and still hears what becomes of a device in another namespace."""
     with two_hosts() as hosts:
         tunnel = TUNNELS[0]
-        hosts.set_up(tunnel)
+        cell = with_device_elsewhere(hosts, tunnel)
         first = serving(hosts.moon)
         assert first == hosts.daemons["moon"].pid
         os.kill(first, signal.SIGHUP)
         try:
             eventually(lambda: serving(hosts.moon) != first, lambda: hosts.moon.last_words(lines=99), seconds=20)
-            assert len(ping(hosts.moon, tunnel.address("sun", 4), 3)) == 3
+            assert len(ping(cell, tunnel.address("sun", 4), 3)) == 3
+            cell.up(tunnel.name, mtu=1300)
+            with at(hosts.moon) as client:
+                eventually(lambda: [link.mtu for link in client.links()] == [1300], "it has not heard of the MTU")
         finally:
             os.kill(serving(hosts.moon), signal.SIGTERM)
         eventually(lambda: "stopping" in hosts.moon.last_words(), "it does not stop")

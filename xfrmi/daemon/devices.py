@@ -159,6 +159,24 @@ class Devices:
             if changed is None or (device.nsid, device.interface.ifindex) in changed:
                 self._refresh(device)
 
+    @property
+    def ears(self) -> int | None:
+        """For another process: the descriptor that hears of devices in other namespaces, if we have one."""
+        return self._monitor.fileno() if self._monitor.everywhere else None
+
+    def hear_by(self, fd: int) -> None:
+        """Go on with another process's, if ours are not as good; it alone has heard what it has read from them."""
+        if self._monitor.everywhere:
+            os.close(fd)
+            return
+        self.sync()
+        self._loop.unwatch(self._monitor.fileno())
+        self._monitor.close()
+        self._monitor = LinkMonitor(fd)
+        self._loop.watch(fd, self.sync)
+        for device in [device for device in self if device.interface.away]:
+            self._refresh(device)
+
     # Start and end -----------------------------------------------------------------------------------------------
 
     def take_over(self) -> None:

@@ -29,7 +29,7 @@ What makes it safe:
 So the pause is step 3 to `Yours`: what has changed in the tables in the second before, not the tables.
 
 The successor gives up its capabilities before it takes over, as any daemon when it begins to serve. One that SIGHUP has
-started (successor.py) has no more than this process has kept.
+started (successor.py) has no more than this process has kept; what it cannot open anew it is given (LinkMonitor).
 
 With workers, on either side, it is the same: worker_handover.py. Not handed over is what is found again by itself:
 statistics of standing_queue.py, routes that the kernel was asked for.
@@ -341,6 +341,8 @@ class _Conversation:
             yield tuns, tuple(fds)
         if (hub := parts.hub.fileno()) is not None:
             yield told.HubSocket(), (hub,)
+        if (ears := parts.devices.ears) is not None:
+            yield told.LinkMonitor(), (ears,)
         for client, fd in parts.control.save_clients():
             for piece in told.in_pieces(client):
                 yield piece, (fd,) if isinstance(piece, told.Client) else ()

@@ -148,6 +148,11 @@ class HubSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkMonitor:
+    """Hears of devices in other namespaces, for which who opens it must have CAP_NET_BROADCAST. One descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """One connection. One descriptor."""
 
@@ -205,7 +210,8 @@ class Yours:
 
 Message = (
     EspSocket | IcmpSocket | Steered | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | Prepared
-    | PoliciesIn | Port | Holder | PolicyTuns | HubSocket | Client | More | Counters | Lost | Rest | Yours
+    | PoliciesIn | Port | Holder | PolicyTuns | HubSocket | LinkMonitor | Client | More | Counters | Lost | Rest
+    | Yours
 )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ class Predecessor:
         self._policies: list[SavedPolicy] = []
         self._clients: list[tuple[Client, int]] = []
         self._lost: list[StateInfo] = []
+        self._ears: int | None = None
         self._rest: told.Rest
         self._parts: Parts
         with theirs:
@@ -164,6 +165,8 @@ class Predecessor:
         parts.control.begin(self._clients)
         if parts.policy_path is not None:
             parts.policy_path.begin()
+        if (ears := self._ears) is not None:
+            parts.loop.soon(lambda: parts.devices.hear_by(ears))
         parts.loop.soon(self._resume_file)
 
     def _resume_file(self) -> None:
@@ -198,6 +201,8 @@ class Predecessor:
                     raise _workers_cannot("there are policies without if_id, which workers cannot carry out")
             case told.HubSocket():
                 parts.hub.adopt(fds[0])
+            case told.LinkMonitor():
+                self._ears = fds[0]
             case told.Client():
                 self._clients.append((message, fds[0]))
             case told.More(owed, notices):

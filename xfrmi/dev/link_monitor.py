@@ -5,7 +5,6 @@ What has changed is then asked of the kernel (rtnl.py), which costs a system cal
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import struct
@@ -22,11 +21,19 @@ _NSID = struct.Struct("=i")
 class LinkMonitor:
     """Listens in the network namespace it is made in, and in those that have a number there (Rtnl.netns_id)."""
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int = -1) -> None:
+        """`fd`: that of another process, which hears everywhere."""
+        self.everywhere = True
+        """False: without CAP_NET_BROADCAST, what happens elsewhere is not heard."""
+        if fd >= 0:
+            self._socket = socket.socket(fileno=fd)
+            return
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
-        with contextlib.suppress(OSError):  # takes CAP_NET_BROADCAST; without it, what happens elsewhere is not heard
+        try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+        except OSError:
+            self.everywhere = False
         self._socket.bind((0, _RTMGRP_LINK))
 
     def fileno(self) -> int:
