@@ -118,7 +118,7 @@ def test_the_clock_may_be_set_back() -> None:
 
 
 def test_who_hears_nothing_for_the_others_sake_keeps_what_he_has_saved_up() -> None:
-    """Linux 6.18, asked by UDP to closed ports: after 2935 refusals for want of what all may have, still six at once."""
+    """Linux 6.18, by UDP to closed ports: after 2935 refusals for want of what all may have, still six at once."""
     limit = IcmpLimit(IcmpLimits, one_each)
     strangers = [limit.allows(AF_INET, number.to_bytes(4), False, NOW) for number in range(800)]
     assert sum(strangers) == 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -316,6 +317,39 @@ def test_a_successor_that_hangs_is_left_behind(workers: int) -> None:
         refusing_successor(hosts.moon, hangs)
         assert "has not answered" in hosts.moon.last_words()
         assert len(ping(hosts.moon, TUNNELS[0].address("sun", 4), 3)) == 3
+
+
+HURRIED = """
+import sys
+from xfrmi.daemon import handover
+handover.SILENCE = 0.1
+from xfrmi.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@in_netns
+def test_a_successor_that_falls_silent_keeps_another_out_for_a_while_only() -> None:
+    with two_hosts() as hosts:
+        answers: list[dict[str, object]] = []
+
+        def kept_out(channel: socket.socket) -> None:
+            answers.append(refusing_successor(hosts.moon, ends_at_once))
+
+        refusing_successor(hosts.moon, kept_out)
+        assert [answer.get("errno") for answer in answers] == [errno.EBUSY]
+        eventually(lambda: "which goes on: it has ended" in hosts.moon.last_words(), hosts.moon.last_words)
+        old, command = hosts.daemons["moon"], [sys.executable, "-c", HURRIED, "daemon", "--replace"]
+        hosts.daemons["moon"] = hosts.moon.start(command, "daemon.log")
+        assert old.wait(20) == 0
+
+        def makes_room(channel: socket.socket) -> None:
+            hear(channel, told.Prepared)
+            eventually(lambda: "result" in refusing_successor(hosts.moon, ends_at_once), "another is kept out")
+            assert channel.recv(1) == b"", "it is hung up on"
+
+        refusing_successor(hosts.moon, makes_room)
+        assert "it has been silent for" in hosts.moon.last_words(lines=99)
 
 
 @in_netns

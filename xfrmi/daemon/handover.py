@@ -75,6 +75,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds that packets wait for a successor, at most, before this process goes on by itself."""
+SILENCE = 60.0
+"""Seconds in which a successor has taken nothing and said nothing, after which another may come in its stead. To build
+a daemon of 100,000 states takes some of them."""
 DEVICES_AT_ONCE = 256
 SENDS_A_TURN = 4
 """Messages while packets pass: 64 states, some milliseconds."""
@@ -136,7 +139,7 @@ class HandOver:
                 f"{FORMAT}, not {request.get('format')}: stop it and start the new one (interfaces and routes stay, "
                 "keys do not)",
             )
-        if self._conversation is not None:
+        if self._conversation is not None and not self._conversation.abandoned():
             raise XfrmError(errno.EBUSY, detail="the running daemon is handing over to another process already")
         fd = os.dup(request["fds"][0])
         try:
@@ -197,10 +200,19 @@ class _Conversation:
         self._states = StatesTold(parts.engine)
         self._to_tell = self._all()
         self._next: Told | None = None
+        self._moved = time.monotonic()
+        """When the other has taken something last."""
         channel.setblocking(False)
         parts.loop.watch(channel.fileno(), self._heard)
         parts.loop.want_write(channel.fileno(), self._tell)
         log(f"pid {pid} asks to replace this daemon")
+
+    def abandoned(self) -> bool:
+        """To be asked when another would like to be told: has this one fallen silent? Then it is hung up on."""
+        if time.monotonic() - self._moved < SILENCE:
+            return False
+        self._give_up(f"it has been silent for {SILENCE:.0f} s, and another asks")
+        return True
 
     # 1 and 2: packets pass --------------------------------------------------------------------------------------------
 
@@ -225,6 +237,7 @@ class _Conversation:
                     return
                 told.send(self._channel, *self._next)
                 self._next = None
+                self._moved = time.monotonic()
         except BlockingIOError:
             pass
         except OSError:
