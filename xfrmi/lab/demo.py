@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import CoroutineType, FrameType
 
 from xfrmi.lab import demo_checks as checks
 from xfrmi.lab.demo_hosts import Hosts, build
@@ -63,17 +63,17 @@ class Interrupt:
         if self._asked:
             raise _Interrupted
 
-
-def _tell_dropped(dropped: sys.UnraisableHookArgs) -> None:
-    """What Python had to drop, on stderr as always; except the interrupt, which is not lost."""
-    if dropped.exc_type is not _Interrupted:
-        sys.__unraisablehook__(dropped)
+    def tell_dropped(self, dropped: sys.UnraisableHookArgs) -> None:
+        """What Python had to drop, on stderr as always; except the interrupt, which is not lost, and what comes of it:
+        a netlink request that it ended halfway is a coroutine that fails once more when it is collected."""
+        if dropped.exc_type is not _Interrupted and not (self._asked and isinstance(dropped.object, CoroutineType)):
+            sys.__unraisablehook__(dropped)
 
 
 def main() -> int:
     """Run the demo. Exit status: 0 all held, 1 something did not or the machine lacks something, 130 interrupted."""
     interrupt = Interrupt()
-    sys.unraisablehook = _tell_dropped
+    sys.unraisablehook = interrupt.tell_dropped
     screen = Screen()
     try:
         how = prepare()
