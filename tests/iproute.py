@@ -16,7 +16,6 @@ from pyroute2.netlink.exceptions import NetlinkError
 IFA_F_NODAD = 2
 RTAX_MTU = 2
 RTN_TYPES = {"local": 2, "multicast": 5, "blackhole": 6, "unreachable": 7, "prohibit": 8}
-RTAX_MTU = 2
 TABLES = {"local": 255, "main": 254}
 
 

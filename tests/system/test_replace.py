@@ -93,8 +93,8 @@ def missing(hosts: Hosts, accounts: dict[str, Stream]) -> str:
                 with open(f"/proc/thread-self/net/{kind}", encoding="ascii") as lines:
                     dropped = sum(int(line.split()[-1]) for line in list(lines)[1:])
                 said.append(f"{host.name} {kind}: {dropped} dropped")
-            for command in ("ip -s link", "tc -s qdisc"):
-                said.append(subprocess.run(command.split(), capture_output=True, text=True, check=False).stdout)
+            for command in ("ip -s link", "tc -s qdisc"):  # if there are any
+                said.append(subprocess.run(command, shell=True, capture_output=True, text=True, check=False).stdout)
     return "\n".join(said)
 
 
@@ -379,8 +379,7 @@ def with_device_elsewhere(hosts: Hosts, tunnel: Tunnel) -> Node:
     inside = cell.start(["sleep", "1000"], "sleep.log")
     moved = hosts.moon.xfrmi("link", "set", tunnel.name, "netns", str(inside.pid))
     assert moved.returncode == 0, moved.stderr
-    with cell:
-        subprocess.run(["ip", "link", "set", tunnel.name, "up"], check=True)
+    cell.up(tunnel.name)
     cell.address(tunnel.name, f"{tunnel.address('moon', 4)}/30")
     return cell
 
