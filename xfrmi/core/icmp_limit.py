@@ -9,9 +9,9 @@ Two limits, asked in this order (net/ipv4/icmp.c, net/ipv6/icmp.c, net/ipv4/inet
 Only what passes both is counted in either: whoever is told nothing because others have used up what all may have keeps
 what he has saved up. That is Linux 6.12 and later; before, what the second refused was counted in the first.
 
-Errors that tell an MTU are never limited. A kernel counts its own and we count ours: there may be twice as many. With
-older IPv6 kernels have up to 16 errors where we have one, the shorter the prefix of the route to the sender;
-later ones have neither that nor a second between errors, but a tenth of one (net.ipv6.icmp.ratelimit, which we read).
+Errors that tell an MTU are never limited. A kernel counts its own and we count ours: there may be twice as many. Older
+kernels send up to 16 ICMPv6 errors where we send one, the more the shorter the prefix of the route to the sender; later
+ones have neither that nor a second between errors, but a tenth of one (net.ipv6.icmp.ratelimit, which we read).
 """
 
 from __future__ import annotations
