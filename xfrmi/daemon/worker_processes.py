@@ -102,10 +102,16 @@ class Processes:
     def _say_gathered(self) -> None:
         gathered, self._gathered = self._gathered or [], None
         for number, told in enumerate(gathered):
-            for start in range(0, len(told), GATHERED):
-                some = told[start : start + GATHERED]
-                messages = tuple((message, len(fds)) for message, fds in some)
-                self.send(number, channel.Gathered(messages), [fd for _, fds in some for fd in fds])
+            messages: list[tuple[channel.Down, int]] = []
+            descriptors: list[int] = []
+            for message, fds in told:
+                if len(messages) == GATHERED or len(descriptors) + len(fds) > channel.MAX_FDS:
+                    self.send(number, channel.Gathered(tuple(messages)), descriptors)
+                    messages, descriptors = [], []
+                messages.append((message, len(fds)))
+                descriptors += fds
+            if messages:
+                self.send(number, channel.Gathered(tuple(messages)), descriptors)
 
     def send_all(self, message: channel.Down) -> None:
         for number in range(len(self._running)):
