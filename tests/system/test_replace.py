@@ -335,6 +335,9 @@ def test_a_successor_that_falls_silent_keeps_another_out_for_a_while_only() -> N
 
         def kept_out(channel: socket.socket) -> None:
             answers.append(refusing_successor(hosts.moon, ends_at_once))
+            reloaded = hosts.moon.xfrmi("daemon", "--reload")
+            assert (reloaded.returncode, reloaded.stdout) == (1, "")
+            assert "has ended before it took over, and the old one goes on" in reloaded.stderr
 
         refusing_successor(hosts.moon, kept_out)
         assert [answer.get("errno") for answer in answers] == [errno.EBUSY]
@@ -451,6 +454,10 @@ def test_sighup_starts_the_successor() -> None:
         os.kill(first, signal.SIGHUP)
         try:
             eventually(lambda: serving(hosts.moon) != first, lambda: hosts.moon.last_words(lines=99), seconds=20)
+            second = serving(hosts.moon)
+            reloaded = hosts.moon.xfrmi("daemon", "--reload")
+            assert reloaded.stdout == f"pid {serving(hosts.moon)} serves now\n"
+            assert serving(hosts.moon) not in (first, second)
             assert len(ping(cell, tunnel.address("sun", 4), 3)) == 3
             cell.up(tunnel.name, mtu=1300)
             with at(hosts.moon) as client:

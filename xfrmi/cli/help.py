@@ -11,7 +11,7 @@ OVERVIEW = """\
 Usage: xfrmi [ OPTIONS ] OBJECT { COMMAND | help }
        xfrmi [ -force ] -batch FILE
        xfrmi daemon [ --workers N ] [ --remove-on-exit ] [ --kernel-quirks ] [ --keep CAPABILITY ]
-                    [ --replace ]
+                    [ --replace | --reload ]
        xfrmi exec [ -v ] [ --stay ] -- COMMAND
        xfrmi lab { demo | up FILE | down | exec NODE -- COMMAND | shell NODE | watch NODE:DEVICE | status | graph |
                    export --clab FILE FOLDER }

@@ -42,6 +42,12 @@ def daemon_parser() -> argparse.ArgumentParser:
         "without losing a packet. If that fails it goes on",
     )
     parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="only have the daemon that serves here start its own command again with --replace, as SIGHUP does, and "
+        "wait until the new process serves",
+    )
+    parser.add_argument(
         "--while-used", action="store_true", help="end when the last program that `xfrmi exec` runs here has ended"
     )
     parser.add_argument(
@@ -62,6 +68,8 @@ def daemon(words: list[str]) -> int:
     options = parser.parse_args(words)
     if "none" in options.keep and len(options.keep) > 1:
         parser.error("--keep none stands alone")
+    if options.reload:
+        return _reload()
     for library in ("OPENBLAS", "MKL", "OMP"):
         os.environ[f"{library}_NUM_THREADS"] = "1"  # numpy's idle helpers would keep all capabilities, and take memory
     from xfrmi.daemon.main import KEPT, run_daemon
@@ -71,6 +79,19 @@ def daemon(words: list[str]) -> int:
         run_daemon(
             options.remove_on_exit, options.kernel_quirks, options.workers, options.while_used, keep, options.replace
         )
+    except XfrmError as error:
+        print(f"xfrmi: {error.detail or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _reload() -> int:
+    from xfrmi.client import Client
+    from xfrmi.client.succession import succeed
+
+    try:
+        with Client() as client:
+            print(f"pid {succeed(client)} serves now")
     except XfrmError as error:
         print(f"xfrmi: {error.detail or error}", file=sys.stderr)
         return 1

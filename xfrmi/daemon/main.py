@@ -134,6 +134,8 @@ class Daemon:
         self._ports = SharedPorts(self._data_path, self._loop, log)
         commands = {"stat": self._stat, "status": self._status, "share-port": self._share_port}
         commands["let-pass"] = self._let_pass
+        self._successor = Successor(self._loop, log)
+        commands["succeed"] = self._successor.command
         self._parts = Parts(
             self._engine, self._loop, control, devices, hub, self._ports, state_file, self._data_path,
             self._policy_path, self._workers, given,
@@ -174,8 +176,7 @@ class Daemon:
     def run(self) -> bool:
         """Serve until a signal, or another process does. Returns whether what was taken is to be given back."""
         self._loop.stop_on(*STOPS)
-        successor = Successor(self._loop, log)
-        self._loop.call_on(signal.SIGHUP, successor.start)
+        self._loop.call_on(signal.SIGHUP, self._successor.hung_up)
         log(f"xfrmi {__version__} serves network namespace {netns_inode()}")
         notify("READY=1")
         deadline = self._engine.next_deadline
