@@ -22,7 +22,7 @@ SHOW = Show(stats=1, localtime=utc_time)
 
 def seeds() -> list[bytes]:
     listings = {step.output for step in steps() if step.rc == 0 and step.output.startswith("src ")}
-    found = [bytes(("dir" in text,)) + text.encode() for text in sorted(listings) if len(text) < MAX_LEN][::4]
+    found = [bytes(("dir" in text,)) + text.encode() for text in sorted(listings) if len(text) < MAX_LEN]
     found.append(b"\0" + print_state(tunnel_state(*OUTER[4], 0x1000), SHOW).encode())
     found += [b"\1" + print_policy(policy, SHOW).encode() for policy in policies(*OUTER[6], out=True)]
     found.append(b"\2" + print_stat([0] * len(XfrmStat)).encode())
