@@ -1,9 +1,9 @@
 """The process that fuzzes: `python -m tests.fuzz.one_target NAME guided|unguided LIBFUZZER-ARGUMENTS`. Started by
 tests.fuzz.
 
-Guided, all of xfrmi is instrumented as it is imported, so nothing of it may have been imported before, and all of it has
-to be now: much is imported only when it is needed. Unguided, it runs as it is: libFuzzer changes the inputs of the corpus
-at random and learns nothing, at several times the rate.
+Guided, all of xfrmi is instrumented as it is imported, so nothing of it may have been imported before, and all of it
+has to be now: much is imported only when it is needed. Unguided, it runs as it is: libFuzzer changes the inputs of the
+corpus at random and learns nothing, at several times the rate.
 """
 
 from __future__ import annotations

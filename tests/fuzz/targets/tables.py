@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.fuzz.registry import One
+from tests.fuzz.targets import grammar, listing
 from xfrmi.errors import XfrmError
 from xfrmi.teach.tables import Tables
 
@@ -17,7 +18,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 def seeds() -> list[bytes]:
     text = (EXAMPLES / "states.txt").read_bytes()
-    return [text[:MAX_LEN], text[-MAX_LEN:], b"src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 reqid 1 mode tunnel\n"]
+    found = [text[:MAX_LEN], text[-MAX_LEN:], b"src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 reqid 1 mode tunnel\n"]
+    return found + grammar.seeds() + [entry[1:] for entry in listing.seeds()]
 
 
 def make() -> One:
