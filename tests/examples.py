@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 SHARE = 0.4
-"""Of what a test would like to have. Each run tries others, so what one run does not find another does; but for CI, where
-hypothesis tries the same each time, and `make properties` all of them."""
+"""Of what a test would like to have. Each run tries others, so what one run does not find another does; but for CI,
+where hypothesis tries the same each time, and `make properties` all of them."""
 
 
 def examples(count: int) -> int:
