@@ -14,17 +14,14 @@ from pathlib import Path
 import atheris  # type: ignore[import-not-found]
 
 from tests.fuzz import corpus
+from tests.fuzz.loaded import loaded
 
 Feature = tuple[int, int]
 
 hits: list[int] = []
 atheris._trace_branch = hits.append  # what instrumented code calls at each edge, with its number
 
-with atheris.instrument_imports(include=["xfrmi"]):
-    from tests.fuzz.registry import target
-
-    chosen = target(sys.argv[1])
-    one = chosen.make()
+chosen, one = loaded(sys.argv[1], guided=True)
 
 
 def main(name: str, learned: Path) -> None:
