@@ -19,11 +19,11 @@ from tests.core.test_tables_model import POLICY_STEPS, STATE_STEPS, run
 from tests.examples import examples
 from xfrmi.core.engine import Engine
 from xfrmi.core.sad import Sad
-from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_rest, save_policy, save_rest
+from xfrmi.core.saved import restore_rest, save_rest
 from xfrmi.core.state import KM_VALID, State
-from xfrmi.daemon import handover, handover_states
+from xfrmi.daemon import handover, handover_tables
 from xfrmi.daemon import handover_format as told
-from xfrmi.daemon.handover_states import StatesHeard, StatesTold
+from xfrmi.daemon.handover_tables import TablesHeard, TablesTold
 from xfrmi.daemon.self_describing import Kinds
 from xfrmi.errors import Drop, XfrmError
 from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, STATE_ESN, SaDir, XfrmStat
@@ -72,7 +72,7 @@ def carry(sad: Sad, traffic: list[tuple[int, int, int]]) -> None:
                     state.window.commit(number, state.window.check(number))
                 with suppress(Drop):
                     state.check_limits(NOW, XfrmStat.OUT_STATE_EXPIRED)
-                if state.on_limit is not None:
+                if sad.aevents.wanted:
                     sad.aevents.moved([state], NOW)
 
 
@@ -105,6 +105,21 @@ def shown(engine: Engine) -> list[object]:
     ]  # fmt: skip
 
 
+def change_policies(engine: Engine, steps: list[Any]) -> None:
+    for verb, fields in steps:
+        info = policy_info(**fields)
+        with suppress(XfrmError):
+            if verb == "delete":
+                engine.delete_policy(PolicyId(info.selector, info.dir, info.if_id, 0, info.mark), NOW)
+            else:
+                (engine.add_policy if verb == "insert" else engine.update_policy)(info, NOW)
+
+
+def tell(tables: TablesTold, heard: TablesHeard) -> None:
+    for message in tables.everything():
+        heard.take(over_the_socket(message))  # type: ignore[arg-type]
+
+
 @given(KINDS, STATE_STEPS, TRAFFIC, KINDS, STATE_STEPS, TRAFFIC, POLICY_STEPS)
 @settings(max_examples=examples(100), deadline=None)
 def test_another_engine_goes_on_where_this_one_stops(
@@ -116,49 +131,43 @@ def test_another_engine_goes_on_where_this_one_stops(
     late: list[Any],
     policies: list[Any],
 ) -> None:
-    """Told twice, as in a hand-over: in between states come, go, change and carry packets."""
+    """Told three times, as in a hand-over: in between states and policies come, go and change, and packets pass."""
     engine, successor = Engine(), Engine()
-    states, heard = StatesTold(engine), StatesHeard()
+    tables, heard = TablesTold(engine), TablesHeard()
     engine.acquire_listeners = 1
     engine.sad.aevents.listeners = 1
     for spi, fields in enumerate(kinds, 1):
         engine.add_state(state_info(spi, **fields), NOW)
     run(engine.sad, before)
     carry(engine.sad, early)
-    for message in states.everything():
-        heard.take(over_the_socket(message))  # type: ignore[arg-type]
+    change_policies(engine, policies[::2])
+    tell(tables, heard)
     heard.use(successor)
+    carry(engine.sad, late[::-1])
+    change_policies(engine, policies[1::2])
+    tell(tables, heard)
     for spi, fields in enumerate(more, 3):
         with suppress(XfrmError):
             engine.add_state(state_info(spi, **fields), NOW)
     run(engine.sad, after)
     engine.tick(NOW + 2)
     carry(engine.sad, late)
-    for verb, fields in policies:
-        info = policy_info(**fields)
-        with suppress(XfrmError):
-            if verb == "delete":
-                engine.delete_policy(PolicyId(info.selector, info.dir, info.if_id, 0, info.mark), NOW)
-            else:
-                (engine.add_policy if verb == "insert" else engine.update_policy)(info, NOW)
+    change_policies(engine, policies)
+    for policy in engine.spd.dump()[::2]:
+        policy.use_time = int(NOW) + 1
+        engine.spd.point(policy, (*policy.templates, *policy.templates)[1:])
     engine.stats[3] = 7
-    for message in states.everything():
-        heard.take(over_the_socket(message))  # type: ignore[arg-type]
-    saved: list[SavedPolicy] = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
-    (received,) = [over_the_socket(told.PoliciesIn(tuple(saved)))]
-    assert isinstance(received, told.PoliciesIn)
-    for policy in received.policies:
-        add_saved_policy(successor, policy)
+    tell(tables, heard)
     restore_rest(successor, save_rest(engine))
     assert shown(successor) == shown(engine)
-    assert not list(states.everything()), "nothing is told a third time"
+    assert not list(tables.everything()), "nothing is told again"
 
 
 def test_what_many_states_leave_behind_fits_into_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush between the two times: keys of so many that they come in several messages."""
-    monkeypatch.setattr(handover_states, "KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(handover_tables, "KEYS_AT_ONCE", 2)
     engine, successor = Engine(), Engine()
-    states, heard = StatesTold(engine), StatesHeard()
+    states, heard = TablesTold(engine), TablesHeard()
     for spi in range(1, 6):
         engine.add_state(state_info(spi), NOW)
     for message in states.everything():
@@ -222,12 +231,12 @@ def test_another_version_has_a_field_less_or_more() -> None:
 def test_a_field_of_states_that_another_version_has() -> None:
     engine = Engine()
     engine.add_state(state_info(1), NOW)
-    (message,) = StatesTold(engine).everything()
+    (message,) = TablesTold(engine).everything()
     assert isinstance(message, told.StatesIn)
     ((key, saved),) = message.states
     older = {name: value for name, value in saved.fields.items() if name not in ("mapping_time", "path_mtu")}
     for fields in (older, saved.fields | {"of_tomorrow": None}):
-        successor, heard = Engine(), StatesHeard()
+        successor, heard = Engine(), TablesHeard()
         heard.take(told.StatesIn(((key, replace(saved, fields=fields)),)))
         heard.use(successor)
         assert shown(successor) == shown(engine)

@@ -16,7 +16,7 @@ from xfrmi.core.engine import Engine
 from xfrmi.core.replay import EsnWindow, Window
 from xfrmi.core.state import State
 from xfrmi.daemon import worker_channel as channel
-from xfrmi.daemon.handover_states import StatesHeard, StatesTold
+from xfrmi.daemon.handover_tables import TablesHeard, TablesTold
 from xfrmi.errors import Drop
 from xfrmi.wire.xfrm_const import SA_XFLAG_OSEQ_MAY_WRAP, STATE_ESN, XfrmStat
 from xfrmi.wire.xfrm_types import ReplayEsn
@@ -51,9 +51,24 @@ class Daemon:
     def opens(self) -> State:
         return next(iter(self.engine.states())) if self.world is None else self.world.of_worker(1, SPI)
 
+    def moved(self, state: State) -> None:
+        """As an engine says it after a burst."""
+        for engine in (self.engine,) if self.world is None else self.world.told.engines:
+            if state in engine.sad and engine.sad.aevents.wanted:
+                engine.sad.aevents.moved([state], NOW)
+
+    def brace(self) -> None:
+        if self.world is not None:
+            self.world.told.send_all(channel.Brace())
+            self.world.told.listen()
+
     def stop(self) -> None:
         if self.world is not None:
             self.world.told.refresh()
+
+    def go_on(self) -> None:
+        if self.world is not None:
+            self.world.told.send_all(channel.GoOn())
 
 
 class Audit:
@@ -93,17 +108,20 @@ def accepts(window: Window, number: int) -> bool:
 PACKETS = st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=6)
 """Out: how many; in: how far from the last number."""
 HANDS = st.lists(
-    st.tuples(st.sampled_from([1, 1, 2, 3]), st.booleans(), PACKETS, PACKETS, PACKETS), min_size=1, max_size=5
+    st.tuples(st.sampled_from([1, 1, 2, 3]), st.booleans(), PACKETS, PACKETS, PACKETS, PACKETS), min_size=1, max_size=5
 )
-"""How many workers the next one has, whether it succeeds; packets before it asks, while it is told, and after that."""
+"""How many workers the next one has, whether it succeeds; packets before it asks, while it is told, while it is told
+again, and after that."""
 
 
 def carry(audit: Audit, daemon: Daemon, packets: list[tuple[bool, int]], near: Iterator[int]) -> None:
     for out, number in packets:
         if out:
             audit.seal(daemon.seals, number)
+            daemon.moved(daemon.seals)
         else:
             audit.open(daemon.opens, number + next(near))
+            daemon.moved(daemon.opens)
 
 
 @pytest.mark.parametrize("esn, may_wrap", [(False, False), (True, False), (False, True)])
@@ -123,20 +141,30 @@ def test_from_hand_to_hand(esn: bool, may_wrap: bool) -> None:
         daemon = Daemon(workers)
         daemon.engine.add_state(info, NOW)
         near = iter(range(0, 1 << 20, 7))
-        for count, succeeds, early, meanwhile, late in steps:
+        for count, succeeds, early, meanwhile, again, late in steps:
             carry(audit, daemon, early, near)
-            states, heard, successor = StatesTold(daemon.engine), StatesHeard(), Daemon(count)
-            for message in states.everything():
+            tables, heard, successor = TablesTold(daemon.engine), TablesHeard(), Daemon(count)
+            for message in tables.everything():
                 heard.take(message)
             heard.use(successor.engine, successor.world.workers.state_anew if successor.world is not None else None)
             carry(audit, daemon, meanwhile, near)
+            daemon.brace()
+            messages = tables.everything()
+            first = next(messages, None)
+            carry(audit, daemon, again[::2], near)
+            for message in filter(None, (first, *messages)):
+                heard.take(message)
+            carry(audit, daemon, again[1::2], near)
             daemon.stop()
-            for message in states.everything():
+            for message in tables.everything():
                 heard.take(message)
             if succeeds:
                 before = next(iter(daemon.engine.states())).snapshot()
                 daemon = successor
                 assert next(iter(daemon.engine.states())).snapshot() == before
+            else:
+                tables.end()
+                daemon.go_on()
             carry(audit, daemon, late, near)
 
     hands()

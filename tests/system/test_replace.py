@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -246,24 +246,40 @@ def talks_nonsense(channel: socket.socket) -> None:
     hear(channel, told.Prepared)
 
 
-def ends_with_the_packets_held(channel: socket.socket) -> None:
+def hold(channel: socket.socket, fds: Sequence[int] = ()) -> None:
+    """Go all the way to where packets wait for us."""
+    for _ in range(2):
+        hear(channel, told.Prepared)
+        told.send(channel, told.Prepared(), fds)
+    hear(channel, told.Rest)
+
+
+def ends_when_all_is_told_again(channel: socket.socket) -> None:
     hear(channel, told.Prepared)
     told.send(channel, told.Prepared())
-    hear(channel, told.Rest)
+    hear(channel, told.Prepared)
+
+
+def does_not_wait_for_an_answer(channel: socket.socket) -> None:
+    hear(channel, told.Prepared)
+    with suppress(OSError):
+        for _ in range(3):
+            told.send(channel, told.Prepared())
+        hear(channel, told.Rest)
+
+
+def ends_with_the_packets_held(channel: socket.socket) -> None:
+    hold(channel)
 
 
 def says_something_else_in_the_end(channel: socket.socket) -> None:
-    hear(channel, told.Prepared)
-    told.send(channel, told.Prepared())
-    hear(channel, told.Rest)
+    hold(channel)
     told.send(channel, told.Lock())
 
 
 def sends_descriptors(channel: socket.socket) -> None:
     """That nobody has asked for, with each word."""
-    hear(channel, told.Prepared)
-    told.send(channel, told.Prepared(), [0, 1, 2, 0, 1])
-    hear(channel, told.Rest)
+    hold(channel, [0, 1, 2, 0, 1])
     told.send(channel, told.Lock(), [0] * 250)
 
 
@@ -280,7 +296,8 @@ def test_a_successor_that_fails_is_not_noticed() -> None:
         before = descriptors(pid)
         with streaming(hosts) as accounts:
             for number, behave in enumerate((
-                ends_at_once, ends_when_all_is_told, talks_nonsense, ends_with_the_packets_held,
+                ends_at_once, ends_when_all_is_told, talks_nonsense, ends_when_all_is_told_again,
+                does_not_wait_for_an_answer, ends_with_the_packets_held,
                 says_something_else_in_the_end, sends_descriptors,
             ), 1):  # fmt: skip
                 assert refusing_successor(hosts.moon, behave) == {"result": {"pid": pid}}
@@ -309,9 +326,7 @@ def test_a_successor_that_hangs_is_left_behind(workers: int) -> None:
         hosts.set_up(TUNNELS[0])
 
         def hangs(channel: socket.socket) -> None:
-            hear(channel, told.Prepared)
-            told.send(channel, told.Prepared())
-            hear(channel, told.Rest)
+            hold(channel)
             assert channel.recv(1) == b"", "it is hung up on"
 
         refusing_successor(hosts.moon, hangs)
@@ -366,7 +381,7 @@ def test_who_cannot_take_over_is_told_why() -> None:
         assert refused_.returncode == 1
         assert refused_.stderr.endswith("there are policies without if_id, which workers cannot carry out: leave "
                                         "--workers out\n"), refused_.stderr  # fmt: skip
-        eventually(lambda: "which goes on: it has failed" in hosts.moon.last_words(), hosts.moon.last_words)
+        eventually(lambda: "which goes on: it has ended" in hosts.moon.last_words(), hosts.moon.last_words)
         with at(hosts.moon), connect(OWN_NETNS, JSON_SOCKET, socket.SOCK_STREAM, 10) as control, hosts.sun:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:

@@ -8,6 +8,9 @@ While anybody listens, a state's counters are told
                          which nothing moved, with the first packet
 
 The kernel asks after each packet. Here each burst asks once, and not even that while nobody listens.
+
+Who is about to hand over keeps a copy, too, that of its successor (core/saved.py). It is told nothing on the way, but
+afterwards which states packets have used, or tried to.
 """
 
 from __future__ import annotations
@@ -62,16 +65,52 @@ class Aevents:
     """The aevents that traffic causes."""
 
     def __init__(self, emit: EventSink) -> None:
-        self.listeners = 0
+        self.wanted = False
+        """Does anybody want to know? Then `moved` is to be called, for whatever packets have done to a state."""
+        self._listeners = 0
+        self._noted: set[State] | None = None
         self._emit = emit
         self.told: dict[State, Told] = {}
         self.timers: Timers[State] = Timers()
 
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return self._listeners
+
+    @listeners.setter
+    def listeners(self, count: int) -> None:
+        self._listeners = count
+        self.wanted = bool(count) or self._noted is not None
+
+    def note(self, noting: bool) -> None:
+        """From now on remember which states are used, for `noted`; or no more."""
+        self._noted = set() if noting else None
+        self.listeners = self._listeners
+
+    @property
+    def noting(self) -> bool:
+        return self._noted is not None
+
+    def noted(self) -> set[State]:
+        """Those that have been used since it was asked last, or since `note`. Some may have gone."""
+        noted, self._noted = self._noted, set()
+        assert noted is not None
+        return noted
+
+    def used(self, state: State) -> None:
+        """By whoever counts for it elsewhere: nobody is told, but it is noted."""
+        if self._noted is not None:
+            self._noted.add(state)
+
     def moved(self, states: Iterable[State], now: float) -> None:
-        """These states have sent or received a burst. Call it while there are listeners."""
-        for state in states:
-            if state.km == KM_VALID:
-                self._look(state, now)
+        """Packets have used these states, all that a burst needed; or were refused by them. Call it while `wanted`."""
+        if self._noted is not None:
+            self._noted.update(states)
+        if self._listeners:
+            for state in states:
+                if state.km == KM_VALID:
+                    self._look(state, now)
 
     def reset(self, state: State) -> None:
         """Its numbers have been set: nothing has moved since."""

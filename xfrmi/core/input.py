@@ -129,7 +129,7 @@ def _let_in(
     engine: Engine, interface: Interface, state: State, verdict: Verdict, packets: int, size: int, now: float
 ) -> None:
     """What is counted and told of packets whose flow has been let in before."""
-    if engine.sad.aevents.listeners:
+    if engine.sad.aevents.wanted:
         engine.sad.aevents.moved((state,), now)
     interface.rx_packets += packets
     interface.rx_bytes += size
@@ -208,7 +208,7 @@ def _after_run(
     delivered: Delivered,
     now: float,
 ) -> None:
-    if engine.sad.aevents.listeners:
+    if engine.sad.aevents.wanted:
         engine.sad.aevents.moved((state,), now)
     came = Way((*way.secpath, state), way.verified, way.mark)
     inside: list[Datagram] = []

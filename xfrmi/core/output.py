@@ -53,7 +53,7 @@ def output(
             tell(engine, None, "an external device, and nothing says which if_id is meant", packet, interface)
         return outgoing, replies
     done = 0
-    if len(packets) == 1 or (len(packets) < FEW and not engine.sad.aevents.listeners):  # who are told once per run
+    if len(packets) == 1 or (len(packets) < FEW and not engine.sad.aevents.wanted):  # who are told once per run
         for packet in packets:
             if not _send_lone(engine, interface, packet, outgoing, replies, now):
                 break
@@ -87,7 +87,7 @@ def _send_lone(
         if late:
             _walk(engine, interface, late, outgoing, replies, now)
         return True
-    if engine.sad.aevents.listeners:
+    if engine.sad.aevents.wanted:
         engine.sad.aevents.moved(decision.states, now)
     interface.tx_packets += 1
     interface.tx_bytes += length

@@ -2,7 +2,9 @@
 
 What there is of a state is told in a `SavedState`, down to the IV counter and the bits of its window, so that the
 other engine goes on exactly where this one stops. Saving all states takes a while, in which packets pass: who saves
-them twice need tell only what differs the second time, and finds that by their look.
+them twice need tell only what differs the second time, and finds that by their looks and by what aevents have noted.
+Looks are quick, for they are compared while packets wait. They change with every request and deadline, but not with
+all that packets do: counters, windows, and what goes with them.
 
 **Of two engines with the same states only one may ever seal**: the IVs of both are the same.
 """
@@ -20,7 +22,7 @@ from xfrmi.core.state import KM_ACQ, State
 from xfrmi.wire.xfrm_types import PolicyInfo, ReplayEsn, StateInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
@@ -34,7 +36,9 @@ FIELDS = (
 )  # fmt: skip
 """Of a state, beside its configuration, numbers and window."""
 WINDOW = "top", "seen", "late", "replayed"
-_LOOK = attrgetter("info", *FIELDS, "sequence.last", *(f"window.{name}" for name in WINDOW))
+_STATE_LOOK = attrgetter("info", "km", "dying", "iv_counter")
+"""Every request makes another `info`. The IV counter is noted, too; but nothing may ever depend on that."""
+_POLICY_LOOK = attrgetter("info", "rank", "add_time", "use_time")
 COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
     "tx_carrier", "tx_aborted", "collisions",
@@ -87,16 +91,15 @@ class SavedRest:
 # Saving ------------------------------------------------------------------------------------------------------------
 
 
-def look_of(engine: Engine, state: State) -> tuple[object, ...]:
-    """All that `save_state` tells: two that are equal are the same. A quarter of its time."""
-    sad = engine.sad
-    told = sad.aevents.told.get(state)
-    return (
-        _LOOK(state),
-        sad.timers.deadline_of(state),
-        engine.keepalives.timers.deadline_of(state),
-        None if told is None else (told.position, told.idle, sad.aevents.timers.deadline_of(state)),
-    )
+def looks_of_states(engine: Engine, states: Sequence[State]) -> list[tuple[object, ...]]:
+    """One for each. Where it is what it was, and packets have not used the state, `save_state` tells what it told."""
+    watched = engine.sad.timers, engine.keepalives.timers, engine.sad.aevents.timers
+    return list(zip(map(_STATE_LOOK, states), *(timers.settings(states) for timers in watched), strict=True))
+
+
+def looks_of_policies(engine: Engine, policies: Sequence[Policy]) -> list[tuple[object, ...]]:
+    """One for each. Where it is what it was, `save_policy` tells what it told."""
+    return list(zip(map(_POLICY_LOOK, policies), engine.spd.timers.settings(policies), strict=True))
 
 
 def save_state(engine: Engine, state: State) -> SavedState:
@@ -197,6 +200,14 @@ def add_saved_policy(engine: Engine, saved: SavedPolicy) -> Policy:
     engine.spd.place(policy)
     _set(engine.spd.timers, policy, saved.look_at)
     return policy
+
+
+def change_saved_policy(engine: Engine, policy: Policy, saved: SavedPolicy) -> None:
+    """Make of one that was added before what it is now: only its templates and what has been counted may differ."""
+    if policy.templates != saved.info.templates:
+        engine.spd.point(policy, saved.info.templates)
+    policy.add_time, policy.use_time = saved.add_time, saved.use_time
+    _set(engine.spd.timers, policy, saved.look_at)
 
 
 def restore_rest(engine: Engine, saved: SavedRest) -> None:

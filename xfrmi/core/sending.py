@@ -136,7 +136,7 @@ def after_run(
     now: float,
 ) -> list[Packet]:
     """Count what has become of a run, and send it. Returns the packets about which another decision is due."""
-    if engine.sad.aevents.listeners:
+    if engine.sad.aevents.wanted:
         engine.sad.aevents.moved(decision.states, now)
     if not drops:
         _count(interface, inner)
@@ -217,7 +217,7 @@ def _depart(
 ) -> None:
     """A train that has been counted goes out."""
     outgoing.append(Outgoing(decision.path, train, interface, inner))
-    if engine.sad.aevents.listeners:
+    if engine.sad.aevents.wanted:
         engine.sad.aevents.moved(decision.states, now)
 
 
@@ -238,7 +238,7 @@ def _send_super(
         interface.tx_packets += 1
         interface.tx_bytes += len(packet.data)
         group(interface, decision, sealed, [packet] * len(sealed), outgoing)
-    if engine.sad.aevents.listeners:
+    if engine.sad.aevents.wanted:
         engine.sad.aevents.moved(decision.states, now)
 
 

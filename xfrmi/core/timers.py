@@ -48,6 +48,11 @@ class Timers(Generic[T]):
         ticket = self._tickets.get(item)
         return None if ticket is None else self._armed[ticket][0]
 
+    def settings(self, items: Iterable[T]) -> Iterator[int | None]:
+        """For each a number that says which setting of its deadline this is, or None: another one when it has been set
+        again."""
+        return map(self._tickets.get, items)
+
     def cancel(self, item: T) -> None:
         """Forget `item`; nothing happens if it has no deadline."""
         ticket = self._tickets.pop(item, None)

@@ -2,15 +2,17 @@
 
 Theory of operation. The successor connects to the JSON socket like any client, and sends one end of a socket pair along
 with its request. The kernel vouches for who made that: our user, in our network namespace (SO_PEERCRED, SIOCGSKNS).
-Over it goes everything that the two have to tell each other (handover_format.py), in two phases.
+Over it goes everything that the two have to tell each other (handover_format.py), in three rounds.
 
     successor                                    here
     "hand-over", format of its messages   ->     refused, if another; else
-                                          <-     1  sockets, control sockets, lock, TUNs: the descriptors
-                                                 2  every state. Packets pass meanwhile, requests are answered
-    has built a daemon around them, which
-    waits for nothing but its turn: Prepared ->  3  hold: from here on this process looks at no packet
-                                          <-     what has become of the states meanwhile, policies, clients, the rest
+                                          <-     1  sockets, control sockets, lock, TUNs: the descriptors;
+                                                    every state and policy. Packets pass, requests are answered
+    has built a daemon around them: Prepared ->  2  what has become of all that meanwhile. Packets pass
+                                          <-
+    has taken that in, and waits for nothing
+    but its turn: Prepared                ->     3  hold: from here on this process looks at no packet
+                                          <-     the same once more; then clients and the rest
     has taken that in: Prepared           ->     4  MAINPID= to systemd
                                           <-     Yours
     looks at packets                             ends, without closing anything that both have
@@ -26,7 +28,8 @@ What makes it safe:
  - A successor that fails, hangs (PATIENCE) or talks nonsense before that has changed nothing: it holds copies of
    descriptors and does not clean up. This process goes on with the next packet, tables and clients as they were.
 
-So the pause is step 3 to `Yours`: what has changed in the tables in the second before, not the tables.
+So the pause is step 3 to `Yours`. What is told in it is what has changed since step 2, which is short: with that the
+successor, whose processes have just been forked, has gone once through all that it will have to do in the pause.
 
 The successor gives up its capabilities before it takes over, as any daemon when it begins to serve. One that SIGHUP has
 started (successor.py) has no more than this process has kept; what it cannot open anew it is given (LinkMonitor).
@@ -49,11 +52,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xfrmi.core.saved import save_counters, save_policy, save_rest
+from xfrmi.core.saved import save_counters, save_rest
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import FORMAT, KEYS_AT_ONCE, MAX_MESSAGE, Message, in_batches
 from xfrmi.daemon.handover_sockets import Given, all_but_udp, of_underlay, steered, udp_of_underlay
-from xfrmi.daemon.handover_states import StatesTold
+from xfrmi.daemon.handover_tables import TablesTold
 from xfrmi.daemon.notify import notify
 from xfrmi.daemon.session import peer_credentials
 from xfrmi.dev.netns import netns_inode
@@ -197,8 +200,9 @@ class _Conversation:
         self._last_key = 0
         self._devices: dict[Interface, told.DeviceIn] = {}
         """What was told of each."""
-        self._states = StatesTold(parts.engine)
-        self._to_tell = self._all()
+        self._tables = TablesTold(parts.engine)
+        self._rounds = iter((self._all(), self._again()))
+        self._to_tell: Iterator[Told] | None = next(self._rounds)
         self._next: Told | None = None
         self._moved = time.monotonic()
         """When the other has taken something last."""
@@ -222,17 +226,30 @@ class _Conversation:
         for name, fd in parts.control.doors:
             yield told.Door(name), (fd,)
         yield from all_but_udp(parts.sockets())
-        yield from self._devices_changed()
-        for message in self._states.everything():
-            yield message, ()
+        yield from self._changes()
         yield told.Prepared(), ()
+
+    def _again(self) -> Iterator[Told]:
+        if self._parts.workers is not None:
+            self._parts.workers.hands.brace()
+        yield from self._changes()
+        yield told.Prepared(), ()
+
+    def _changes(self) -> Iterator[Told]:
+        """Since the last time."""
+        yield from self._devices_changed()
+        yield steered(self._parts.sockets()), ()
+        for message in self._tables.everything():
+            yield message, ()
 
     def _tell(self) -> None:
         """As much as is a turn's work."""
         try:
             for _ in range(SENDS_A_TURN):
-                self._next = self._next or next(self._to_tell, None)
+                if self._next is None and self._to_tell is not None:
+                    self._next = next(self._to_tell, None)
                 if self._next is None:
+                    self._to_tell = None
                     self._parts.loop.want_write(self._channel.fileno(), None)
                     return
                 told.send(self._channel, *self._next)
@@ -269,10 +286,14 @@ class _Conversation:
         except (OSError, EOFError, XfrmError):
             self._give_up("it has ended")
             return
-        if not isinstance(message, told.Prepared) or self._next is not None:
+        if not isinstance(message, told.Prepared) or self._to_tell is not None:
             self._give_up("it does not know what it does")
             return
-        self._hold()
+        self._to_tell = next(self._rounds, None)
+        if self._to_tell is None:
+            self._hold()
+        else:
+            self._parts.loop.want_write(self._channel.fileno(), self._tell)
 
     def _give_up(self, why: str) -> None:
         self._log(f"pid {self._pid} does not replace this daemon, which goes on: {why}")
@@ -281,6 +302,11 @@ class _Conversation:
     def _end(self, done: bool) -> None:
         self._parts.loop.unwatch(self._channel.fileno())
         self._channel.close()
+        if not done:
+            self._tables.end()
+        if self._parts.workers is not None:
+            hands = self._parts.workers.hands
+            (hands.end if done else hands.go_on)()
         self._ended(done)
 
     # 3 and 4: no packet passes ----------------------------------------------------------------------------------------
@@ -288,24 +314,15 @@ class _Conversation:
     def _hold(self) -> None:
         """One callback of the loop, so that nothing else happens in this process."""
         held_since = time.monotonic()
-        if self._parts.workers is None:
-            self._decide(held_since)
-            return
-        hands, done = self._parts.workers.hands, False
-        try:
-            hands.hold()
-        except XfrmError as error:
-            self._give_up(error.detail)
-            return
-        try:
-            done = self._decide(held_since)
-        finally:
-            if done:
-                hands.end()
-            else:
-                hands.go_on()
+        if self._parts.workers is not None:
+            try:
+                held_since = self._parts.workers.hands.hold()
+            except XfrmError as error:
+                self._give_up(error.detail)
+                return
+        self._decide(held_since)
 
-    def _decide(self, held_since: float) -> bool:
+    def _decide(self, held_since: float) -> None:
         """Who goes on: is it the successor?"""
         channel = self._channel
         try:
@@ -317,10 +334,10 @@ class _Conversation:
                 raise EOFError
         except TimeoutError:
             self._give_up(f"it has not answered for {PATIENCE:.0f} s")
-            return False
+            return
         except (OSError, EOFError, XfrmError):
             self._give_up("it has failed")
-            return False
+            return
         except Exception:
             self._give_up("this daemon failed at it")
             raise
@@ -330,21 +347,14 @@ class _Conversation:
         except OSError:
             # Not even into the queue: it is gone, and cannot have begun.
             self._give_up("it has ended")
-            return False
+            return
         notify(f"MAINPID={self._pid}\nREADY=1")
         self._log(f"pid {self._pid} has replaced this daemon")
         self._end(True)
-        return True
 
     def _rest(self, held_since: float) -> Iterator[Told]:
         parts, engine = self._parts, self._parts.engine
-        yield from self._devices_changed()
-        yield steered(parts.sockets()), ()
-        for message in self._states.everything():
-            yield message, ()
-        policies = [save_policy(engine, policy) for policy in engine.spd.dump()[::-1]]
-        for saved in in_batches(policies):
-            yield told.PoliciesIn(saved), ()
+        yield from self._changes()
         for bound, fd in parts.udp_sockets():
             yield bound, (fd,)
         for (family, port, address), holder in parts.ports.holders.items():

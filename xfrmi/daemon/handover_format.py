@@ -23,7 +23,7 @@ from xfrmi.errors import XfrmError
 from xfrmi.wire import xfrm_types
 from xfrmi.wire.xfrm_types import StateInfo
 
-FORMAT = 2
+FORMAT = 3
 MAX_MESSAGE = 1 << 18
 """Bytes. The largest is the answer to a client that it has not taken, or its piece of a stream."""
 MAX_FDS = 200
@@ -53,7 +53,7 @@ class IcmpSocket:
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """Which SPIs arrive at which of the ESP sockets of their family, and where all others do. Told twice."""
+    """Which SPIs arrive at which of the ESP sockets of their family, and where all others do. Told each time."""
 
     pins: tuple[tuple[int, int], ...]
     default: int
@@ -101,18 +101,23 @@ class StatesOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """From the successor: it has all of that, and the rest may come. After `frozen`: it may begin."""
+class PoliciesIn:
+    """As `StatesIn`."""
 
-
-# With the packets held ------------------------------------------------------------------------------------------------
+    policies: tuple[tuple[int, SavedPolicy], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class PoliciesIn:
-    """All of them, the oldest first."""
+class PoliciesOut:
+    keys: tuple[int, ...]
 
-    policies: tuple[SavedPolicy, ...]
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """That was all for now. From the successor: it has taken in all of that."""
+
+
+# With the packets held ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +214,9 @@ class Yours:
 
 
 Message = (
-    EspSocket | IcmpSocket | Steered | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | Prepared
-    | PoliciesIn | Port | Holder | PolicyTuns | HubSocket | LinkMonitor | Client | More | Counters | Lost | Rest
-    | Yours
+    EspSocket | IcmpSocket | Steered | Door | Lock | DeviceIn | DevicesOut | StatesIn | StatesOut | PoliciesIn
+    | PoliciesOut | Prepared | Port | Holder | PolicyTuns | HubSocket | LinkMonitor | Client | More | Counters | Lost
+    | Rest | Yours
 )  # fmt: skip
 
 

@@ -201,6 +201,7 @@ class Daemon:
         if (predecessor := self._predecessor) is not None:
             if self._workers is not None:
                 self._workers.start(held=True)
+            predecessor.catch_up()
             held_since = predecessor.commit()
             predecessor.begin()
             self._held = time.monotonic() - held_since

@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xfrmi.client.channel import connect
-from xfrmi.core.saved import SavedPolicy, add_saved_policy, restore_counters, restore_rest
+from xfrmi.core.saved import restore_counters, restore_rest
 from xfrmi.core.state import KM_ACQ
 from xfrmi.daemon import handover_format as told
 from xfrmi.daemon.handover_format import FORMAT, MAX_MESSAGE, Client, Message
 from xfrmi.daemon.handover_sockets import SocketsHeard
-from xfrmi.daemon.handover_states import StatesHeard
+from xfrmi.daemon.handover_tables import TablesHeard
 from xfrmi.daemon.policy_path import refuse_with_workers
 from xfrmi.daemon.runtime import JSON_SOCKET
 from xfrmi.dev.netns import OWN_NETNS
@@ -27,6 +27,7 @@ from xfrmi.errors import XfrmError
 
 if TYPE_CHECKING:
     from xfrmi.core.interface import Interface
+    from xfrmi.core.saved import SavedPolicy
     from xfrmi.daemon.handover import Parts
     from xfrmi.daemon.handover_sockets import Given
     from xfrmi.wire.xfrm_types import StateInfo
@@ -47,9 +48,8 @@ class Predecessor:
         self.doors: dict[str, int] = {}
         self._sockets = SocketsHeard()
         self._device_fds: dict[int, tuple[told.DeviceIn, tuple[int, ...]]] = {}
-        self._states = StatesHeard()
+        self._tables = TablesHeard()
         self._interfaces: dict[int, Interface] = {}
-        self._policies: list[SavedPolicy] = []
         self._clients: list[tuple[Client, int]] = []
         self._lost: list[StateInfo] = []
         self._ears: int | None = None
@@ -102,8 +102,8 @@ class Predecessor:
                 self._sockets.take(message, fds)
             case told.DeviceIn(key):
                 self._device_fds[key] = message, fds
-            case told.StatesIn():
-                self._states.take(message)
+            case told.StatesIn() | told.PoliciesIn():
+                self._tables.take(message)
             case _:
                 raise XfrmError(errno.EPROTO, detail=f"the daemon has told a {type(message).__name__} too early")
 
@@ -112,8 +112,10 @@ class Predecessor:
         self._parts = parts
         for device, fds in self._device_fds.values():
             self._adopt(device, fds)
-        workers = parts.workers
-        self._states.use(parts.engine, None if workers is None else workers.state_anew)
+        if parts.workers is None:
+            self._tables.use(parts.engine)
+        else:
+            self._tables.use(parts.engine, parts.workers.state_anew, _refuse_with_workers)
         self._device_fds.clear()
 
     @property
@@ -126,18 +128,27 @@ class Predecessor:
             device.name, device.if_id, device.link, device.external, fds, device.reads
         )
 
+    def catch_up(self) -> None:
+        """All of this process is there and waits: take in what has become of what was told. XfrmError."""
+        self._say(told.Prepared())
+        self._hear(self._take)
+        if self._parts.workers is not None:
+            self._parts.workers.hands.caught_up()
+
+    def _say(self, message: Message) -> None:
+        try:
+            told.send(self._channel, message)
+        except OSError:
+            raise XfrmError(errno.ECONNRESET, detail="the running daemon has gone on by itself") from None
+
     # No packet passes -------------------------------------------------------------------------------------------------
 
     def commit(self) -> float:
-        """Take in what has changed meanwhile, and be the daemon of this namespace. Returns since when (monotonic
-        seconds) no packet has been looked at. XfrmError if it is not to be."""
+        """Take in the last of it, and be the daemon of this namespace. Returns since when (monotonic seconds) no packet
+        has been looked at. XfrmError if it is not to be."""
         parts = self._parts
-        told.send(self._channel, told.Prepared())
+        self._say(told.Prepared())
         self._hear(self._take)
-        for policy in self._policies:
-            if parts.workers is not None:
-                refuse_with_workers(policy.info)
-            add_saved_policy(parts.engine, policy)
         rest = self._rest
         restore_rest(parts.engine, rest.rest)
         if rest.policy_counters is not None and parts.engine.interfaces.policy_based is not None:
@@ -147,10 +158,7 @@ class Predecessor:
             parts.data_path.shed = rest.shed
         if parts.workers is not None:
             parts.workers.hands.ready()
-        try:
-            told.send(self._channel, told.Prepared())
-        except OSError:
-            raise XfrmError(errno.ECONNRESET, detail="the running daemon has gone on by itself") from None
+        self._say(told.Prepared())
         message, _ = self._receive()
         if not isinstance(message, told.Yours):
             raise XfrmError(errno.EPROTO, detail="the running daemon goes on by itself")
@@ -184,10 +192,8 @@ class Predecessor:
                 self._adopt(message, fds)
             case told.Steered():
                 self._sockets.take(message, fds)
-            case told.StatesOut() | told.StatesIn():
-                self._states.take(message)
-            case told.PoliciesIn(policies):
-                self._policies += policies
+            case told.StatesOut() | told.StatesIn() | told.PoliciesOut() | told.PoliciesIn():
+                self._tables.take(message)
             case told.Port():
                 self._adopt_port(message, fds[0])
             case told.Holder(family, port, address):
@@ -198,7 +204,7 @@ class Predecessor:
                 if parts.policy_path is not None:
                     parts.policy_path.adopt(message, fds)
                 elif fds:
-                    raise _workers_cannot("there are policies without if_id, which workers cannot carry out")
+                    raise _workers_cannot(_POLICIES)
             case told.HubSocket():
                 parts.hub.adopt(fds[0])
             case told.LinkMonitor():
@@ -228,6 +234,16 @@ class Predecessor:
             if bound.address:
                 raise _workers_cannot(f"UDP port {bound.port} is shared with an IKE daemon, which workers cannot do")
             parts.workers.hands.adopt_port(bound.family, bound.port, bound.reader, fd)
+
+
+_POLICIES = "there are policies without if_id, which workers cannot carry out"
+
+
+def _refuse_with_workers(saved: SavedPolicy) -> None:
+    try:
+        refuse_with_workers(saved.info)
+    except XfrmError:
+        raise _workers_cannot(_POLICIES) from None
 
 
 def _workers_cannot(why: str) -> XfrmError:

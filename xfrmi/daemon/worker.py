@@ -263,9 +263,9 @@ class Worker:
                 message, fds = channel.receive(down)
             except (EOFError, OSError):
                 os._exit(0)
+            self._take_in(message, fds)
             if isinstance(message, channel.GoOn):
                 break
-            self._take_in(message, fds)
         down.setblocking(False)
 
     def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], int]:

@@ -165,13 +165,18 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
+class Brace:
+    """`Hold` is to follow: from now on note what is to be told then."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Look at no packet until `GoOn` comes: another process may be about to."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    pass
+    """It has come to nothing, or is yours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,7 @@ class Ask:
 
 Down = (
     StateIn | StateChanged | StateOut | PolicyIn | PolicyOut | DefaultsSet | DeviceIn | DeviceChanged | DeviceOut
-    | PortOpened | Strays | Listeners | TraceWanted | Learned | Gathered | Hold | GoOn | Ask
+    | PortOpened | Strays | Listeners | TraceWanted | Learned | Gathered | Brace | Hold | GoOn | Ask
 )  # fmt: skip
 
 # Up ------------------------------------------------------------------------------------------------------------------

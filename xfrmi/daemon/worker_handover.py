@@ -17,6 +17,7 @@ If it comes to nothing the workers are told to go on, with what they had.
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING
 
 from xfrmi.daemon import worker_channel as channel
@@ -46,14 +47,20 @@ class Hands:
 
     # Here they are given away ----------------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """Have every worker stop, so that the tables here are what there is. XfrmError EOVERFLOW, EAGAIN, and then all
-        go on."""
+    def brace(self) -> None:
+        """`hold` is to follow: have every worker tell all it has counted, and note what it is to tell then."""
+        self._processes.send_all(channel.Brace())
+        self._processes.refresh()
+
+    def hold(self) -> float:
+        """Have every worker stop, so that the tables here are what there is. Returns since when one may have stopped,
+        monotonic seconds. XfrmError EOVERFLOW, EAGAIN, and then `go_on` is due."""
         if any(state.iv_counter + IV_RANGE > IVS for state in self._engine.sad.dump()):
             raise XfrmError(errno.EOVERFLOW, detail="a key has been in too many hands: rekey, then try again")
+        held_since = time.monotonic()
         if not self._processes.hold():
-            self.go_on()
             raise XfrmError(errno.EAGAIN, detail="a worker is being replaced: try again")
+        return held_since
 
     def go_on(self) -> None:
         self._processes.send_all(channel.GoOn())
@@ -69,13 +76,18 @@ class Hands:
         worker = self._homes.adopt_port(family, port, reader, fd)
         self._processes.send(worker, channel.PortOpened(family, port), (fd,))
 
+    def caught_up(self) -> None:
+        """Have every worker take in what has changed since it was forked; the next is told by `ready`."""
+        self._processes.settle()
+        self._processes.gather()
+
     def ready(self) -> None:
         """All has been given and told, so that `begin` can follow at once. XfrmError."""
         for family, port, worker, fd, strays in self._homes.complete_ports():
             self._processes.send(worker, channel.PortOpened(family, port), (fd,))
             self._strays += strays
         self._processes.send_all(channel.Learned(tuple(self._engine.router.learned.items())))
-        self._processes.settle()
+        self._processes.say()
 
     def begin(self) -> None:
         """And all is ours."""

@@ -95,11 +95,12 @@ class Processes:
                 self._bury(number, error)
 
     def gather(self) -> None:
-        """Say nothing until `settle` is called: each message would wake somebody who takes the processor from us.
-        Descriptors stay open until then."""
+        """Say nothing until `say` is called, or somebody is asked: each message would wake somebody who takes the
+        processor from us. Descriptors stay open until then."""
         self._gathered = [[] for _ in self._running]
 
-    def _say_gathered(self) -> None:
+    def say(self) -> None:
+        """What has been gathered, and no more of it."""
         gathered, self._gathered = self._gathered or [], None
         for number, told in enumerate(gathered):
             messages: list[tuple[channel.Down, int]] = []
@@ -119,11 +120,12 @@ class Processes:
 
     def refresh(self) -> None:
         """Have every worker take in what it was told, and tell what it has counted up to now."""
+        self.say()
         self._ask([number for number, process in enumerate(self._running) if process is not None], report=True)
 
     def settle(self) -> None:
         """Have every worker take in what it was told."""
-        self._say_gathered()
+        self.say()
         self._ask(sorted(self._told), report=False)
 
     def _ask(self, numbers: list[int], report: bool) -> None:

@@ -67,6 +67,8 @@ class Replica:
             channel.Listeners: self._listeners,
             channel.Learned: self._learned,
             channel.Ask: self._ask,
+            channel.Brace: self._brace,
+            channel.GoOn: self._go_on,
         }
         engine.subscribe(self._happened)
 
@@ -90,8 +92,13 @@ class Replica:
         return interface
 
     def report(self) -> None:
-        """Tell what has been counted since the last time."""
-        for report in self._usage.reports(self.interfaces, self._states, self._policies):
+        """Tell what has been counted since the last time. Of states, where it is noted which have been used, only those
+        are looked at."""
+        states, aevents = self._states, self._sad.aevents
+        if aevents.noting:
+            used = aevents.noted()
+            states = {key: state for key, state in states.items() if state in used}
+        for report in self._usage.reports(self.interfaces, states, self._policies):
             self._tell(report)
 
     # States ------------------------------------------------------------------------------------------------------
@@ -159,6 +166,7 @@ class Replica:
             self._begin(message.key, state, message.numbers)
             self._usage.renumbered(message.key)
             self._sad.aevents.reset(state)
+            self._sad.aevents.used(state)
         self._sad.revise(state, message.info, message.dying, self._clock())
         if state.dir == SaDir.OUT:
             self._engine.watch_nat(state, self._clock())
@@ -219,6 +227,14 @@ class Replica:
         if message.report:
             self.report()
         self._tell(channel.Answered(message.serial))
+
+    def _brace(self, message: channel.Brace) -> None:
+        self._sad.aevents.note(False)
+        self.report()
+        self._sad.aevents.note(True)
+
+    def _go_on(self, message: channel.GoOn) -> None:
+        self._sad.aevents.note(False)
 
     def _happened(self, event: Event) -> None:
         """The engine's events: what only a packet can bring about."""

@@ -119,6 +119,7 @@ def add_up(
     for usage in report.states:
         if (state := states.get(usage.key)) is not None:
             _add_to(state, usage)
+            engine.sad.aevents.used(state)
     for key, use_time in report.policies:
         if (policy := policies.get(key)) is not None:
             policy.use_time = max(policy.use_time, use_time)

@@ -190,6 +190,7 @@ class Workers:
                         state.reserve_ivs(IV_RANGE)
                     else:
                         resume_window(state.window, self._marks, known.place)
+                    self._sad.aevents.used(state)
 
     def _tables(self, number: int) -> Iterator[channel.Down]:
         """All that a worker has to know, in the order in which it came to be. IV ranges have been taken."""

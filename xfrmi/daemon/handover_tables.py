@@ -1,0 +1,191 @@
+"""The states and policies of a hand-over, told again and again: all of them at first, then what has changed since.
+
+Only the last time nobody else does anything meanwhile, and it is the one that packets wait for: what it costs grows
+with what has happened since the time before, not with the tables. Each thing that was told has a number, its key.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
+from operator import ne
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from xfrmi.core.saved import (
+    FIELDS,
+    SavedPolicy,
+    SavedState,
+    add_saved_policy,
+    add_saved_state,
+    change_saved_policy,
+    change_saved_state,
+    looks_of_policies,
+    looks_of_states,
+    remove_saved_state,
+    save_policy,
+    save_state,
+)
+from xfrmi.daemon.handover_format import (
+    AT_ONCE,
+    KEYS_AT_ONCE,
+    PoliciesIn,
+    PoliciesOut,
+    StatesIn,
+    StatesOut,
+    in_batches,
+)
+from xfrmi.daemon.self_describing import check_unknown
+
+_FIELDS = frozenset(FIELDS)
+
+if TYPE_CHECKING:
+    from xfrmi.core.engine import Engine
+    from xfrmi.core.policy import Policy
+    from xfrmi.core.state import State
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class _Copy(Generic[T]):
+    """What the other one has of things that come, change and go."""
+
+    def __init__(self) -> None:
+        self._keys: dict[T, int] = {}
+        self._looks: dict[T, object] = {}
+        self._last_key = 0
+
+    def gone(self, there: Sequence[T]) -> list[int]:
+        """Keys of those that it has been told of and that are not there any more. It is told so now."""
+        return sorted(self._keys.pop(item) for item in self._keys.keys() - there)
+
+    def changed(self, there: Sequence[T], looks: Sequence[object]) -> list[T]:
+        """In their order those that do not look as they did when this was asked last."""
+        changed = list(compress(there, map(ne, map(self._looks.get, there), looks)))
+        self._looks = dict(zip(there, looks, strict=True))
+        return changed
+
+    def key(self, item: T) -> int:
+        """It is told what this one is now."""
+        key = self._keys.get(item)
+        if key is None:
+            key = self._last_key = self._keys[item] = self._last_key + 1
+        return key
+
+
+class TablesTold:
+    """By who has them."""
+
+    def __init__(self, engine: Engine) -> None:
+        """From now on what packets do to states is noted, until `end`."""
+        self._engine = engine
+        self._states: _Copy[State] = _Copy()
+        self._policies: _Copy[Policy] = _Copy()
+        engine.sad.aevents.note(True)
+
+    def end(self) -> None:
+        self._engine.sad.aevents.note(False)
+
+    def everything(self) -> Iterator[StatesIn | StatesOut | PoliciesIn | PoliciesOut]:
+        """At first all there is; after that what is different from the last time. Things may come, change and go while
+        it is taken: then it is to be taken again."""
+        yield from self._of_states()
+        yield from self._of_policies()
+
+    def _of_states(self) -> Iterator[StatesIn | StatesOut]:
+        engine, sad, copy = self._engine, self._engine.sad, self._states
+        used = sad.aevents.noted()
+        states = sad.dump()[::-1]
+        for keys in in_batches(copy.gone(states), KEYS_AT_ONCE):
+            yield StatesOut(keys)
+        changed = copy.changed(states, looks_of_states(engine, states))
+        changed += used.difference(changed)
+        for batch, saved in _in_turn(changed, sad.__contains__, save_state, engine):
+            yield StatesIn(tuple(zip(map(copy.key, batch), saved, strict=True)))
+
+    def _of_policies(self) -> Iterator[PoliciesIn | PoliciesOut]:
+        engine, spd, copy = self._engine, self._engine.spd, self._policies
+        policies = spd.dump()[::-1]
+        for keys in in_batches(copy.gone(policies), KEYS_AT_ONCE):
+            yield PoliciesOut(keys)
+        changed = copy.changed(policies, looks_of_policies(engine, policies))
+        for batch, saved in _in_turn(changed, spd.__contains__, save_policy, engine):
+            yield PoliciesIn(tuple(zip(map(copy.key, batch), saved, strict=True)))
+
+
+def _in_turn(
+    items: Sequence[T], is_there: Callable[[T], bool], save: Callable[[Engine, T], S], engine: Engine
+) -> Iterator[tuple[list[T], list[S]]]:
+    """In batches, each as it is when it is taken; those that have gone by then are left out."""
+    for batch in in_batches(items, AT_ONCE):
+        there = list(filter(is_there, batch))
+        if there:
+            yield there, [save(engine, item) for item in there]
+
+
+class TablesHeard:
+    """By who gets them."""
+
+    def __init__(self) -> None:
+        self._waiting: list[StatesIn | StatesOut | PoliciesIn | PoliciesOut] = []
+        self._states: dict[int, State] = {}
+        self._policies: dict[int, Policy] = {}
+        self._engine: Engine | None = None
+        self._state_changed: Callable[[State], None] = _nothing
+        self._check: Callable[[SavedPolicy], None] = _nothing
+
+    def use(
+        self,
+        engine: Engine,
+        state_changed: Callable[[State], None] | None = None,
+        check: Callable[[SavedPolicy], None] | None = None,
+    ) -> None:
+        """Where they go, those that have been heard of too. `state_changed(state)` is called when one has become
+        another, `check(saved)` before a policy is added: XfrmError if it may not be."""
+        self._engine = engine
+        self._state_changed = state_changed or _nothing
+        self._check = check or _nothing
+        for message in self._waiting:
+            self.take(message)
+        self._waiting.clear()
+
+    def take(self, message: StatesIn | StatesOut | PoliciesIn | PoliciesOut) -> None:
+        """XfrmError."""
+        engine = self._engine
+        if engine is None:
+            self._waiting.append(message)
+            return
+        match message:
+            case StatesOut(keys):
+                for key in keys:
+                    remove_saved_state(engine, self._states.pop(key))
+            case PoliciesOut(keys):
+                for key in keys:
+                    engine.spd.remove(self._policies.pop(key))
+            case StatesIn(states):
+                for key, saved in states:
+                    self._take_state(engine, key, saved)
+            case PoliciesIn(policies):
+                for key, one in policies:
+                    self._take_policy(engine, key, one)
+
+    def _take_state(self, engine: Engine, key: int, saved: SavedState) -> None:
+        for name in saved.fields.keys() - _FIELDS:
+            check_unknown(f"{name} of a state", saved.fields[name])
+        if (state := self._states.get(key)) is not None:
+            change_saved_state(engine, state, saved)
+            self._state_changed(state)
+        else:
+            self._states[key] = add_saved_state(engine, saved, secrets.token_bytes)
+
+    def _take_policy(self, engine: Engine, key: int, saved: SavedPolicy) -> None:
+        if (policy := self._policies.get(key)) is not None:
+            change_saved_policy(engine, policy, saved)
+        else:
+            self._check(saved)
+            self._policies[key] = add_saved_policy(engine, saved)
+
+
+def _nothing(_: object) -> None:
+    pass
