@@ -58,7 +58,9 @@ def run(sad: Sad, steps: list[tuple[str, int, dict[str, Any]]]) -> float:
             elif verb == "delete":
                 sad.delete(state_id(spi, mark=fields["mark"]), now)
             elif verb == "soft":
-                sad.get(state_id(spi, mark=fields["mark"])).check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
+                used = sad.get(state_id(spi, mark=fields["mark"]))
+                sad.aevents.used(used)
+                used.check_limits(now, XfrmStat.OUT_STATE_EXPIRED)
             elif verb == "alloc":
                 sad.alloc_spi(state_info(0, **fields), spi, spi, now)
             else:

@@ -9,8 +9,7 @@ While anybody listens, a state's counters are told
 
 The kernel asks after each packet. Here each burst asks once, and not even that while nobody listens.
 
-Who is about to hand over keeps a copy, too, that of its successor (core/saved.py). It is told nothing on the way, but
-afterwards which states packets have used, or tried to.
+Who is about to hand over keeps a copy, too, that of its successor, and has it noted which states are used (noting.py).
 """
 
 from __future__ import annotations
@@ -83,20 +82,15 @@ class Aevents:
         self._listeners = count
         self.wanted = bool(count) or self._noted is not None
 
-    def note(self, noting: bool) -> None:
-        """From now on remember which states are used, for `noted`; or no more."""
-        self._noted = set() if noting else None
-        self.listeners = self._listeners
-
     @property
-    def noting(self) -> bool:
-        return self._noted is not None
+    def noted(self) -> set[State] | None:
+        """Where it is noted, if anywhere, which states are used."""
+        return self._noted
 
-    def noted(self) -> set[State]:
-        """Those that have been used since it was asked last, or since `note`. Some may have gone."""
-        noted, self._noted = self._noted, set()
-        assert noted is not None
-        return noted
+    @noted.setter
+    def noted(self, where: set[State] | None) -> None:
+        self._noted = where
+        self.listeners = self._listeners
 
     def used(self, state: State) -> None:
         """By whoever counts for it elsewhere: nobody is told, but it is noted."""
@@ -114,6 +108,7 @@ class Aevents:
 
     def reset(self, state: State) -> None:
         """Its numbers have been set: nothing has moved since."""
+        self.used(state)
         if (told := self.told.get(state)) is not None:
             told.position = _position(state)
 

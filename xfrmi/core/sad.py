@@ -239,8 +239,8 @@ class Sad:
                 larval.spi, larval.spi_bytes = spi, spi.to_bytes(4, "big")
                 larval.info = replace(larval.info, spi=spi)
         if info.dir:
-            larval.dir = info.dir
-            larval.info = replace(larval.info, dir=info.dir)
+            with self.index.moving(larval):
+                larval.dir, larval.info = info.dir, replace(larval.info, dir=info.dir)
         return larval
 
     def acquire(self, wanted: xfrm_event_msg.Acquire) -> None:

@@ -2,9 +2,7 @@
 
 What there is of a state is told in a `SavedState`, down to the IV counter and the bits of its window, so that the
 other engine goes on exactly where this one stops. Saving all states takes a while, in which packets pass: who saves
-them twice need tell only what differs the second time, and finds that by their looks and by what aevents have noted.
-Looks are quick, for they are compared while packets wait. They change with every request and deadline, but not with
-all that packets do: counters, windows, and what goes with them.
+them twice need tell only those that differ the second time, which are noted (noting.py).
 
 **Of two engines with the same states only one may ever seal**: the IVs of both are the same.
 """
@@ -36,8 +34,6 @@ FIELDS = (
 )  # fmt: skip
 """Of a state, beside its configuration, numbers and window."""
 WINDOW = "top", "seen", "late", "replayed"
-_STATE_LOOK = attrgetter("info", "km", "dying", "iv_counter")
-"""Every request makes another `info`. The IV counter is noted, too; but nothing may ever depend on that."""
 _POLICY_LOOK = attrgetter("info", "rank", "add_time", "use_time")
 COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
@@ -91,15 +87,9 @@ class SavedRest:
 # Saving ------------------------------------------------------------------------------------------------------------
 
 
-def looks_of_states(engine: Engine, states: Sequence[State]) -> list[tuple[object, ...]]:
-    """One for each. Where it is what it was, and packets have not used the state, `save_state` tells what it told."""
-    watched = engine.sad.timers, engine.keepalives.timers, engine.sad.aevents.timers
-    return list(zip(map(_STATE_LOOK, states), *(timers.settings(states) for timers in watched), strict=True))
-
-
 def looks_of_policies(engine: Engine, policies: Sequence[Policy]) -> list[tuple[object, ...]]:
     """One for each. Where it is what it was, `save_policy` tells what it told."""
-    return list(zip(map(_POLICY_LOOK, policies), engine.spd.timers.settings(policies), strict=True))
+    return list(zip(map(_POLICY_LOOK, policies), map(engine.spd.timers.deadline_of, policies), strict=True))
 
 
 def save_state(engine: Engine, state: State) -> SavedState:

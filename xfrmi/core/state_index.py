@@ -16,7 +16,7 @@ The index never changes a state. What is part of a key is changed inside `with i
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -51,6 +51,8 @@ class StateIndex:
         """How many larval states have no SPI: flows that wait for one."""
         self._spis: dict[tuple[int, int], int] = {}
         self._encaps: dict[tuple[bytes, int, int], dict[State, None]] = {}
+        self.noted: set[State] | None = None
+        """Where it is noted, if anywhere, which states have come, gone or moved (core/noting.py)."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -125,6 +127,10 @@ class StateIndex:
     def newest_first(self) -> list[State]:
         return list(reversed(self._all))
 
+    def in_order(self, states: Iterable[State]) -> list[State]:
+        """Those of them that are here, the oldest first."""
+        return sorted(filter(self._all.__contains__, states), key=self._serial)
+
     # Changes -----------------------------------------------------------------------------------------------------
 
     def insert(self, state: State) -> None:
@@ -134,6 +140,8 @@ class StateIndex:
 
     def remove(self, state: State) -> None:
         self._displace(state)
+        if self.noted is not None:
+            self.noted.add(state)
         del self._all[state]
 
     @contextmanager
@@ -146,6 +154,8 @@ class StateIndex:
             self._place(state)
 
     def _place(self, state: State) -> None:
+        if self.noted is not None:
+            self.noted.add(state)
         serial = self._all[state][1]
         self._all[state] = (state.add_time, serial)
         if state.spi:

@@ -27,6 +27,8 @@ class Timers(Generic[T]):
         self._tickets: dict[T, int] = {}
         self._armed: dict[int, tuple[float, T]] = {}  # by ticket
         self._last_ticket = 0
+        self.noted: set[T] | None = None
+        """Where it is noted, if anywhere, whose deadline has changed (core/noting.py)."""
 
     def __len__(self) -> int:
         return len(self._armed)
@@ -42,16 +44,13 @@ class Timers(Generic[T]):
         self._tickets[item] = ticket
         self._armed[ticket] = (when, item)
         heapq.heappush(self._heap, (when, ticket))
+        if self.noted is not None:
+            self.noted.add(item)
 
     def deadline_of(self, item: T) -> float | None:
         """When it will be looked at."""
         ticket = self._tickets.get(item)
         return None if ticket is None else self._armed[ticket][0]
-
-    def settings(self, items: Iterable[T]) -> Iterator[int | None]:
-        """For each a number that says which setting of its deadline this is, or None: another one when it has been set
-        again."""
-        return map(self._tickets.get, items)
 
     def cancel(self, item: T) -> None:
         """Forget `item`; nothing happens if it has no deadline."""
@@ -59,6 +58,8 @@ class Timers(Generic[T]):
         if ticket is None:
             return
         del self._armed[ticket]
+        if self.noted is not None:
+            self.noted.add(item)
         if len(self._heap) > 2 * len(self._armed) + SLACK:
             self._heap = [(when, ticket) for ticket, (when, _) in self._armed.items()]
             heapq.heapify(self._heap)
@@ -75,6 +76,8 @@ class Timers(Generic[T]):
             _, ticket = heapq.heappop(self._heap)
             _, item = self._armed.pop(ticket)
             del self._tickets[item]
+            if self.noted is not None:
+                self.noted.add(item)
             yield item
 
 

@@ -7,11 +7,12 @@ with what has happened since the time before, not with the tables. Each thing th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from operator import ne
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from xfrmi.core.noting import Noting
 from xfrmi.core.saved import (
     FIELDS,
     SavedPolicy,
@@ -21,7 +22,6 @@ from xfrmi.core.saved import (
     change_saved_policy,
     change_saved_state,
     looks_of_policies,
-    looks_of_states,
     remove_saved_state,
     save_policy,
     save_state,
@@ -48,44 +48,44 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-class _Copy(Generic[T]):
-    """What the other one has of things that come, change and go."""
+class _Keys(Generic[T]):
+    """Of all that the other one has been told of."""
 
     def __init__(self) -> None:
         self._keys: dict[T, int] = {}
-        self._looks: dict[T, object] = {}
-        self._last_key = 0
+        self._last = 0
 
-    def gone(self, there: Sequence[T]) -> list[int]:
-        """Keys of those that it has been told of and that are not there any more. It is told so now."""
-        return sorted(self._keys.pop(item) for item in self._keys.keys() - there)
-
-    def changed(self, there: Sequence[T], looks: Sequence[object]) -> list[T]:
-        """In their order those that do not look as they did when this was asked last."""
-        changed = list(compress(there, map(ne, map(self._looks.get, there), looks)))
-        self._looks = dict(zip(there, looks, strict=True))
-        return changed
-
-    def key(self, item: T) -> int:
-        """It is told what this one is now."""
+    def give(self, item: T) -> int:
+        """Its own, or a new one."""
         key = self._keys.get(item)
         if key is None:
-            key = self._last_key = self._keys[item] = self._last_key + 1
+            key = self._last = self._keys[item] = self._last + 1
         return key
+
+    def take_back(self, items: Iterable[T]) -> Iterator[tuple[int, ...]]:
+        """Of those that have one. In batches."""
+        keys = [self._keys.pop(item) for item in items if item in self._keys]
+        return in_batches(sorted(keys), KEYS_AT_ONCE)
+
+    def all_but(self, items: Iterable[T]) -> set[T]:
+        """Of those that have one."""
+        return self._keys.keys() - items
 
 
 class TablesTold:
     """By who has them."""
 
     def __init__(self, engine: Engine) -> None:
-        """From now on what packets do to states is noted, until `end`."""
+        """From now on until `end` it is noted what happens to states."""
         self._engine = engine
-        self._states: _Copy[State] = _Copy()
-        self._policies: _Copy[Policy] = _Copy()
-        engine.sad.aevents.note(True)
+        self._noting = Noting(engine)
+        self._changed: Iterable[State] = engine.sad.dump()
+        self._states: _Keys[State] = _Keys()
+        self._policies: _Keys[Policy] = _Keys()
+        self._looks: dict[Policy, object] = {}
 
     def end(self) -> None:
-        self._engine.sad.aevents.note(False)
+        self._noting.end()
 
     def everything(self) -> Iterator[StatesIn | StatesOut | PoliciesIn | PoliciesOut]:
         """At first all there is; after that what is different from the last time. Things may come, change and go while
@@ -94,24 +94,24 @@ class TablesTold:
         yield from self._of_policies()
 
     def _of_states(self) -> Iterator[StatesIn | StatesOut]:
-        engine, sad, copy = self._engine, self._engine.sad, self._states
-        used = sad.aevents.noted()
-        states = sad.dump()[::-1]
-        for keys in in_batches(copy.gone(states), KEYS_AT_ONCE):
-            yield StatesOut(keys)
-        changed = copy.changed(states, looks_of_states(engine, states))
-        changed += used.difference(changed)
-        for batch, saved in _in_turn(changed, sad.__contains__, save_state, engine):
-            yield StatesIn(tuple(zip(map(copy.key, batch), saved, strict=True)))
+        sad, keys = self._engine.sad, self._states
+        changed, self._changed = self._changed, ()
+        changed = self._noting.take().union(changed)
+        for gone in keys.take_back(state for state in changed if state not in sad):
+            yield StatesOut(gone)
+        for batch, saved in _in_turn(sad.index.in_order(changed), sad.__contains__, save_state, self._engine):
+            yield StatesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
 
     def _of_policies(self) -> Iterator[PoliciesIn | PoliciesOut]:
-        engine, spd, copy = self._engine, self._engine.spd, self._policies
+        engine, spd, keys = self._engine, self._engine.spd, self._policies
         policies = spd.dump()[::-1]
-        for keys in in_batches(copy.gone(policies), KEYS_AT_ONCE):
-            yield PoliciesOut(keys)
-        changed = copy.changed(policies, looks_of_policies(engine, policies))
+        for gone in keys.take_back(keys.all_but(policies)):
+            yield PoliciesOut(gone)
+        looks = looks_of_policies(engine, policies)
+        changed = list(compress(policies, map(ne, map(self._looks.get, policies), looks)))
+        self._looks = dict(zip(policies, looks, strict=True))
         for batch, saved in _in_turn(changed, spd.__contains__, save_policy, engine):
-            yield PoliciesIn(tuple(zip(map(copy.key, batch), saved, strict=True)))
+            yield PoliciesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
 
 
 def _in_turn(

@@ -95,8 +95,8 @@ class Replica:
         """Tell what has been counted since the last time. Of states, where it is noted which have been used, only those
         are looked at."""
         states, aevents = self._states, self._sad.aevents
-        if aevents.noting:
-            used = aevents.noted()
+        if (used := aevents.noted) is not None:
+            aevents.noted = set()
             states = {key: state for key, state in states.items() if state in used}
         for report in self._usage.reports(self.interfaces, states, self._policies):
             self._tell(report)
@@ -229,12 +229,12 @@ class Replica:
         self._tell(channel.Answered(message.serial))
 
     def _brace(self, message: channel.Brace) -> None:
-        self._sad.aevents.note(False)
+        self._sad.aevents.noted = None
         self.report()
-        self._sad.aevents.note(True)
+        self._sad.aevents.noted = set()
 
     def _go_on(self, message: channel.GoOn) -> None:
-        self._sad.aevents.note(False)
+        self._sad.aevents.noted = None
 
     def _happened(self, event: Event) -> None:
         """The engine's events: what only a packet can bring about."""
