@@ -1,7 +1,7 @@
 """How long packets wait while a daemon is replaced, by number of states: `python -m bench.handover`.
 
-Twelve streams of 100 packets a second pass; lost, doubled and refused ones are counted. As root, or as
-anybody who may have user namespaces.
+Twelve streams of 100 packets a second pass; lost, doubled and refused ones are counted. `--before 1 --workers 2`: from
+one without workers to one with two, and back, in turns. As root, or as anybody who may have user namespaces.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from tests.system.hosts import OUTER, Hosts, two_hosts
 from tests.system.test_replace import PAUSE, TUNNELS, losses, refused, replace, streaming
 
 
-def add_states(hosts: Hosts, numbers: range) -> None:
+def add_tables(hosts: Hosts, states: range, policies: range) -> None:
     """That nobody uses."""
     ends = f"src {OUTER['moon', 4]} dst {OUTER['sun', 4]}"
     lines = [
         f"state add {ends} proto esp spi {0x10000 + number:#x} reqid 9 mode tunnel if_id 9 flag af-unspec "
         f"aead rfc4106(gcm(aes)) 0x{number:040x} 128\n"
-        for number in numbers
+        for number in states
     ]
-    batch = hosts.moon.folder / "states.batch"
+    lines += [
+        f"policy add src 10.1.{number >> 8}.{number & 255}/32 dst 10.2.0.0/16 dir out if_id 9 "
+        f"tmpl {ends} proto esp reqid 9 mode tunnel\n"
+        for number in policies
+    ]
+    batch = hosts.moon.folder / "tables.batch"
     batch.write_text("".join(lines))
     done = hosts.moon.xfrmi("-batch", str(batch))
     assert done.returncode == 0, done.stderr
@@ -32,28 +37,33 @@ def add_states(hosts: Hosts, numbers: range) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, nargs="+", default=[0, 5000])
+    parser.add_argument("--policies", type=int, default=0, help="beside the states, when there are any")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--workers", default="1", help="of each of the daemons")
+    parser.add_argument("--before", help="of every other one, which it replaces")
     options = parser.parse_args()
+    before = options.before or options.workers
 
     @in_netns
     def measure() -> None:
         signal.alarm(0)
-        with two_hosts("--workers", options.workers) as hosts:
+        with two_hosts("--workers", before) as hosts:
             hosts.set_up(*TUNNELS)
             have = 0
             for count in sorted(options.states):
-                add_states(hosts, range(have, count))
+                add_tables(hosts, range(have, count), range(options.policies if count and not have else 0))
                 have = count
-                before = len(PAUSE.findall(hosts.moon.last_words(lines=9999)))
+                waits: dict[str, list[float]] = {}
                 with streaming(hosts) as accounts:
                     for _ in range(options.times):
-                        replace(hosts.moon, "--workers", options.workers)
-                waits = [float(wait) for wait in PAUSE.findall(hosts.moon.last_words(lines=9999))[before:]]
-                spread = f"{min(waits):.1f} to {max(waits):.1f}, {len(waits)} times"
-                figures = f"{statistics.median(waits):.1f} ms ({spread})"
-                errors = f"lost or doubled: {losses(accounts) or 0}, refused: {refused(hosts) or 0}"
-                print(f"{count} more states, --workers {options.workers}: packets waited {figures}; {errors}")
+                        for old, new in {(before, options.workers): 0, (options.workers, before): 0}:
+                            replace(hosts.moon, "--workers", new)
+                            wait = PAUSE.findall(hosts.moon.last_words(lines=9999))[-1]
+                            waits.setdefault(f"{old} to {new}", []).append(float(wait))
+                for which, some in waits.items():
+                    spread = f"{min(some):.1f} to {max(some):.1f}, {len(some)} times"
+                    print(f"{count} more states, --workers {which}: {statistics.median(some):.1f} ms ({spread})")
+                print(f"lost or doubled: {losses(accounts) or 0}, refused: {refused(hosts) or 0}")
 
     measure()
 

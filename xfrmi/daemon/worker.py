@@ -171,14 +171,17 @@ class Worker:
             self._add_device(message, reads, writes)
         for change in kit.tables:
             self._replica.apply(change)
-        self._relays: list[Callable[[], int]] = []
-        """Each takes a turn's packets from another worker, and says how many."""
+        self._relays: dict[int, tuple[RelayIn, Callable[[], None]]] = {}
+        """By worker that hands packets on, with what takes a turn's."""
+        self._relay_out: RelayOut | None = None
         if kit.number:
-            self._engine.pass_on = RelayOut(kit.relays[0], self._devices.key_of).send
+            self._relay_out = RelayOut(kit.relays[0], self._devices.key_of)
+            self._engine.pass_on = self._relay_out.send
         else:
-            for cpu, relay in enumerate(kit.relays, 1):
-                self._relays.append(self._relay(RelayIn(relay, self._replica.interfaces), cpu))
-                self._loop.watch(relay.fileno(), self._relays[-1])
+            for cpu, sock in enumerate(kit.relays, 1):
+                relay = RelayIn(sock, self._replica.interfaces)
+                self._relays[cpu] = relay, self._relay(relay, cpu)
+                self._loop.watch(sock.fileno(), self._relays[cpu][1])
         kit.down.setblocking(False)
         self._loop.watch(kit.down.fileno(), self._from_above)
         self._next_report = self._loop.clock() + REPORTS_EVERY
@@ -232,6 +235,7 @@ class Worker:
         elif isinstance(message, channel.Strays):
             self._data_path.receive(message.datagrams)
         elif isinstance(message, channel.Hold):
+            self._finish(message)
             self._hold()
         else:
             self._replica.apply(message)  # type: ignore[arg-type]
@@ -248,11 +252,16 @@ class Worker:
         except XfrmError:  # the device has gone since it was asked for
             session.close()
 
+    def _finish(self, hold: channel.Hold) -> None:
+        """Nothing is on its way from worker to worker any more."""
+        if self._relay_out is not None:
+            self._relay_out.end(hold.serial)
+        for number in hold.others:
+            relay, take = self._relays[number]
+            relay.drain(take, hold.serial, self._kit.down)
+
     def _hold(self) -> None:
         """Look at nothing but what comes from above, until that is the word to go on. Or the end."""
-        for relay in self._relays:  # the others are held already
-            while relay():
-                pass
         self._replica.report()
         self._upward.put(channel.Held(tuple(self._engine.router.learned.items())))
         down = self._kit.down
@@ -268,20 +277,17 @@ class Worker:
                 break
         down.setblocking(False)
 
-    def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], int]:
+    def _relay(self, relayed: RelayIn, cpu: int) -> Callable[[], None]:
         """What another worker has no state for is sent here, on its behalf: a policy may want one for its processor."""
         sad = self._engine.sad
 
-        def readable() -> int:
-            count = 0
+        def readable() -> None:
             sad.cpu = cpu
             try:
                 for interface, packet in relayed.receive():
-                    count += 1
                     self._data_path.send(self._devices[interface], [packet])
             finally:
                 sad.cpu = 0
-            return count
 
         return readable
 

@@ -173,6 +173,11 @@ class Brace:
 class Hold:
     """Look at no packet until `GoOn` comes: another process may be about to."""
 
+    serial: int
+    """By which worker 0 knows the last word of each of the others, see worker_relay.py."""
+    others: tuple[int, ...]
+    """To worker 0: who has been told the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class GoOn:

@@ -139,16 +139,24 @@ class Processes:
                     break
 
     def hold(self) -> bool:
-        """Have every worker look at no packet any more, and tell what it has come to; worker 0 last, to whom the others
-        hand packets on. False if one is away: then not all has been told."""
-        for numbers in (range(1, len(self._running)), (0,)):
-            for number in numbers:
-                self.send(number, channel.Hold())
-            for number in numbers:
-                while (process := self._running[number]) is not None:
-                    if isinstance(self._receive(number, process), channel.Held):
-                        break
+        """Have every worker look at no packet any more, and tell what it has come to. False if one is away: then not
+        all has been told."""
+        self._last_serial += 1
+        others = tuple(number for number, process in enumerate(self._running) if number and process is not None)
+        for number in others:
+            self.send(number, channel.Hold(self._last_serial, ()))
+        self.send(0, channel.Hold(self._last_serial, others))
+        for number in others:
+            self._await_held(number)
+        if None in self._running:  # worker 0 must not wait for the last word of one that is gone
+            self.send(0, channel.GoOn())
+        self._await_held(0)
         return None not in self._running
+
+    def _await_held(self, number: int) -> None:
+        while (process := self._running[number]) is not None:
+            if isinstance(self._receive(number, process), channel.Held):
+                return
 
     def end(self) -> None:
         """At once, whatever they are at."""

@@ -2,11 +2,15 @@
 
 A message is the key of the device, then the packet with its virtio_net_hdr as it came out of the TUN, super-packets as
 a whole. What the socket does not take at once is lost, and counted as dropped on its way out.
+
+All workers stop at once for a hand-over, and what is on its way to worker 0 is to leave before that. So the others say
+which was the last: a number alone, that of the hold.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 PACKETS_A_TURN = 16
 BUFFER = 4 << 20
 """Bytes: some sixty super-packets, where the system lets us."""
+
+PATIENCE = 1.0
+"""Seconds in which the last word has to be taken, behind everything else."""
 
 _SO_SNDBUFFORCE = 32
 _KEY = struct.Struct("=I")
@@ -47,12 +54,21 @@ class RelayOut:
             interface.tx_errors += 1
             interface.tx_dropped += 1
 
+    def end(self, serial: int) -> None:
+        """There is no more, up to this hold."""
+        self._socket.settimeout(PATIENCE)
+        with contextlib.suppress(OSError):
+            self._socket.send(_KEY.pack(serial))
+        self._socket.setblocking(False)
+
 
 class RelayIn:
     def __init__(self, sock: socket.socket, interfaces: Mapping[int, Interface]) -> None:
         self._socket = sock
         self._interfaces = interfaces
         self._row = memoryview(bytearray(_KEY.size + 70_000))
+        self._ended = 0
+        """The hold up to which all has come."""
 
     def receive(self) -> Iterator[tuple[Interface, Packet]]:
         """What has come, PACKETS_A_TURN at most; each packet is good until the next is asked for."""
@@ -61,6 +77,22 @@ class RelayIn:
                 length = self._socket.recv_into(self._row)
             except OSError:
                 return
-            interface = self._interfaces.get(_KEY.unpack_from(self._row)[0]) if length else None
+            (key,) = _KEY.unpack_from(self._row)
+            if length == _KEY.size:
+                self._ended = key
+                continue
+            interface = self._interfaces.get(key) if length else None
             if interface is not None:
                 yield interface, parse(self._row[_KEY.size : length])
+
+    def drain(self, take: Callable[[], object], serial: int, stop: socket.socket) -> None:
+        """Call `take`, which is to `receive`, until the last word of this hold has come, or `stop` is readable."""
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        waiting.register(stop, select.POLLIN)
+        while self._ended != serial:
+            ready = [fd for fd, _ in waiting.poll()]
+            if self._socket.fileno() in ready:
+                take()
+            elif stop.fileno() in ready:
+                return
