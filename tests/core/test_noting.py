@@ -14,7 +14,7 @@ from tests.core.pair import INNER, NOW, OUTER, Pair, receive, wire
 from tests.core.trains import arrived, super_packet
 from tests.examples import examples
 from xfrmi.core import Algorithm, Engine
-from xfrmi.core.noting import Noting
+from xfrmi.core.noting import note_states
 from xfrmi.core.saved import SavedState, save_state
 from xfrmi.core.state import State
 from xfrmi.wire.ip import split_outer
@@ -59,7 +59,7 @@ class Watched:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._noting = Noting(engine)
+        self._noting = note_states(engine)
         self._saved = self._all()
 
     def _all(self) -> dict[State, SavedState]:

@@ -1,4 +1,4 @@
-"""Which states anything happens to, while somebody keeps a copy of them all: a daemon that is about to hand over.
+"""Which states and policies anything happens to, while somebody keeps a copy of all: a daemon about to hand over.
 
 A state changes in few ways, and each passes by one of these places:
 
@@ -7,28 +7,37 @@ A state changes in few ways, and each passes by one of these places:
     it comes, goes, is updated, begins to die       the index, by which it is found
     a limit in seconds, an aevent, a keepalive      the timers, which look at it next at another time
 
-What is not noted is what is found anew by itself: the TTL and the MTU of the way to the peer (decision.py).
+A policy comes and goes, gets other templates, and has limits in seconds. Not noted is what is found anew by itself, the
+TTL and the MTU of the way to a peer (decision.py); and when a policy was used last: that is one number, of few things.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol
+
     from xfrmi.core.engine import Engine
+    from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
 
+    class Place(Protocol[T]):
+        noted: set[T] | None
 
-class Noting:
+
+class Noting(Generic[T]):
     """From now on until `end`. One at a time."""
 
-    def __init__(self, engine: Engine) -> None:
-        sad = engine.sad
-        self._places = sad.index, sad.aevents, sad.timers, sad.aevents.timers, engine.keepalives.timers
-        self._noted: set[State] = set()
+    def __init__(self, places: Sequence[Place[T]]) -> None:
+        self._places = places
+        self._noted: set[T] = set()
         self._put(self._noted)
 
-    def take(self) -> set[State]:
+    def take(self) -> set[T]:
         """Those since it was asked last. Some may have gone."""
         noted, self._noted = self._noted, set()
         self._put(self._noted)
@@ -37,6 +46,15 @@ class Noting:
     def end(self) -> None:
         self._put(None)
 
-    def _put(self, where: set[State] | None) -> None:
+    def _put(self, where: set[T] | None) -> None:
         for place in self._places:
             place.noted = where
+
+
+def note_states(engine: Engine) -> Noting[State]:
+    sad = engine.sad
+    return Noting((sad.index, sad.aevents, sad.timers, sad.aevents.timers, engine.keepalives.timers))
+
+
+def note_policies(engine: Engine) -> Noting[Policy]:
+    return Noting((engine.spd, engine.spd.timers))

@@ -10,7 +10,6 @@ them twice need tell only those that differ the second time, which are noted (no
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from xfrmi.core.acquire import larval
@@ -20,7 +19,7 @@ from xfrmi.core.state import KM_ACQ, State
 from xfrmi.wire.xfrm_types import PolicyInfo, ReplayEsn, StateInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from xfrmi.core.engine import Engine
     from xfrmi.core.interface import Interface
@@ -34,7 +33,6 @@ FIELDS = (
 )  # fmt: skip
 """Of a state, beside its configuration, numbers and window."""
 WINDOW = "top", "seen", "late", "replayed"
-_POLICY_LOOK = attrgetter("info", "rank", "add_time", "use_time")
 COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
     "tx_carrier", "tx_aborted", "collisions",
@@ -85,11 +83,6 @@ class SavedRest:
 
 
 # Saving ------------------------------------------------------------------------------------------------------------
-
-
-def looks_of_policies(engine: Engine, policies: Sequence[Policy]) -> list[tuple[object, ...]]:
-    """One for each. Where it is what it was, `save_policy` tells what it told."""
-    return list(zip(map(_POLICY_LOOK, policies), map(engine.spd.timers.deadline_of, policies), strict=True))
 
 
 def save_state(engine: Engine, state: State) -> SavedState:

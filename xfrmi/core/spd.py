@@ -60,6 +60,8 @@ class Spd:
         self.thresholds = ((32, 32), (128, 128))  # stored, reported, and without effect (SPD-22)
         self.generation = 0
         """Changes whenever an earlier lookup may have become wrong."""
+        self.noted: set[Policy] | None = None
+        """Where it is noted, if anywhere, which policies have come, gone or got other templates (core/noting.py)."""
 
     def __len__(self) -> int:
         return len(self._policies)
@@ -225,7 +227,12 @@ class Spd:
     def point(self, policy: Policy, templates: tuple[Template, ...]) -> None:
         """Give a policy other templates."""
         policy.point(templates)
+        self._note(policy)
         self.generation += 1
+
+    def _note(self, policy: Policy) -> None:
+        if self.noted is not None:
+            self.noted.add(policy)
 
     def _add(self, policy: Policy, replaced: Policy | None, now: float) -> None:
         policy.index = replaced.index if replaced is not None else self._choose_index(policy.dir, policy.index)
@@ -249,6 +256,7 @@ class Spd:
             self._bins[bin_key] = PolicyBin(policy.selector.family)
         self._bins[bin_key].insert(policy)
         self._counts[policy.dir] += 1
+        self._note(policy)
         self.generation += 1
 
     def remove(self, policy: Policy) -> None:
@@ -260,6 +268,7 @@ class Spd:
         if not self._bins[bin_key]:
             del self._bins[bin_key]
         self._counts[policy.dir] -= 1
+        self._note(policy)
         self.timers.cancel(policy)
         self.generation += 1
 

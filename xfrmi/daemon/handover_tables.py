@@ -9,10 +9,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
-from operator import ne
+from operator import attrgetter, ne
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from xfrmi.core.noting import Noting
+from xfrmi.core.noting import note_policies, note_states
 from xfrmi.core.saved import (
     FIELDS,
     SavedPolicy,
@@ -21,7 +21,6 @@ from xfrmi.core.saved import (
     add_saved_state,
     change_saved_policy,
     change_saved_state,
-    looks_of_policies,
     remove_saved_state,
     save_policy,
     save_state,
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
+
+_use_time = attrgetter("use_time")
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -67,25 +68,22 @@ class _Keys(Generic[T]):
         keys = [self._keys.pop(item) for item in items if item in self._keys]
         return in_batches(sorted(keys), KEYS_AT_ONCE)
 
-    def all_but(self, items: Iterable[T]) -> set[T]:
-        """Of those that have one."""
-        return self._keys.keys() - items
-
 
 class TablesTold:
     """By who has them."""
 
     def __init__(self, engine: Engine) -> None:
-        """From now on until `end` it is noted what happens to states."""
+        """From now on until `end` it is noted what happens to them."""
         self._engine = engine
-        self._noting = Noting(engine)
-        self._changed: Iterable[State] = engine.sad.dump()
         self._states: _Keys[State] = _Keys()
         self._policies: _Keys[Policy] = _Keys()
-        self._looks: dict[Policy, object] = {}
+        self._noted_states, self._noted_policies = note_states(engine), note_policies(engine)
+        self._changed: Iterable[State] = engine.sad.dump()
+        self._use_times: dict[Policy, int] = {}
 
     def end(self) -> None:
-        self._noting.end()
+        self._noted_states.end()
+        self._noted_policies.end()
 
     def everything(self) -> Iterator[StatesIn | StatesOut | PoliciesIn | PoliciesOut]:
         """At first all there is; after that what is different from the last time. Things may come, change and go while
@@ -96,21 +94,24 @@ class TablesTold:
     def _of_states(self) -> Iterator[StatesIn | StatesOut]:
         sad, keys = self._engine.sad, self._states
         changed, self._changed = self._changed, ()
-        changed = self._noting.take().union(changed)
-        for gone in keys.take_back(state for state in changed if state not in sad):
-            yield StatesOut(gone)
+        changed = self._noted_states.take().union(changed)
+        for some in keys.take_back(state for state in changed if state not in sad):
+            yield StatesOut(some)
         for batch, saved in _in_turn(sad.index.in_order(changed), sad.__contains__, save_state, self._engine):
             yield StatesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
 
     def _of_policies(self) -> Iterator[PoliciesIn | PoliciesOut]:
-        engine, spd, keys = self._engine, self._engine.spd, self._policies
+        spd, keys, times = self._engine.spd, self._policies, self._use_times
+        noted = self._noted_policies.take()
+        gone = [policy for policy in noted if policy not in spd]
+        for some in keys.take_back(gone):
+            yield PoliciesOut(some)
+        for policy in gone:
+            times.pop(policy, None)
         policies = spd.dump()[::-1]
-        for gone in keys.take_back(keys.all_but(policies)):
-            yield PoliciesOut(gone)
-        looks = looks_of_policies(engine, policies)
-        changed = list(compress(policies, map(ne, map(self._looks.get, policies), looks)))
-        self._looks = dict(zip(policies, looks, strict=True))
-        for batch, saved in _in_turn(changed, spd.__contains__, save_policy, engine):
+        used = list(compress(policies, map(ne, map(times.get, policies), map(_use_time, policies))))  # or new
+        times.update(zip(used, map(_use_time, used), strict=True))
+        for batch, saved in _in_turn([*used, *noted.difference(used)], spd.__contains__, save_policy, self._engine):
             yield PoliciesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
 
 
