@@ -7,12 +7,13 @@ Over it goes everything that the two have to tell each other (handover_format.py
     successor                                    here
     "hand-over", format of its messages   ->     refused, if another; else
                                           <-     1  sockets, control sockets, lock, TUNs: the descriptors;
-                                                    every state and policy. Packets pass, requests are answered
-    has built a daemon around them: Prepared ->  2  what has become of all that meanwhile. Packets pass
-                                          <-
-    has taken that in, and waits for nothing
-    but its turn: Prepared                ->     3  hold: from here on this process looks at no packet
-                                          <-     the same once more; then clients and the rest
+                                                    all states and policies. Packets pass, requests are answered
+    has built a daemon around them,
+    its workers are there: Prepared       ->
+                                          <-     2  what has become of them meanwhile. Packets pass
+    has taken that in, and waits for
+    nothing but its turn: Prepared        ->     3  hold: from here on this process looks at no packet
+                                          <-        what has become of them meanwhile, clients, the rest
     has taken that in: Prepared           ->     4  MAINPID= to systemd
                                           <-     Yours
     looks at packets                             ends, without closing anything that both have
@@ -28,8 +29,9 @@ What makes it safe:
  - A successor that fails, hangs (PATIENCE) or talks nonsense before that has changed nothing: it holds copies of
    descriptors and does not clean up. This process goes on with the next packet, tables and clients as they were.
 
-So the pause is step 3 to `Yours`. What is told in it is what has changed since step 2, which is short: with that the
-successor, whose processes have just been forked, has gone once through all that it will have to do in the pause.
+So the pause is step 3 to `Yours`: what has changed since step 2, not the tables, of which nothing is even looked at that
+has not changed (core/noting.py). Step 2 is for that: it makes little of what has changed in the second before; and the
+successor and its workers, which have just been forked, go once through what they will have to do in the pause.
 
 The successor gives up its capabilities before it takes over, as any daemon when it begins to serve. One that SIGHUP has
 started (successor.py) has no more than this process has kept; what it cannot open anew it is given (LinkMonitor).

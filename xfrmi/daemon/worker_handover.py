@@ -1,9 +1,11 @@
 """Workers change hands: what `xfrmi daemon --replace` (handover.py) is for a daemon that has some, or is to have some.
 
-Nothing of a worker is handed to another worker. Those that are there stop, and tell their parent how far they have
-come; for the moment of the hand-over all numbers are in its tables, as in a daemon without workers. A successor that is
-to have workers has forked them before the packets are held, from the tables as it was told them first. They look at no
-packet, but take in what becomes of the tables, and then wait for a word.
+Nothing of a worker is handed to another worker. Those that are there stop, all at once, and tell their parent how far
+they have come; for the moment of the hand-over all numbers are in its tables, as in a daemon without workers. They have
+been told that it is to be (`brace`), have told all they had counted by then, and look only at states that packets have
+used since. A successor that is to have workers has forked them before the packets are held, from the tables as it was
+told them first. They look at no packet, but take in what becomes of the tables, and then wait for a word: that comes
+behind the last of it, and nobody waits for them to say that they have that.
 
     sequence numbers, windows   where the worker stopped; the successor's marks begin there
     IVs                         of a range that nobody has had: the old one's parent keeps the first IV of the next, and
