@@ -32,6 +32,8 @@ FIELDS = (
     "mapping_time", "mapping_sport", "iv_counter", "iv_salt", "ttl", "path_mtu", "dir",
 )  # fmt: skip
 """Of a state, beside its configuration, numbers and window."""
+_KEYS = "km", "dying", "add_time"
+"""Of these, those by which it is found."""
 WINDOW = "top", "seen", "late", "replayed"
 COUNTERS = (
     "rx_packets", "rx_bytes", "rx_errors", "rx_dropped", "tx_packets", "tx_bytes", "tx_errors", "tx_dropped",
@@ -42,8 +44,8 @@ COUNTERS = (
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    info: StateInfo
-    """Its configuration, with the numbers it was configured with."""
+    info: StateInfo | None
+    """Its configuration, with the numbers it was configured with. None: as it was told before."""
     fields: dict[str, float | None]
     """FIELDS."""
     last: int
@@ -85,12 +87,12 @@ class SavedRest:
 # Saving ------------------------------------------------------------------------------------------------------------
 
 
-def save_state(engine: Engine, state: State) -> SavedState:
-    """As it is now; nothing of it is shared with the state."""
+def save_state(engine: Engine, state: State, told_before: StateInfo | None = None) -> SavedState:
+    """As it is now; nothing of it is shared with the state. A configuration that was told before need not be again."""
     sad, window = engine.sad, state.window
     told = sad.aevents.told.get(state)
     return SavedState(
-        state.info,
+        None if state.info is told_before else state.info,
         {name: getattr(state, name) for name in FIELDS},
         state.sequence.last,
         {name: getattr(window, name) for name in WINDOW},
@@ -124,6 +126,7 @@ def save_counters(interface: Interface) -> dict[str, int]:
 def add_saved_state(engine: Engine, saved: SavedState, random: Callable[[int], bytes]) -> State:
     """The youngest of its SAD: give them in the order of insertion, the oldest first. No event."""
     info = saved.info
+    assert info is not None
     if saved.fields["km"] == KM_ACQ:
         state = larval(info, 0)
     else:
@@ -137,14 +140,18 @@ def add_saved_state(engine: Engine, saved: SavedState, random: Callable[[int], b
 
 def change_saved_state(engine: Engine, state: State, saved: SavedState) -> None:
     """Make of one that was added before what it is now. Its keys and algorithms are what they were."""
-    with engine.sad.index.moving(state):
-        if state.info != saved.info:
-            if state.km == KM_ACQ:  # it has been given an SPI
-                state.spi, state.spi_bytes = saved.info.spi, saved.info.spi.to_bytes(4, "big")
-            else:
-                state.update(saved.info)
-            state.info = saved.info
+    info = saved.info
+    if info is None and all(getattr(state, name) == saved.fields.get(name) for name in _KEYS):
         _fill(state, saved)
+    else:
+        with engine.sad.index.moving(state):
+            if info is not None and state.info != info:
+                if state.km == KM_ACQ:  # it has been given an SPI
+                    state.spi, state.spi_bytes = info.spi, info.spi.to_bytes(4, "big")
+                else:
+                    state.update(info)
+                state.info = info
+            _fill(state, saved)
     engine.sad.generation += 1
     _time(engine, state, saved)
 

@@ -29,9 +29,9 @@ What makes it safe:
  - A successor that fails, hangs (PATIENCE) or talks nonsense before that has changed nothing: it holds copies of
    descriptors and does not clean up. This process goes on with the next packet, tables and clients as they were.
 
-So the pause is step 3 to `Yours`: what has changed since step 2, not the tables, of which nothing is even looked at that
-has not changed (core/noting.py). Step 2 is for that: it makes little of what has changed in the second before; and the
-successor and its workers, which have just been forked, go once through what they will have to do in the pause.
+So the pause is step 3 to `Yours`: what has changed since step 2, and of what has not nothing is even looked at
+(core/noting.py). That is what step 2 is for: it makes little of what has changed in the second before, and the
+successor and its workers, which have just been forked, go once through all that they will have to do in the pause.
 
 The successor gives up its capabilities before it takes over, as any daemon when it begins to serve. One that SIGHUP has
 started (successor.py) has no more than this process has kept; what it cannot open anew it is given (LinkMonitor).

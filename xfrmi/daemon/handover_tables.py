@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from xfrmi.core.engine import Engine
     from xfrmi.core.policy import Policy
     from xfrmi.core.state import State
+    from xfrmi.wire.xfrm_types import StateInfo
 
 _use_time = attrgetter("use_time")
 
@@ -79,6 +80,7 @@ class TablesTold:
         self._policies: _Keys[Policy] = _Keys()
         self._noted_states, self._noted_policies = note_states(engine), note_policies(engine)
         self._changed: Iterable[State] = engine.sad.dump()
+        self._infos: dict[State, StateInfo] = {}
         self._use_times: dict[Policy, int] = {}
 
     def end(self) -> None:
@@ -95,10 +97,21 @@ class TablesTold:
         sad, keys = self._engine.sad, self._states
         changed, self._changed = self._changed, ()
         changed = self._noted_states.take().union(changed)
-        for some in keys.take_back(state for state in changed if state not in sad):
+        gone = [state for state in changed if state not in sad]
+        for some in keys.take_back(gone):
             yield StatesOut(some)
-        for batch, saved in _in_turn(sad.index.in_order(changed), sad.__contains__, save_state, self._engine):
+        for state in gone:
+            self._infos.pop(state, None)
+        for batch, saved in _in_turn(sad.index.in_order(changed), sad.__contains__, self._save_state):
             yield StatesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
+
+    def _save_state(self, state: State) -> SavedState:
+        saved = save_state(self._engine, state, self._infos.get(state))
+        self._infos[state] = state.info
+        return saved
+
+    def _save_policy(self, policy: Policy) -> SavedPolicy:
+        return save_policy(self._engine, policy)
 
     def _of_policies(self) -> Iterator[PoliciesIn | PoliciesOut]:
         spd, keys, times = self._engine.spd, self._policies, self._use_times
@@ -111,18 +124,18 @@ class TablesTold:
         policies = spd.dump()[::-1]
         used = list(compress(policies, map(ne, map(times.get, policies), map(_use_time, policies))))  # or new
         times.update(zip(used, map(_use_time, used), strict=True))
-        for batch, saved in _in_turn([*used, *noted.difference(used)], spd.__contains__, save_policy, self._engine):
+        for batch, saved in _in_turn([*used, *noted.difference(used)], spd.__contains__, self._save_policy):
             yield PoliciesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
 
 
 def _in_turn(
-    items: Sequence[T], is_there: Callable[[T], bool], save: Callable[[Engine, T], S], engine: Engine
+    items: Sequence[T], is_there: Callable[[T], bool], save: Callable[[T], S]
 ) -> Iterator[tuple[list[T], list[S]]]:
     """In batches, each as it is when it is taken; those that have gone by then are left out."""
     for batch in in_batches(items, AT_ONCE):
         there = list(filter(is_there, batch))
         if there:
-            yield there, [save(engine, item) for item in there]
+            yield there, list(map(save, there))
 
 
 class TablesHeard:
