@@ -138,10 +138,12 @@ def add_saved_state(engine: Engine, saved: SavedState, random: Callable[[int], b
     return state
 
 
-def change_saved_state(engine: Engine, state: State, saved: SavedState) -> None:
-    """Make of one that was added before what it is now. Its keys and algorithms are what they were."""
+def change_saved_state(engine: Engine, state: State, saved: SavedState) -> bool:
+    """Make of one that was added before what it is now. Its keys and algorithms are what they were. Returns whether
+    there is more to it than that packets have used it."""
     info = saved.info
-    if info is None and all(getattr(state, name) == saved.fields.get(name) for name in _KEYS):
+    only_used = info is None and all(getattr(state, name) == saved.fields.get(name) for name in _KEYS)
+    if only_used:
         _fill(state, saved)
     else:
         with engine.sad.index.moving(state):
@@ -154,6 +156,7 @@ def change_saved_state(engine: Engine, state: State, saved: SavedState) -> None:
             _fill(state, saved)
     engine.sad.generation += 1
     _time(engine, state, saved)
+    return not only_used
 
 
 def remove_saved_state(engine: Engine, state: State) -> None:

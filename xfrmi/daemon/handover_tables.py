@@ -146,17 +146,17 @@ class TablesHeard:
         self._states: dict[int, State] = {}
         self._policies: dict[int, Policy] = {}
         self._engine: Engine | None = None
-        self._state_changed: Callable[[State], None] = _nothing
+        self._state_changed: Callable[[State, bool], None] = _nothing
         self._check: Callable[[SavedPolicy], None] = _nothing
 
     def use(
         self,
         engine: Engine,
-        state_changed: Callable[[State], None] | None = None,
+        state_changed: Callable[[State, bool], None] | None = None,
         check: Callable[[SavedPolicy], None] | None = None,
     ) -> None:
-        """Where they go, those that have been heard of too. `state_changed(state)` is called when one has become
-        another, `check(saved)` before a policy is added: XfrmError if it may not be."""
+        """Where they go, those that have been heard of too. `state_changed(state, more)` is called when one has been
+        used, or has become another if `more`; `check(saved)` before a policy is added: XfrmError if it may not be."""
         self._engine = engine
         self._state_changed = state_changed or _nothing
         self._check = check or _nothing
@@ -188,8 +188,7 @@ class TablesHeard:
         for name in saved.fields.keys() - _FIELDS:
             check_unknown(f"{name} of a state", saved.fields[name])
         if (state := self._states.get(key)) is not None:
-            change_saved_state(engine, state, saved)
-            self._state_changed(state)
+            self._state_changed(state, change_saved_state(engine, state, saved))
         else:
             self._states[key] = add_saved_state(engine, saved, secrets.token_bytes)
 
@@ -201,5 +200,5 @@ class TablesHeard:
             self._policies[key] = add_saved_policy(engine, saved)
 
 
-def _nothing(_: object) -> None:
+def _nothing(*_: object) -> None:
     pass

@@ -64,6 +64,18 @@ class StateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class StateUsed:
+    """By somebody else, before this worker does anything with it."""
+
+    key: int
+    numbers: Numbers
+    counted: tuple[int, int, int, int]
+    """Bytes and packets; when it was used first and last."""
+    iv_counter: int
+    """As `StateIn`."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateOut:
     key: int
 
@@ -193,8 +205,8 @@ class Ask:
 
 
 Down = (
-    StateIn | StateChanged | StateOut | PolicyIn | PolicyOut | DefaultsSet | DeviceIn | DeviceChanged | DeviceOut
-    | PortOpened | Strays | Listeners | TraceWanted | Learned | Gathered | Brace | Hold | GoOn | Ask
+    StateIn | StateUsed | StateChanged | StateOut | PolicyIn | PolicyOut | DefaultsSet | DeviceIn | DeviceChanged
+    | DeviceOut | PortOpened | Strays | Listeners | TraceWanted | Learned | Gathered | Brace | Hold | GoOn | Ask
 )  # fmt: skip
 
 # Up ------------------------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Replica:
         self._usage = Usage(engine)
         self._changes: dict[type, Callable[[Any], None]] = {
             channel.StateIn: self._state_in,
+            channel.StateUsed: self._state_used,
             channel.StateChanged: self._state_changed,
             channel.StateOut: self._state_out,
             channel.PolicyIn: self._policy_in,
@@ -154,6 +155,17 @@ class Replica:
         self._sad.revise(state, info, message.dying, now)
         if message.role == SaDir.OUT:
             self._engine.watch_nat(state, now)
+
+    def _state_used(self, message: channel.StateUsed) -> None:
+        state = self._states.get(message.key)
+        if state is None or state not in self._sad:
+            return
+        state.bytes, state.packets, state.use_time, state.lastused = message.counted
+        state.iv_counter = message.iv_counter
+        self._begin(message.key, state, message.numbers)
+        self._usage.begin_state(message.key, state)
+        self._sad.aevents.reset(state)
+        self._sad.generation += 1
 
     def _state_changed(self, message: channel.StateChanged) -> None:
         state = self._states.get(message.key)

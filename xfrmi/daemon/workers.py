@@ -273,13 +273,12 @@ class Workers:
     def _state_message(self, state: State, known: _Known, role: int, first_iv: int) -> channel.StateIn:
         if role == SaDir.OUT and first_iv + IV_RANGE > IVS:
             role = SaDir.IN  # 65535 workers have sealed with it: rather none than one that begins again
-        numbers = state.sequence.last, state.window.top, state.window.seen
         return channel.StateIn(
-            known.key, role, known.place, _info(state), numbers, state.km, state.dying, state.iv_salt, first_iv
+            known.key, role, known.place, _info(state), _numbers(state), state.km, state.dying, state.iv_salt, first_iv
         )
 
-    def state_anew(self, state: State) -> None:
-        """Somebody else has gone on with it meanwhile, and hands it over as it is now."""
+    def state_anew(self, state: State, more: bool) -> None:
+        """Somebody else has gone on with it meanwhile, and hands it over as it is now: used, and changed if `more`."""
         if state.km == KM_ACQ:
             self.state_out(state)
             self.state_coming(state)
@@ -289,13 +288,17 @@ class Workers:
         self._marks.move(known.place, state.sequence.last, state.window.top)
         for number, role in known.homes:
             first_iv = state.reserve_ivs(IV_RANGE) if role == SaDir.OUT else 0
-            self._processes.send(number, self._state_message(state, known, role, first_iv))
+            if more or first_iv + IV_RANGE > IVS:
+                self._processes.send(number, self._state_message(state, known, role, first_iv))
+            else:
+                counted = state.bytes, state.packets, state.use_time, state.lastused
+                self._processes.send(number, channel.StateUsed(known.key, _numbers(state), counted, first_iv))
         for if_id in self.homes.moved(state):
             self._queues.adjust(if_id)
 
     def state_changed(self, state: State, renumbered: bool = False, recounted: bool = False) -> None:
         known = self._known[state]
-        numbers = (state.sequence.last, state.window.top, state.window.seen) if renumbered else None
+        numbers = _numbers(state) if renumbered else None
         for number, _ in known.homes:
             message = channel.StateChanged(known.key, _info(state), state.dying, numbers, recounted)
             self._processes.send(number, message)
@@ -369,6 +372,10 @@ class Workers:
                 state.on_mapping(state, event.new_src, event.new_sport)
         elif isinstance(event, StateReplayed):
             self._sad.replayed(state, event.cause)
+
+
+def _numbers(state: State) -> channel.Numbers:
+    return state.sequence.last, state.window.top, state.window.seen
 
 
 def _info(state: State) -> StateInfo:
