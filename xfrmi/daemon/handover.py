@@ -322,6 +322,9 @@ class _Conversation:
             except XfrmError as error:
                 self._give_up(error.detail)
                 return
+            except Exception:
+                self._give_up("this daemon failed at it")
+                raise
         self._decide(held_since)
 
     def _decide(self, held_since: float) -> None:
