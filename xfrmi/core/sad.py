@@ -239,8 +239,8 @@ class Sad:
                 larval.spi, larval.spi_bytes = spi, spi.to_bytes(4, "big")
                 larval.info = replace(larval.info, spi=spi)
         if info.dir:
-            with self.index.moving(larval):
-                larval.dir, larval.info = info.dir, replace(larval.info, dir=info.dir)
+            larval.dir, larval.info = info.dir, replace(larval.info, dir=info.dir)
+            self.aevents.used(larval)
         return larval
 
     def acquire(self, wanted: xfrm_event_msg.Acquire) -> None:
