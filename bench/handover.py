@@ -13,6 +13,7 @@ import statistics
 from tests.netns import in_netns
 from tests.system.hosts import OUTER, Hosts, two_hosts
 from tests.system.test_replace import PAUSE, TUNNELS, losses, refused, replace, streaming
+from xfrmi.lab.topology import Lab
 
 
 def add_tables(hosts: Hosts, states: range, policies: range) -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     @in_netns
     def measure() -> None:
         signal.alarm(0)
-        with two_hosts("--workers", before) as hosts:
+        with two_hosts("--workers", before, make=Lab) as hosts:
             hosts.set_up(*TUNNELS)
             have = 0
             for count in sorted(options.states):

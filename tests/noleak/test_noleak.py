@@ -22,6 +22,7 @@ from tests.noleak.cases import CASES, Case, make_again
 from tests.stage import Stage, on_stage
 from tests.system.hosts import Hosts, eventually, two_hosts
 from tests.system.test_fail_closed import ALL, TUNNELS, answered, carries, load
+from xfrmi.lab.topology import Lab
 
 SECONDS = float(os.environ.get("XFRMI_NOLEAK", "0"))
 SEED = int(os.environ.get("XFRMI_SEED", str(random.SystemRandom().getrandbits(32))))
@@ -44,7 +45,7 @@ def go_through(hosts: Hosts, case: Case, chance: random.Random) -> None:
 
 @contextmanager
 def ready() -> Iterator[Hosts]:
-    with two_hosts() as hosts:
+    with two_hosts(make=Lab) as hosts:  # how much memory a daemon has is part of it
         hosts.set_up(*TUNNELS)
         with hosts.moon:
             for prefix in ("10.0.0.0/8", "fd00::/8"):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
+from tests.forked import ForkedLab
 from tests.netns import need_tun
 from xfrmi.cli.main import run_line
 from xfrmi.cli.options import Options
@@ -181,12 +182,12 @@ def give_addresses(host: Node, tunnel: Tunnel) -> None:
 
 
 @contextmanager
-def two_hosts(*options: str, daemons: bool = True) -> Iterator[Hosts]:
+def two_hosts(*options: str, daemons: bool = True, make: Callable[[], Lab] = ForkedLab) -> Iterator[Hosts]:
     """Build them; everything is gone at the end of the block. `options` are the daemons'; without any, those in
-    XFRMI_TEST_DAEMON (`--workers 2`), so that all of these tests can be tried so."""
+    XFRMI_TEST_DAEMON (`--workers 2`), so that all of these tests can be tried so. `make` the lab that is to be."""
     need_tun()
     options = options or tuple(os.environ.get("XFRMI_TEST_DAEMON", "").split())
-    with Lab() as lab:
+    with make() as lab:
         moon, router, sun = (lab.node(name) for name in ("moon", "router", "sun"))
         for host in (moon, sun):
             here, there = ([f"{table[host.name, 4]}/30", f"{table[host.name, 6]}/64"] for table in (OUTER, ROUTER))

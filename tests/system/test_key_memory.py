@@ -11,6 +11,7 @@ import pytest
 from tests.netns import in_netns
 from tests.system.hosts import OUTER, Hosts, Tunnel, eventually, tell, two_hosts
 from tests.system.test_replace import replace
+from xfrmi.lab.topology import Lab
 from xfrmi.lab.traffic import ping
 
 TUNNEL = Tunnel("nat0", 45, outer=4, state="encap espinudp 4500 4500 0.0.0.0")
@@ -109,7 +110,7 @@ def flushed_by_the_successor(hosts: Hosts) -> None:
 @in_netns
 def test_no_key_schedule_is_left() -> None:
     """Though no packet comes after the state has gone."""
-    with two_hosts() as hosts:
+    with two_hosts(make=Lab) as hosts:  # a copy of this process has what this process has
         hosts.set_up(TUNNEL)
         for happens in (deleted, flushed, used_up, flushed_by_the_successor):
             tunnel = TUNNEL.rekeyed()
