@@ -6,9 +6,8 @@ import ast
 import functools
 from pathlib import Path
 
-import pytest
-
 import xfrmi
+from tests.each import each
 
 PACKAGE = Path(xfrmi.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -70,7 +69,7 @@ def own_part(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@each("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_downward(path: Path) -> None:
     mine = own_part(path)
     if mine == "__init__":
@@ -84,13 +83,13 @@ def test_imports_go_downward(path: Path) -> None:
         assert lower or (mine, theirs) in SAME_LAYER_FRIENDS, f"{mine} (layer {LAYERS[mine]}) imports {module}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda p: p.name)
+@each("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda p: p.name)
 def test_core_does_no_io(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & CORE_FORBIDDEN
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [p for p in MODULES if own_part(p) in ("wire", "formats", "client", "cli", "errors")],
     ids=lambda p: str(p.relative_to(PACKAGE)),
@@ -100,7 +99,7 @@ def test_cold_start_stays_light(path: Path) -> None:
     assert not roots & COLD_START_FORBIDDEN
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@each("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_scapy_is_an_oracle_and_modules_stay_small(path: Path) -> None:
     text = path.read_text()
     assert "scapy" not in {name.split(".")[0] for name in imports(path)}

@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.each import each
+
 ROOT = Path(__file__).parents[1]
 EXTRAS = "lab", "dev", "docs", "fuzz"
 PIN = re.compile(r"(?P<requirement>[^ ]+==[^ ]+(?: ; [^\\]+)?) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+")
@@ -52,8 +54,8 @@ def test_the_lock_has_what_the_project_asks_for(extra: str) -> None:
             assert version(pin) in requirement.specifier, f"{pin} in requirements/{extra}.txt: make lock"
 
 
-@pytest.mark.parametrize("minor", range(11, 16))
-@pytest.mark.parametrize("extra", EXTRAS)
+@each("minor", range(11, 16))
+@each("extra", EXTRAS)
 def test_one_version_for_each_python(extra: str, minor: int) -> None:
     python = {"python_full_version": f"3.{minor}.0", "python_version": f"3.{minor}"}
     names = [canonicalize_name(pin.name) for pin in lock(extra) if not pin.marker or pin.marker.evaluate(python)]

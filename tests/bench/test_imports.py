@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-import pytest
-
 import bench
+from tests.each import each
 
 MODULES = [
     module.name
@@ -16,6 +15,6 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@each("name", MODULES)
 def test_finds_what_it_names(name: str) -> None:
     importlib.import_module(name)

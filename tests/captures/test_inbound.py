@@ -6,11 +6,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-
 from tests.captures.files import INBOUND, Vector, vectors
 from tests.captures.host import SOCKET_PORT, Wire, ip_input, parameter_problem, udp_payload
 from tests.captures.machine import NOW, Counters, Machine, expected, moved, without_dates
+from tests.each import each
 from xfrmi.wire.ip import split_outer
 from xfrmi.wire.link_types import LinkStats
 from xfrmi.wire.xfrm_const import Mode
@@ -19,9 +18,7 @@ VECTORS = list(vectors(INBOUND))
 REFUSED_BY_POLICY = {"XfrmInNoPols", "XfrmInPolBlock", "XfrmInTmplMismatch", "XfrmInStateMismatch", "XfrmInPolError"}
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "vector" in metafunc.fixturenames:
-        metafunc.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+every = each("vector", VECTORS, ids=lambda vector: vector.id)
 
 
 def start(vector: Vector) -> Machine:
@@ -40,6 +37,7 @@ def receive(machine: Machine, outers: list[bytes]) -> dict[str, list[bytes]]:
     return found
 
 
+@every
 def test_one_by_one(vector: Vector) -> None:
     machine = start(vector)
     mode = machine.states()[0].mode
@@ -120,6 +118,7 @@ def check_texts(vector: Vector, machine: Machine, total: Counters) -> None:
     assert machine.link_text(stats) == text
 
 
+@every
 def test_all_at_once(vector: Vector) -> None:
     """The same packets, counters and states when they come in one burst."""
     apart, together = start(vector), start(vector)

@@ -12,14 +12,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import pytest
-
 from tests.captures.files import MTU, Vector, vectors
 from tests.captures.host import addresses, put_together
 from tests.captures.icmp_errors import as_sent, checksums_right, is_from_where_it_was_going, mtu_told, said
 from tests.captures.machine import NOW, Machine, Scripted, expected, moved, turned_round
 from tests.captures.outer_packets import DF, check_outer, datagram, decrypted, outer_header
 from tests.captures.sender import MIN_PMTU, Sender
+from tests.each import each
 from xfrmi.core import esp
 from xfrmi.core.state import State
 from xfrmi.core.transform import BadIcv
@@ -35,16 +34,15 @@ RATE_LIMIT = 6
 """So many ICMP errors to one destination at once, before the kernel holds some back."""
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "vector" in metafunc.fixturenames:
-        metafunc.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+every = each("vector", VECTORS, ids=lambda vector: vector.id)
 
 
 MODES = {"one by one": (False, True), "one burst": (True, True), "no quirks": (False, False)}
 """(all packets at once, with --kernel-quirks)"""
 
 
-@pytest.mark.parametrize(("one_burst", "quirks"), MODES.values(), ids=list(MODES))
+@every
+@each(("one_burst", "quirks"), MODES.values(), ids=list(MODES))
 def test_as_captured(vector: Vector, one_burst: bool, quirks: bool) -> None:
     outcome = outcomes(vector.file, one_burst, quirks)[vector.index]
     if outcome is not None:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.captures.files import OUR_OWN, OUTBOUND, Vector, vectors
 from tests.captures.machine import NOW, Machine, moved, turned_round
 from tests.captures.outer_packets import DF, check_outer, datagram
+from tests.each import each
 from xfrmi.core.burst import open_burst, seal_burst
 from xfrmi.wire.ip import IPV4_CHECKSUM, ipv4_header_checksum
 
 VECTORS = list(vectors(OUTBOUND))
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "vector" in metafunc.fixturenames:
-        metafunc.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+every = each("vector", VECTORS, ids=lambda vector: vector.id)
 
 
 def test_our_own_captures_cover_every_key_and_icv_length_of_gcm() -> None:
@@ -34,7 +31,8 @@ def test_our_own_captures_cover_every_key_and_icv_length_of_gcm() -> None:
     assert any(sa.get("esn") and sa.get("oseq", 0) >> 32 for sa in sas)
 
 
-@pytest.mark.parametrize("one_burst", [False, True], ids=["one by one", "one burst"])
+@every
+@each("one_burst", [False, True], ids=["one by one", "one burst"])
 def test_the_kernels_bytes(vector: Vector, one_burst: bool) -> None:
     packets = vector.data["packets"]
     machine = Machine()
@@ -66,7 +64,8 @@ def test_the_kernels_bytes(vector: Vector, one_burst: bool) -> None:
         assert moved(before, machine.counters()) == delta
 
 
-@pytest.mark.parametrize("one_burst", [False, True], ids=["one by one", "one burst"])
+@every
+@each("one_burst", [False, True], ids=["one by one", "one burst"])
 def test_what_the_kernel_sent_opens(vector: Vector, one_burst: bool) -> None:
     machine = Machine()
     machine.set_up(vector.data["commands"])

@@ -17,11 +17,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pytest
-
 from tests.captures.files import TEXT, Vector, vectors
 from tests.captures.listed import not_xfrmis
 from tests.captures.machine import without_dates
+from tests.each import each
 from tests.iproute import ip
 from tests.netns import in_netns, need_tun
 from xfrmi.cli.main import main
@@ -137,7 +136,7 @@ def alike(said: Said, line: str) -> Any:
     return said.rc, re.sub(r"index \d+", "index N", without_dates(output))
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+@each("vector", VECTORS, ids=lambda vector: vector.id)
 def test_counters_stand_in_the_same_columns(vector: Vector) -> None:
     """`ip -s link show`: the numbers of the capture, printed."""
     for step in vector.data["steps"]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.server import serving
+from tests.each import each
 from xfrmi.cli import main
 from xfrmi.cli.commands import OBJECTS, PROGRAMS, parser_of
 from xfrmi.cli.complete import COMMANDS, FILES, complete
@@ -53,7 +54,7 @@ def test_verbs_are_those_of_the_grammar(name: str, grammar: object) -> None:
     assert {verbs[verb] for verb in told} == set(verbs.values()), "aliases apart, none is missing"
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "expected"),
     [
         ("st", ["stat", "state"]),

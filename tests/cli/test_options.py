@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from xfrmi.cli.options import Options, read_options
 from xfrmi.formats.tokens import USAGE, GrammarError
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "options"),
     [
         ("", Options()),

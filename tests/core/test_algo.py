@@ -9,6 +9,7 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from tests.core.algorithms import ALL, CHACHA, CTR, GCM, NULL
+from tests.each import each
 from xfrmi.core.algo import (
     AEADS,
     ALIASES,
@@ -61,13 +62,13 @@ NOT_FOUND = [
 ]
 
 
-@pytest.mark.parametrize(("info", "kind"), NOT_FOUND)
+@each(("info", "kind"), NOT_FOUND)
 def test_enosys_names_the_kind(info: StateInfo, kind: str) -> None:
     """Unknown names, odd ICVs, and what is not offered, as a kernel without it; AEAD, AUTH, CRYPT, COMP in order."""
     assert refusal(info) == (errno.ENOSYS, f"Requested {kind} algorithm not found")
 
 
-@pytest.mark.parametrize("alias", ALIASES)
+@each("alias", ALIASES)
 def test_old_names_are_the_new_ones(alias: str) -> None:
     name = ALIASES[alias]
     assert alias not in {**AEADS, **CRYPTS, **AUTHS}
@@ -153,7 +154,7 @@ KEY_LENS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "key_lens", "bits"), KEY_LENS, ids=[name for _, name, *_ in KEY_LENS])
+@each(("kind", "name", "key_lens", "bits"), KEY_LENS, ids=[name for _, name, *_ in KEY_LENS])
 def test_keys_of_every_length(kind: str, name: str, key_lens: tuple[int, ...], bits: int) -> None:
     for length in range(65):
         fields: dict[str, Any] = {kind: Algorithm(name, b"\xaa" * length, bits)}
@@ -168,8 +169,8 @@ def test_keys_of_every_length(kind: str, name: str, key_lens: tuple[int, ...], b
             assert refusal(StateInfo(**fields)) == (errno.EINVAL, extack)
 
 
-@pytest.mark.parametrize("name", [name for name in AUTHS if name.startswith("hmac")])
-@pytest.mark.parametrize("length", [0, 1, 20, 64, 129, 512])
+@each("name", [name for name in AUTHS if name.startswith("hmac")])
+@each("length", [0, 1, 20, 64, 129, 512])
 def test_hmac_keys_are_as_long_as_one_likes(name: str, length: int) -> None:
     info = StateInfo(crypt=Algorithm(NULL, b""), auth=Algorithm(name, bytes(length)))
     attach(info)
@@ -222,7 +223,7 @@ def test_what_the_kernel_keeps(fields: dict[str, Any], kept: dict[str, Any]) -> 
     assert settled(StateInfo(**fields)) == kept
 
 
-@pytest.mark.parametrize("fields", ALL.values(), ids=ALL)
+@each("fields", ALL.values(), ids=ALL)
 def test_every_algorithm_is_found(fields: dict[str, Any]) -> None:
     attach(StateInfo(**fields))
     transform = transform_for(StateInfo(**fields))

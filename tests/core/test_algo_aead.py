@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.core.algorithms import CCM, CHACHA, COMBINED, GCM, GMAC, combined, key
+from tests.each import each
 from xfrmi.core.algo import transform_for
 from xfrmi.core.algo_aead import CombinedMode
 from xfrmi.core.transform import BadIcv, Transform
@@ -99,9 +100,9 @@ def ccm(key: bytes, nonce: bytes, aad: bytes, plaintext: bytes, icv_len: int) ->
     return counters.update(plaintext) + bytes(a ^ b for a, b in zip(mac, mask, strict=True))[:icv_len]
 
 
-@pytest.mark.parametrize("hi", [b"", b"\0\0\0\7"])
-@pytest.mark.parametrize("bits", [64, 96, 128])
-@pytest.mark.parametrize("key_len", [19, 27, 35])
+@each("hi", [b"", b"\0\0\0\7"])
+@each("bits", [64, 96, 128])
+@each("key_len", [19, 27, 35])
 def test_rfc_4309(key_len: int, bits: int, hi: bytes) -> None:
     """The RFC has no vectors: the mode is put together from AES once more. Kernel captures cover it too."""
     material, head, iv = key(key_len), b"SPI.\0\0\0\1", b"87654321"
@@ -112,7 +113,7 @@ def test_rfc_4309(key_len: int, bits: int, hi: bytes) -> None:
         assert_seals(cipher, head.hex(), hi.hex(), iv.hex(), plaintext.hex(), sealed.hex())
 
 
-@pytest.mark.parametrize("fields", COMBINED.values(), ids=COMBINED)
+@each("fields", COMBINED.values(), ids=COMBINED)
 def test_everything_is_authenticated(fields: dict[str, Algorithm]) -> None:
     """A.10: SPI, both halves of the number, IV, ciphertext, and every bit of a truncated ICV."""
     cipher = transform_for(StateInfo(**fields))

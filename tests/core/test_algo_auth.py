@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from xfrmi.core.algo import AUTHS
 from xfrmi.core.algo_auth import AesCmac, AesXcbc, Hmac
 from xfrmi.wire.xfrm_types import Algorithm
@@ -67,7 +68,7 @@ VECTORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "key", "data", "icv"),
     [pytest.param(name, *rest, id=f"{name} {source}") for name, source, *rest in VECTORS],
 )

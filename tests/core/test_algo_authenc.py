@@ -7,6 +7,7 @@ import hmac
 import pytest
 
 from tests.core.algorithms import AUTHS, CIPHERS
+from tests.each import each
 from xfrmi.core.algo import transform_for
 from xfrmi.core.algo_auth import Hmac
 from xfrmi.core.algo_authenc import AuthEnc
@@ -20,8 +21,8 @@ PAIRS = {**CIPHERS, **AUTHS}
 HEAD = bytes(range(8))
 
 
-@pytest.mark.parametrize("hi", [b"", b"\0\0\0\7"])
-@pytest.mark.parametrize("fields", PAIRS.values(), ids=PAIRS)
+@each("hi", [b"", b"\0\0\0\7"])
+@each("fields", PAIRS.values(), ids=PAIRS)
 def test_the_icv_is_over_what_travels_and_the_upper_half(fields: dict[str, Algorithm], hi: bytes) -> None:
     """SPI, sequence, IV, ciphertext; with ESN the upper half behind all of it (RFC 4303 2.2.1)."""
     transform = transform_for(StateInfo(**fields))
@@ -40,7 +41,7 @@ def test_it_is_the_hmac_that_the_library_makes_of_it() -> None:
     assert transform.seal(HEAD, b"\0\0\0\7", b"", b"payload.") == b"payload." + icv
 
 
-@pytest.mark.parametrize("fields", PAIRS.values(), ids=PAIRS)
+@each("fields", PAIRS.values(), ids=PAIRS)
 def test_everything_is_authenticated(fields: dict[str, Algorithm]) -> None:
     """A bit in each byte of SPI, both halves of the number, IV, ciphertext and ICV."""
     transform = transform_for(StateInfo(**fields))

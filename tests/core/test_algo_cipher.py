@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from xfrmi.core.algo import CRYPTS
 from xfrmi.core.algo_cipher import AesCtr, Cbc, Cipher
 from xfrmi.errors import Drop
@@ -85,7 +86,7 @@ def cipher(name: str, key: str) -> Cipher:
     return CRYPTS[name].make(Algorithm(name, bytes.fromhex(key)))
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "key", "iv", "plaintext", "ciphertext"),
     [pytest.param(name, *rest, id=f"{name} {source} {8 * len(rest[0]) // 2}") for name, source, *rest in VECTORS],
 )

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.algorithms import ALL, COMBINED
+from tests.each import each
 from tests.examples import examples
 from xfrmi.core import esp
 from xfrmi.core.burst import FEW, Datagram, open_burst, seal_burst
@@ -322,9 +323,9 @@ def super_packet(size: int, gso_size: int, version: int = 4) -> SuperPacket:
     return SuperPacket(memoryview(packet), gso_type, upper + 20, gso_size, upper, 16)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("size", [900, 60 * (FEW - 1), 60 * FEW, 60 * FEW + 1, 60 * 40 + 59])
-@pytest.mark.parametrize(
+@each("version", [4, 6])
+@each("size", [900, 60 * (FEW - 1), 60 * FEW, 60 * FEW + 1, 60 * 40 + 59])
+@each(
     "fields",
     [
         {},
@@ -492,8 +493,8 @@ def test_plain_runs_there_and_back(addresses: tuple[str, str], encap: Encap | No
         assert assert_same_opening([split_outer(packet) for packet in sealed], **shape).packets == packets
 
 
-@pytest.mark.parametrize("esn", [False, True], ids=["plain", "esn"])
-@pytest.mark.parametrize("algorithm", ALL.values(), ids=ALL)
+@each("esn", [False, True], ids=["plain", "esn"])
+@each("algorithm", ALL.values(), ids=ALL)
 def test_every_algorithm_there_and_back(algorithm: dict[str, Any], esn: bool) -> None:
     """Runs, packets between them, a super-packet; one packet was touched on the way."""
     fields = {**algorithm, "replay_window": 32}

@@ -14,6 +14,7 @@ import pytest
 from tests.core import test_device_counters as device
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Pair, forge, receive, tunnel_state
+from tests.each import each
 from xfrmi.core import PolicyInfo, Selector, Template, esp
 from xfrmi.core.state import KM_ERROR, KM_EXPIRED
 from xfrmi.errors import Drop
@@ -200,7 +201,7 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("stat", "way"), WAYS)
+@each(("stat", "way"), WAYS)
 def test_6_it_rises(stat: XfrmStat, way: Any) -> None:
     fields, event = way if isinstance(way, tuple) else ({}, way)
     pair = Pair(**fields)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Host, Pair, raised, tunnel_state, wire
+from tests.each import each
 from xfrmi.core import PolicyInfo, Selector, Template
 from xfrmi.core.decision import decide
 from xfrmi.core.router import LOOPBACK_IFINDEX, Route, StaticRouter
@@ -234,7 +235,7 @@ ONE, TWO = tunnel(1), tunnel(2)
 INSIDE, BETWEEN = transport(3), transport(4, OUTER[4])
 
 
-@pytest.mark.parametrize(
+@each(
     ("main", "sub", "left", "stat", "used"),
     [
         ((ONE,), (), [1], {}, (True, True)),

@@ -10,6 +10,7 @@ import pytest
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Pair, forge, raised, receive, tunnel_state
 from tests.core.test_output import tcp_super
+from tests.each import each
 from xfrmi.core import Interface, PolicyInfo, Selector, Template
 from xfrmi.core.router import Route, StaticRouter
 from xfrmi.core.sysctl import Sysctls
@@ -226,7 +227,7 @@ OUT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", IN, ids=lambda row: row.name)
+@each("row", IN, ids=lambda row: row.name)
 def test_1_4_in(row: Row) -> None:
     pair = Pair(**row.fields)
     row.event(pair)
@@ -234,7 +235,7 @@ def test_1_4_in(row: Row) -> None:
     assert pair.right.moved() == row.stat
 
 
-@pytest.mark.parametrize("row", OUT, ids=lambda row: row.name)
+@each("row", OUT, ids=lambda row: row.name)
 def test_1_4_out(row: Row) -> None:
     pair = Pair(**row.fields)
     row.event(pair)

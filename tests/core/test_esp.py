@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.core import esp
 from xfrmi.core.state import KM_ACQ, KM_DEAD, KM_EXPIRED, State
 from xfrmi.errors import Drop
@@ -82,8 +83,8 @@ def test_what_is_sealed_opens(shape: dict[str, Any], inner: bytes, extra: int) -
         assert bytes(trim(esp.open(receiver, *split_outer(bytes(outer)), NOW))) == bytes(packet)
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-@pytest.mark.parametrize("shape", SHAPES)
+@each("kind", [bytes, bytearray, memoryview])
+@each("shape", SHAPES)
 def test_any_buffer_goes_in(kind: Any, shape: dict[str, Any]) -> None:
     sender, receiver = pair(**shape)
     header, body = split_outer(bytes(esp.seal(sender, kind(INNER4), NOW)))
@@ -243,7 +244,7 @@ def test_a_shortened_icv_is_no_icv(icv: int) -> None:
     assert bytes(esp.open(receiver, header, body, NOW)) == INNER4
 
 
-@pytest.mark.parametrize("length", range(8, 32))
+@each("length", range(8, 32))
 def test_shorter_than_iv_and_icv_is_no_integrity_failure(length: int) -> None:
     state = make()
     header = bytes(split_outer(bytes(esp.seal(make(), INNER4, NOW)))[0])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, Pair, raised
+from tests.each import each
 from xfrmi.core.gro import FEW, MAX_DATAGRAMS, coalesce
 from xfrmi.core.gso import segment
 from xfrmi.wire.ip import Buffer, checksum, ipv4_header_checksum, pseudo_header_sum, split_outer
@@ -95,7 +96,7 @@ lengths = pytest.mark.parametrize("count", [2, FEW - 1, FEW, FEW + 1, 40])
 
 @both
 @lengths
-@pytest.mark.parametrize("size", [1, 99, 100])
+@each("size", [1, 99, 100])
 def test_a_stream_is_one_packet(version: int, count: int, size: int) -> None:
     """Sequence number and identification wrap on the way."""
     packets: list[Buffer] = [tcp(version, number, size) for number in range(count)]
@@ -150,7 +151,7 @@ ODD_ONES = {
 
 
 @lengths
-@pytest.mark.parametrize("what", ODD_ONES)
+@each("what", ODD_ONES)
 def test_what_differs_ends_a_packet(what: str, count: int) -> None:
     run: list[Buffer] = [tcp(number=number) for number in range(count)]
     run.append(tcp(number=count, **ODD_ONES[what]))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.core import gso
 from xfrmi.wire.ip import checksum, pseudo_header_sum
 from xfrmi.wire.vnet import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HDR, SuperPacket, parse
@@ -115,7 +116,7 @@ FLAGS = {"ack": ACK, "fin psh": ACK | FIN | PSH, "cwr": ACK | CWR, "all": 0xFF}
 NAMES = ["v4", "v4 options", "v6", "v6 options"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "options", "flags"),
     [
         pytest.param(name, [[], TIMESTAMPS][(row + column) % 2], flags, id=f"{name}-{word}")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.core import mode
 from xfrmi.core.outer import finish_for, tos_table
 from xfrmi.core.state import State
@@ -55,9 +56,9 @@ def test_headers_are_fresh_for_each_packet() -> None:
     assert second[0] == 0x45
 
 
-@pytest.mark.parametrize("mode_", [Mode.TUNNEL, Mode.TRANSPORT, Mode.BEET])
-@pytest.mark.parametrize("addresses", [V4, V6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize(
+@each("mode_", [Mode.TUNNEL, Mode.TRANSPORT, Mode.BEET])
+@each("addresses", [V4, V6], ids=["ipv4", "ipv6"])
+@each(
     "packet", [b"", b"\x45", INNER4[:19], INNER6[:39], b"\x05" + INNER4[1:], b"\xf5" + INNER4[1:]], ids=range(6)
 )
 def test_what_is_no_ip_packet_is_refused(mode_: Mode, addresses: tuple[str, str], packet: bytes) -> None:
@@ -164,7 +165,7 @@ def test_an_update_of_the_ports_reaches_the_header() -> None:
 # Inwards ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("next_header", [n for n in range(256) if n not in (4, 41)])
+@each("next_header", [n for n in range(256) if n not in (4, 41)])
 def test_a_tunnel_carries_ip_only(next_header: int) -> None:
     """5.1: XfrmInStateModeError."""
     with pytest.raises(Drop) as caught:

@@ -11,6 +11,7 @@ import pytest
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, OUTER, Host, Pair, policies, raised, receive, tunnel_state, wire
 from tests.core.test_gso import payload, scapy_tcp, super_packet
+from tests.each import each
 from xfrmi.core import Engine, Interface, PolicyInfo, Selector, StateInfo, Template, esp
 from xfrmi.core.gso import segment
 from xfrmi.core.router import Route, StaticRouter
@@ -657,7 +658,7 @@ def test_set_mark_is_the_mark_of_the_way_out() -> None:
     assert outgoing.path.mark == 0x0F and marks == [0x0F]
 
 
-@pytest.mark.parametrize("limit", [*range(12), XFRM_INF])
+@each("limit", [*range(12), XFRM_INF])
 def test_short_super_packets_share_a_run_and_are_counted_as_if_they_did_not(limit: int) -> None:
     """A state may end before, between or within them."""
     together, apart = Pair(limits=Limits(hard_packets=limit)), Pair(limits=Limits(hard_packets=limit))

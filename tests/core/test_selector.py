@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.samples import flow
+from tests.each import each
 from xfrmi.core.selector import prefix_mask, selector_match
 from xfrmi.wire.address import format_address
 from xfrmi.wire.flow import Flow
@@ -48,7 +49,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("selector", "flow_", "ifindex", "expected"), [pytest.param(*case[1:], id=case[0]) for case in CASES]
 )
 def test_selector_match(selector: Selector, flow_: Flow, ifindex: int, expected: bool) -> None:

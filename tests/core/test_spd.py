@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.core.samples import NOW, fails, flow, new_spd, policy_info, template
+from tests.each import each
 from xfrmi.core import events
 from xfrmi.core.policy import Policy
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, IPPROTO_TCP, Action, Default, Dir, PolicyType
@@ -182,8 +183,8 @@ def test_SPD_20_lowest_priority_number_wins() -> None:
 PREFIXES = ("0.0.0.0/0", "10.0.0.0/8", "10.9.1.0/24", "10.9.1.2/32")
 
 
-@pytest.mark.parametrize("younger", PREFIXES)
-@pytest.mark.parametrize("older", PREFIXES)
+@each("younger", PREFIXES)
+@each("older", PREFIXES)
 def test_SPD_21_oldest_wins_on_equal_priority(older: str, younger: str) -> None:
     spd, _ = new_spd()
     oldest = spd.insert(policy_info("", older), NOW)

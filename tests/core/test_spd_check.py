@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.core.samples import NOW, fails, new_spd, policy_info, template
+from tests.each import each
 from xfrmi.core.spd_check import check_policy
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6, Dir, Mode
 from xfrmi.wire.xfrm_types import PolicyId, PolicyInfo, Selector, Template
@@ -69,7 +70,7 @@ ACCEPTED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("phrase", "fields"), REFUSED, ids=str)
+@each(("phrase", "fields"), REFUSED, ids=str)
 def test_refused_in_the_kernels_words(phrase: str, fields: dict[str, Any]) -> None:
     info = PolicyInfo(**{"selector": WIDE4} | fields)
     spd, log = new_spd()
@@ -80,7 +81,7 @@ def test_refused_in_the_kernels_words(phrase: str, fields: dict[str, Any]) -> No
     assert (len(spd), log, spd.generation) == (0, [], 0)
 
 
-@pytest.mark.parametrize("fields", ACCEPTED, ids=str)
+@each("fields", ACCEPTED, ids=str)
 def test_accepted(fields: dict[str, Any]) -> None:
     check_policy(PolicyInfo(**{"selector": WIDE4} | fields))
 

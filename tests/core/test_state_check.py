@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from xfrmi.core.state import State
 from xfrmi.core.state_check import check_state
 from xfrmi.errors import XfrmError
@@ -188,7 +189,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("info", "number", "extack"), REFUSED)
+@each(("info", "number", "extack"), REFUSED)
 def test_refused(info: StateInfo, number: int, extack: str) -> None:
     for build in (check_state, State):
         with pytest.raises(XfrmError) as caught:
@@ -222,7 +223,7 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize("info", ACCEPTED)
+@each("info", ACCEPTED)
 def test_accepted(info: StateInfo) -> None:
     check_state(info)
     assert State(info).spi == info.spi

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.core.pair import KEY, NOW, OUTER, Pair, policies, raised
 from tests.core.test_gro import ACK, ALL, CWR, FIN, ODD_ONES, PSH, TIMESTAMPS, datagram, tcp
 from tests.core.trains import Memory
+from tests.each import each
 from tests.examples import examples
 from xfrmi.core import Algorithm, Interface, PolicyInfo, Selector
 from xfrmi.core.gso import segment
@@ -279,8 +280,8 @@ def test_what_ends_a_packet_is_in_it(version: int, flags: int) -> None:
 
 
 @both
-@pytest.mark.parametrize("extra", [0, PSH, FIN])
-@pytest.mark.parametrize("name", ODD)
+@each("extra", [0, PSH, FIN])
+@each("name", ODD)
 def test_what_differs_is_not_joined(name: str, extra: int, version: int) -> None:
     """Also where the one that differs would otherwise be the last of a packet."""
     twins = known(version=version)
@@ -433,7 +434,7 @@ def test_whatever_the_state(name: str) -> None:
     assert packets == {"xfrm0": run, "xfrm1": run * 2}
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each("seed", range(20))
 def test_noise(seed: int) -> None:
     """What only looks like ESP, in trains, of states that exist and of others."""
     dice = random.Random(seed)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.core.pair import GCM, INNER, KEY, NOW, OUTER, Pair, policies, raised, tunnel_state, wire
 from tests.core.trains import TIMESTAMPS, ident_of, inner, super_packet
+from tests.each import each
 from tests.examples import examples
 from xfrmi.core import Algorithm, Engine, Interface, Selector, Template
 from xfrmi.core.gso import segment
@@ -286,8 +287,8 @@ def test_super_packets_of_one_flow_are_one_train(version: int) -> None:
     assert sum(trains(sender.send(list(many))[0])) == 400
 
 
-@pytest.mark.parametrize("states", [1, 2])
-@pytest.mark.parametrize("limit", range(8, 32))
+@each("states", [1, 2])
+@each("limit", range(8, 32))
 def test_a_state_that_ends_inside_a_train(limit: int, states: int) -> None:
     """The super-packet in which it ends fails; those that follow it in the train are decided about anew."""
     fields = {"limits": Limits(hard_packets=limit), "states": states}

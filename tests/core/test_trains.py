@@ -33,6 +33,7 @@ from tests.core.test_burst import (
     touch,
 )
 from tests.core.trains import TIMESTAMPS, Memory, arrived, ident_of, super_packet
+from tests.each import each
 from tests.examples import examples
 from xfrmi.core import esp
 from xfrmi.core.burst import Datagram
@@ -163,8 +164,8 @@ def train_of(packets: list[SuperPacket], **fields: Any) -> Train:
     return train
 
 
-@pytest.mark.parametrize("algorithm", ROWS)
-@pytest.mark.parametrize("esn", [False, True], ids=["plain", "esn"])
+@each("algorithm", ROWS)
+@each("esn", [False, True], ids=["plain", "esn"])
 @both
 @kinds
 def test_ordinary_trains_are_not_declined(version: int, udp: bool, esn: bool, algorithm: str) -> None:
@@ -212,8 +213,8 @@ def test_numbers_up_to_the_very_end(version: int, last: int) -> None:
     assert assert_same_sealing([packet], **esn, replay_esn=end) is None
 
 
-@pytest.mark.parametrize("what", ["ident", "check", "seq"])
-@pytest.mark.parametrize("distance", range(-3, 4))
+@each("what", ["ident", "check", "seq"])
+@each("distance", range(-3, 4))
 def test_near_the_wrap_of_a_field(what: str, distance: int) -> None:
     """Of 10 segments and of 12 that follow them, whose fields may wrap within either or between them."""
     for at in (10, 22):
@@ -438,8 +439,8 @@ def opened(datagrams: list[Datagram], **fields: Any) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("algorithm", ROWS)
-@pytest.mark.parametrize("esn", [False, True], ids=["plain", "esn"])
+@each("algorithm", ROWS)
+@each("esn", [False, True], ids=["plain", "esn"])
 def test_ordinary_trains_are_opened_at_once(algorithm: str, esn: bool) -> None:
     for src, dst in (V4, V6):
         for encap in (None, Encap()):
@@ -477,8 +478,8 @@ def test_what_cannot_all_end_alike_is_declined() -> None:
     opened(GOOD[1:], replay=Replay(seq=1), replay_window=32)
 
 
-@pytest.mark.parametrize("size", [1, 2, 31, 32])
-@pytest.mark.parametrize("lost", [0, 1, 30, 31, 32, 33])
+@each("size", [1, 2, 31, 32])
+@each("lost", [0, 1, 30, 31, 32, 33])
 def test_windows(size: int, lost: int) -> None:
     """What the window remembers behind the train, after a gap in front of it."""
     burst = seal_all({}, [ipv4(100)] * 5, 100 + lost)
@@ -500,7 +501,7 @@ def test_esn_crosses_into_the_next_subspace() -> None:
         assert_same_opening(seal_all(fields, [ipv4(100)] * 40, top), **fields)
 
 
-@pytest.mark.parametrize(
+@each(
     "plaintext",
     [
         bytes(98) + trailer(0, 59), ipv4(60) + bytes(38) + trailer(0, 4), trailer(98, 4), b"\xff" * 100,
@@ -510,7 +511,7 @@ def test_esn_crosses_into_the_next_subspace() -> None:
     ids=["dummy", "tfc", "only padding", "padding too long", "no tunnel", "other family", "other family 6", "plain",
          "truncated", "header only", "truncated 6"],
 )  # fmt: skip
-@pytest.mark.parametrize("at", [0, 20, None])
+@each("at", [0, 20, None])
 def test_what_a_peer_should_not_send(plaintext: bytes, at: int | None) -> None:
     header = GOOD[0][0]
     good = [(header, forge({}, seq, ipv4(96) + trailer(2, 4))) for seq in range(1, 41)]
@@ -533,8 +534,8 @@ def test_trailers_that_differ_in_one_byte() -> None:
     assert opened(seal_all({"flags": STATE_AF_UNSPEC}, families, 0), flags=STATE_AF_UNSPEC).packets == families
 
 
-@pytest.mark.parametrize("flags", [0, STATE_NOECN, STATE_DECAP_DSCP, STATE_NOECN | STATE_DECAP_DSCP])
-@pytest.mark.parametrize("tos", [0, 3, 0xB9, 0xBB])
+@each("flags", [0, STATE_NOECN, STATE_DECAP_DSCP, STATE_NOECN | STATE_DECAP_DSCP])
+@each("tos", [0, 3, 0xB9, 0xBB])
 def test_marks_and_classes(flags: int, tos: int) -> None:
     """Congestion experienced, and decap-dscp."""
     for make_, (src, dst) in ((ipv4, V4), (ipv6, V6)):
@@ -548,10 +549,10 @@ def test_marks_and_classes(flags: int, tos: int) -> None:
         opened([(bytes(header), packet) for _, packet in burst], **fields)
 
 
-@pytest.mark.parametrize("addresses", [V4, V6])
-@pytest.mark.parametrize("what", ["port", "address"])
-@pytest.mark.parametrize("threshold", [0, 100])
-@pytest.mark.parametrize("wrong", [0, 1])
+@each("addresses", [V4, V6])
+@each("what", ["port", "address"])
+@each("threshold", [0, 100])
+@each("wrong", [0, 1])
 def test_a_peer_that_has_moved(addresses: tuple[str, str], what: str, threshold: int, wrong: int) -> None:
     """Told for each packet, unless told not to; not for those with wrong ICVs."""
     fields = {"src": addresses[0], "dst": addresses[1], "encap": Encap(sport=4500), "mtimer_thresh": threshold}

@@ -11,6 +11,7 @@ import pytest
 
 from tests.core.algorithms import ALL, AUTHENTICATED, CCM, CHACHA, GCM, NULL, SHA256, combined, pair
 from tests.core.packets import udp
+from tests.each import each
 from xfrmi.core import esp
 from xfrmi.core.state import State
 from xfrmi.errors import Drop
@@ -25,8 +26,8 @@ LOW = 0xFFFFFFFF
 LAST = 0x5_FFFF_FFFD
 """The third number from here is the first of the next subspace."""
 
-every = pytest.mark.parametrize("fields", ALL.values(), ids=ALL)
-authenticated = pytest.mark.parametrize("fields", AUTHENTICATED.values(), ids=AUTHENTICATED)
+every = each("fields", ALL.values(), ids=ALL)
+authenticated = each("fields", AUTHENTICATED.values(), ids=AUTHENTICATED)
 
 
 def state(fields: dict[str, Any], **more: Any) -> State:
@@ -164,8 +165,8 @@ def test_rp_10_dummy_packets(fields: dict[str, Any]) -> None:
 
 
 @every
-@pytest.mark.parametrize("encap", [None, Encap()], ids=["esp", "udp"])
-@pytest.mark.parametrize("path_mtu", [1280, 1499, 1500, 9000])
+@each("encap", [None, Encap()], ids=["esp", "udp"])
+@each("path_mtu", [1280, 1499, 1500, 9000])
 def test_a_packet_of_that_size_fits_and_the_next_larger_does_not(
     fields: dict[str, Any], encap: Encap | None, path_mtu: int
 ) -> None:
@@ -179,7 +180,7 @@ V6 = {"src": "2001:db8::1", "dst": "2001:db8::2"}
 CBC_SHA256, CBC_SHA1 = pair("cbc(aes)", 16, SHA256, 32, 128), pair("cbc(aes)", 16, "hmac(sha1)", 20)
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "mtu"),
     [
         (combined(CHACHA, 36), 1446),

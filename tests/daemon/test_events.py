@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.daemon.messages import KEY, POLICY, STATE, ask
+from tests.each import each
 from xfrmi.core.engine import Engine
 from xfrmi.core.events import Acquire, Mapping
 from xfrmi.daemon import events as module
@@ -79,7 +80,7 @@ NOTICES: list[tuple[list[Request], Group, XfrmMsg, int, int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("requests", "group", "kind", "seq", "pid"), NOTICES)
+@each(("requests", "group", "kind", "seq", "pid"), NOTICES)
 def test_what_a_request_announces(requests: list[Request], group: Group, kind: XfrmMsg, seq: int, pid: int) -> None:
     """7.5 for the group, NL-11 for sequence number and port; nobody hears it but subscribers of that group."""
     world, others = World(group.bit), World(ALL & ~group.bit)

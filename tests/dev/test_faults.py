@@ -10,6 +10,7 @@ import pytest
 
 from tests.core.packets import udp
 from tests.core.pair import INNER, NOW, Pair, raised
+from tests.each import each
 from xfrmi.core.outgoing import Outgoing
 from xfrmi.dev.device import Arrival, Device, Failure
 from xfrmi.dev.fault import Fault
@@ -78,8 +79,8 @@ FAULTS: dict[str, dict[str, float]] = {
 }
 
 
-@pytest.mark.parametrize("encap", [{}, {"encap": Encap()}], ids=["raw", "in UDP"])
-@pytest.mark.parametrize("fault", FAULTS)
+@each("encap", [{}, {"encap": Encap()}], ids=["raw", "in UDP"])
+@each("fault", FAULTS)
 def test_a_bad_network(fault: str, encap: dict[str, Any]) -> None:
     """Nothing is lost but what the network lost or damaged, and nothing comes twice."""
     pair = Pair(**encap)

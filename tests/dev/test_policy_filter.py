@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.each import each
 from tests.netns import in_netns
 from xfrmi.core.spd import Spd
 from xfrmi.dev.policy_filter import (
@@ -127,9 +128,9 @@ def some_selector(chance: random.Random, family: int) -> Selector:
     )
 
 
-@pytest.mark.parametrize("base", [ETHERNET, 0])
-@pytest.mark.parametrize("family", [AF_INET, AF_INET6])
-@pytest.mark.parametrize("count", [1, 30, 900])
+@each("base", [ETHERNET, 0])
+@each("family", [AF_INET, AF_INET6])
+@each("count", [1, 30, 900])
 def test_as_the_spd(family: int, count: int, base: int) -> None:
     chance = random.Random(f"{family} {count} {base}")
     spd = Spd(lambda event: None)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.each import each
 from tests.formats.captures import Step, parse_command, steps, utc_time, utc_timestamp
 from xfrmi.formats.json_link import link_json
 from xfrmi.formats.listing import parse_policies, parse_stat, parse_states
@@ -39,7 +40,7 @@ def listings(table: str) -> list[Step]:
     return [step for step in found if (match := LISTING.fullmatch(step.command)) and match[2] == table]
 
 
-@pytest.mark.parametrize("step", listings("state"), ids=lambda step: f"{step.vector}: {step.command[:40]}")
+@each("step", listings("state"), ids=lambda step: f"{step.vector}: {step.command[:40]}")
 def test_a_listing_of_states_is_printed_as_it_was_read(step: Step) -> None:
     text = step.output.replace("add DATE", "add 2026-11-23 23:43:43 use -")
     infos = parse_states(text, timestamp=utc_timestamp)
@@ -65,7 +66,7 @@ def as_dumped(info: StateInfo) -> StateInfo:
     return replace(info, mark=info.mark._replace(value=info.mark.value & info.mark.mask))
 
 
-@pytest.mark.parametrize("vector", sorted({step.vector for step in listings("state")}))
+@each("vector", sorted({step.vector for step in listings("state")}))
 def test_state_commands_make_the_listings_that_the_kernel_shows(vector: str) -> None:
     states: dict[tuple[bytes, int, int], StateInfo] = {}
     compared = 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.core.algorithms import ALL
 from tests.core.pair import OUTER, tunnel_state
+from tests.each import each
 from xfrmi.core.state import State
 from xfrmi.formats.esp_sa import esp_sa_line, esp_sa_lines
 from xfrmi.wire.xfrm_const import STATE_ESN
@@ -19,7 +18,7 @@ def lines_of(name: str) -> State:
     return State(tunnel_state(*OUTER[4], 0x1000, **{"aead": None, **ALL[name]}))
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_each_algorithm(name: str) -> None:
     line = esp_sa_line(lines_of(name).info)
     if name.startswith(UNKNOWN):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from xfrmi.formats.grammar import parse, split_line
 from xfrmi.formats.requests import (
     AddPolicy,
@@ -101,7 +102,7 @@ def test_filter() -> None:
 INFO = PolicyInfo(Selector.parse("10.0.0.0/8", "10.1.0.0/16", proto=6, dport=80), Dir.IN, priority=9, index=8, flags=1)
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "found"),
     [
         ("", True),

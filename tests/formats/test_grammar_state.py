@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from xfrmi.formats.grammar import parse, split_line
 from xfrmi.formats.requests import (
     AddState,
@@ -58,7 +59,7 @@ def test_the_state_of_the_house() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "field", "value"),
     [
         ("dir in", "dir", SaDir.IN),
@@ -172,7 +173,7 @@ def test_filter() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "found"),
     [
         ("", True),

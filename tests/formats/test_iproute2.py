@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.each import each
 from tests.formats.captures import load, parse_command, utc_time
 from xfrmi.formats import requests
 from xfrmi.formats.json_link import link_json
@@ -69,7 +70,7 @@ def said(request: requests.Request) -> object:
     return None
 
 
-@pytest.mark.parametrize("case", COMMANDS, ids=lambda case: case["command"][:90])
+@each("case", COMMANDS, ids=lambda case: case["command"][:90])
 def test_a_command_says_what_ip_sends(case: dict[str, str]) -> None:
     request = parse_command(case["command"])
     kinds = MESSAGES[type(request)]
@@ -94,7 +95,7 @@ def test_limits_of_a_new_spi_are_none() -> None:
     assert request.request.info.limits == NO_LIMITS
 
 
-@pytest.mark.parametrize("case", ERRORS, ids=lambda case: case["command"][:90])
+@each("case", ERRORS, ids=lambda case: case["command"][:90])
 def test_a_command_is_refused_as_ip_refuses_it(case: dict[str, object]) -> None:
     with pytest.raises(GrammarError) as refused:
         parse_command(str(case["command"]))
@@ -104,7 +105,7 @@ def test_a_command_is_refused_as_ip_refuses_it(case: dict[str, object]) -> None:
     assert 0 <= error.position <= len(str(case["command"]).split())
 
 
-@pytest.mark.parametrize("number", range(len(NOTICES)))
+@each("number", range(len(NOTICES)))
 def test_a_message_is_printed_as_ip_prints_it(number: int) -> None:
     case = NOTICES[number]
     body = bytes.fromhex(case["body"])
@@ -130,8 +131,8 @@ def test_what_is_no_event() -> None:
         print_notice(XfrmMsg.NEWSADINFO, object())
 
 
-@pytest.mark.parametrize("options", LINKS[0]["shown"])
-@pytest.mark.parametrize("case", LINKS, ids=range(len(LINKS)))
+@each("options", LINKS[0]["shown"])
+@each("case", LINKS, ids=range(len(LINKS)))
 def test_a_link_is_shown_as_ip_shows_it(case: dict[str, object], options: str) -> None:
     info = decode_link(Message(RTM_NEWLINK, 0, 0, 0, memoryview(bytes.fromhex(str(case["body"])))))
     given = options.split()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.each import each
 from tests.formats.captures import load
 from xfrmi.formats.json_event import notice_json
 from xfrmi.formats.json_xfrm import policy_json, state_json
@@ -19,7 +20,7 @@ STATE = StateInfo(src="192.0.2.1", dst="192.0.2.2", spi=1)
 POLICY = PolicyInfo(Selector.parse("::/0"), templates=(Template("192.0.2.1", "192.0.2.2"),))
 
 
-@pytest.mark.parametrize("number", range(len(NOTICES)))
+@each("number", range(len(NOTICES)))
 def test_every_event_has_its_json(number: int) -> None:
     case = NOTICES[number]
     message = Message(case["type"], 0, 0, 0, memoryview(bytes.fromhex(case["body"])))

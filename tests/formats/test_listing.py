@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.each import each
 from tests.examples import examples
 from tests.formats.captures import utc_time, utc_timestamp
 from tests.wire import xfrm_values as values
@@ -190,7 +191,7 @@ def test_a_listing_may_have_blank_lines_around_it() -> None:
     assert parse_states("") == parse_policies("") == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("old", "new", "why"),
     [
         ("src 192.0.2.2", "from 192.0.2.2", 'line 1: a record begins with "src", not "from"'),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.formats.numbers import parse_address, parse_ipv4, parse_number, parse_prefix
 from xfrmi.wire.xfrm_const import AF_INET, AF_INET6
 
@@ -41,7 +41,7 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "bits", "value"), NUMBERS)
+@each(("text", "bits", "value"), NUMBERS)
 def test_number(text: str, bits: int, value: int | None) -> None:
     assert parse_number(text, bits) == value
 
@@ -68,7 +68,7 @@ PREFIXES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "family", "expected"), PREFIXES)
+@each(("text", "family", "expected"), PREFIXES)
 def test_prefix(text: str, family: int, expected: tuple[int, str, int]) -> None:
     kind, address, bits = expected
     packed = (IPv6Address if kind == AF_INET6 else IPv4Address)(address).packed
@@ -80,7 +80,7 @@ def test_a_wild_word_has_no_address_without_a_family() -> None:
     assert parse_prefix("any/8") is None
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     ["", "/", "/8", "foo", "1.2.3.256", "1.2.3.4.5", "1..2", ".1", "1.", "-1.2.3.4", "1.2.3.4/", "1.2.3.4/33",
      "1.2.3.4/-1", "1.2.3.4/255.0.255.0", "::/129", "::1/x", "1::2::3", "fe80::1%eth0", "1:2", "::\0"],

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.packets import udp
+from tests.each import each
 from xfrmi.formats import pcapng
 
 PACKET = udp("10.0.0.1", "10.0.0.2", b"hello")
@@ -54,8 +55,8 @@ def test_read_by_tshark(tmp_path: Path) -> None:
     assert "dropped: ünknown" in done.stdout
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(
+@each("order", ["<", ">"])
+@each(
     ("linktype", "header"),
     [
         (101, b""), (228, b""), (1, bytes(12) + b"\x08\x00"), (1, bytes(12) + b"\x81\x00\0\1\x08\x00"),

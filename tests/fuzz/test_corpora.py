@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.each import each
 from tests.fuzz import corpus
 from tests.fuzz.registry import TARGETS, target
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@each("name", TARGETS)
 def test_nothing_is_found_again(name: str) -> None:
     chosen = target(name)
     one = chosen.make()
@@ -20,7 +19,7 @@ def test_nothing_is_found_again(name: str) -> None:
             raise
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@each("name", TARGETS)
 def test_a_corpus_is_bounded(name: str) -> None:
     entries = corpus.load(name)
     assert entries, "python -m tests.fuzz --keep makes it"

@@ -22,6 +22,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.each import each
 from tests.lab.test_clab import REFUSED
 from tests.lessons import LESSONS
 from xfrmi.lab.clab import topology
@@ -147,7 +148,7 @@ def _broken() -> Iterator[tuple[str, Any]]:
         yield what, document
 
 
-@pytest.mark.parametrize(("what", "document"), list(_broken()), ids=list(BROKEN))
+@each(("what", "document"), list(_broken()), ids=list(BROKEN))
 def test_the_rules_forbid(what: str, document: Any) -> None:
     assert len(list(violations(document))) == 1, what
 

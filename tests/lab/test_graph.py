@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from tests.lessons import LESSONS, ROOT
 from xfrmi.cli.labs import lab
 from xfrmi.lab.colours import painted
@@ -38,8 +39,8 @@ def test_what_does_not_fit_is_listed() -> None:
     assert "└─ eth1 198.51.100.2/30 ── 10ms ── sun eth0" in drawing
 
 
-@pytest.mark.parametrize("drawing", DRAWINGS)
-@pytest.mark.parametrize("folder", LESSONS, ids=lambda folder: folder.name)
+@each("drawing", DRAWINGS)
+@each("folder", LESSONS, ids=lambda folder: folder.name)
 def test_every_node_and_tunnel_is_in_every_drawing(folder: str, drawing: str) -> None:
     plan = read_lab(folder)
     drawn = DRAWINGS[drawing](plan)

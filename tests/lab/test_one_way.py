@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from xfrmi.lab.faults import Faults, parse_fault
 from xfrmi.lab.one_way import ETH_HEADER_LEN, HELD_SECONDS, QUEUE, OneWay
 
@@ -147,7 +148,7 @@ def test_faults_are_read(name: str, text: object, value: float) -> None:
     assert parse_fault(name, text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "text"),
     [
         ("delay", "20"), ("delay", 20), ("delay", "-1ms"), ("delay", "ms"), ("loss", "1"), ("loss", "101%"),

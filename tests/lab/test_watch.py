@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.each import each
 from tests.lab.test_up_down import Place, place
 from xfrmi.lab.watch import describe
 
@@ -31,7 +32,7 @@ UDP = (4500).to_bytes(2, "big") * 2 + bytes(4)
 ESP = (0x1001).to_bytes(4, "big") + (7).to_bytes(4, "big") + bytes(24)
 
 
-@pytest.mark.parametrize(
+@each(
     ("frame", "said"),
     [
         (ipv4(50, ESP), "192.0.2.1 > 192.0.2.2: ESP spi 0x1001 seq 7, 32 bytes"),

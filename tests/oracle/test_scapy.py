@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.each import each
+
 pytest.importorskip("scapy.layers.ipsec")
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_Router_Alert
@@ -196,7 +198,7 @@ def reparse(case: Case, packet: Buffer) -> Any:
     return (IP if case.outer == 4 else IPv6)(bytes(packet))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each("case", CASES, ids=str)
 def test_scapy_opens_what_we_seal(case: Case) -> None:
     state, association = state_of(case), association_of(case)
     for number, packet in enumerate(packets_of(case), 1):
@@ -207,7 +209,7 @@ def test_scapy_opens_what_we_seal(case: Case) -> None:
         assert raw(association.decrypt(outer)) == packet
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each("case", CASES, ids=str)
 def test_we_open_what_scapy_seals(case: Case) -> None:
     state, association = state_of(case, replay_window=32), association_of(case)
     for packet in packets_of(case):
@@ -222,7 +224,7 @@ def reparse_inner(case: Case, packet: bytes) -> Any:
     return (IP if case.inner == 4 else IPv6)(packet)
 
 
-@pytest.mark.parametrize("case", SOME, ids=str)
+@each("case", SOME, ids=str)
 def test_bursts_agree_with_scapy(case: Case) -> None:
     """The vectorised path: a burst of equal packets among others, both directions."""
     packets = packets_of(case)
@@ -249,7 +251,7 @@ LAST = 0x5_FFFF_FFFD
 """The third number from here is the first of the next subspace."""
 
 
-@pytest.mark.parametrize("case", AUTHENTICATED, ids=str)
+@each("case", AUTHENTICATED, ids=str)
 def test_scapy_opens_our_esn_across_the_subspace(case: Case) -> None:
     """RFC 4304: the upper half is authenticated, not sent."""
     state, association = state_of(case, **esn(oseq=LAST)), association_of(case, esn_en=True)
@@ -265,7 +267,7 @@ def test_scapy_opens_our_esn_across_the_subspace(case: Case) -> None:
             association.decrypt(again)
 
 
-@pytest.mark.parametrize("case", SOME, ids=str)
+@each("case", SOME, ids=str)
 def test_we_open_scapys_esn_across_the_subspace(case: Case) -> None:
     state, association = state_of(case, **esn(seq=LAST)), association_of(case, esn_en=True)
     packet = packets_of(case)[0]
@@ -275,7 +277,7 @@ def test_we_open_scapys_esn_across_the_subspace(case: Case) -> None:
         assert bytes(esp.open(state, *split_outer(sealed), NOW)) == packet
 
 
-@pytest.mark.parametrize("case", AUTHENTICATED, ids=str)
+@each("case", AUTHENTICATED, ids=str)
 def test_nobody_opens_what_was_touched(case: Case) -> None:
     """One bit anywhere from the sequence number on; scapy and we refuse alike."""
     packet = packets_of(case)[0]
@@ -293,7 +295,7 @@ def test_nobody_opens_what_was_touched(case: Case) -> None:
         assert state.stats_integrity_failed == 1
 
 
-@pytest.mark.parametrize("case", [case for case in SOME if case.mode == Mode.TUNNEL], ids=str)
+@each("case", [case for case in SOME if case.mode == Mode.TUNNEL], ids=str)
 def test_scapy_sees_tfc_padding_behind_the_packet(case: Case) -> None:
     """5.1: zeros between the inner packet and the padding."""
     state, association = state_of(case, tfcpad=600), association_of(case)

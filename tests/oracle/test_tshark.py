@@ -29,6 +29,7 @@ from tests.captures.machine import Machine
 from tests.core.algorithms import ALL
 from tests.core.packets import udp
 from tests.core.pair import INNER, OUTER, Pair
+from tests.each import each
 from xfrmi.core import esp
 from xfrmi.core.state import State
 from xfrmi.formats.esp_sa import esp_sa_line
@@ -287,7 +288,7 @@ def burst() -> list[bytes]:
 # The verdicts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each("case", CASES, ids=str)
 def test_tshark_decrypts_what_we_seal(case: Case, shown: dict[str, list[Shown]]) -> None:
     packets = inner_packets(case)
     assert len(shown[str(case)]) == len(packets)
@@ -310,8 +311,8 @@ def test_tshark_decrypts_what_we_seal(case: Case, shown: dict[str, list[Shown]])
             assert seen.checksum in ("1", "Good")
 
 
-@pytest.mark.parametrize("what", TOUCHED)
-@pytest.mark.parametrize("case", TAMPERED, ids=str)
+@each("what", TOUCHED)
+@each("case", TAMPERED, ids=str)
 def test_tshark_shows_that_a_packet_was_touched(case: Case, what: str, shown: dict[str, list[Shown]]) -> None:
     (seen,) = shown[f"{case} {what}"]
     assert not seen.icv_is_good

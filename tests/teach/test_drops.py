@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tests.core.algorithms import UNAUTHENTICATED
 from tests.core.packets import udp
 from tests.core.pair import INNER, KEY, NOW, Pair, forge, receive, wire
+from tests.each import each
 from tests.teach.tables import sent_by, tables_of
 from xfrmi.client.packets import Record
 from xfrmi.core.dropped import Dropped
@@ -109,7 +110,7 @@ INBOUND: dict[str, tuple[Change, Callable[[bytes], bytes], str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", INBOUND)
+@each("name", INBOUND)
 def test_inbound(name: str) -> None:
     change, damage, counter, reason, step = INBOUND[name]
     pair = Pair()

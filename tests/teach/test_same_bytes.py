@@ -10,6 +10,7 @@ import pytest
 from tests.core.algorithms import ALL, AUTHENTICATED
 from tests.core.packets import udp
 from tests.core.pair import GCM, INNER, NOW, OUTER, Host, Pair, policies, receive, tunnel_state
+from tests.each import each
 from tests.teach.tables import sent, sent_by, tables_of
 from xfrmi.client.packets import Record
 from xfrmi.core import PolicyInfo, Selector, Template
@@ -44,7 +45,7 @@ def explained(pair: Pair, inner: bytes) -> tuple[Explanation, Record]:
     return explain_record(record, tables_of(pair.left.engine)), record
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_every_algorithm(name: str) -> None:
     pair = Pair(**{"aead": None, **ALL[name]})
     for payload in (b"", b"hello", bytes(1000)):
@@ -178,7 +179,7 @@ def test_nested_templates() -> None:
     assert found.receiver.receive(record.outer).delivered == (record.inner,), "the peer that is made up has it, too"
 
 
-@pytest.mark.parametrize("name", ALL)
+@each("name", ALL)
 def test_what_comes_in(name: str) -> None:
     pair = Pair(**{"aead": None, **ALL[name]})
     record = sent_by(pair, packet(4))

@@ -6,10 +6,11 @@ import random
 
 import pytest
 
+from tests.each import each
 from xfrmi.top.drawing import bar, duration, shortened, si, window
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "text"),
     [
         (0, "0"), (0.5, "0.5"), (5, "5"), (5.25, "5.2"), (99.9, "99.9"), (99.96, "100"), (999, "999"), (999.6, "1.00k"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.wire.flow import Flow, flow_key, flow_of, flow_of_key
 from xfrmi.wire.ip import Buffer
 
@@ -68,8 +69,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("packet, flow", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@each("packet, flow", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@each("kind", [bytes, bytearray, memoryview])
 def test_flow(packet: bytes, flow: Flow, kind: type[Buffer]) -> None:
     assert flow_of(kind(packet)) == flow
     key = flow_key(kind(packet))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.wire import ip
 
 V4 = bytes.fromhex("4500002000010000401100000a0000010a000002")
@@ -146,7 +147,7 @@ UPPER_LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("packet, found", [case[1:] for case in UPPER_LAYERS], ids=[case[0] for case in UPPER_LAYERS])
+@each("packet, found", [case[1:] for case in UPPER_LAYERS], ids=[case[0] for case in UPPER_LAYERS])
 def test_upper_layer(packet: bytes, found: tuple[int, int, int]) -> None:
     assert ip.upper_layer(packet) == found
     assert ip.upper_layer(memoryview(packet)) == found
@@ -253,8 +254,8 @@ TCP_SEGMENT = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x18, 5, 0xDEAD, 0)
 UDP_DATAGRAM = struct.pack(">HHHH", 1, 2, 8 + 5, 0xDEAD)
 
 
-@pytest.mark.parametrize("tail", [b"hello", b"", b"even"])
-@pytest.mark.parametrize(
+@each("tail", [b"hello", b"", b"even"])
+@each(
     ("packet", "offset", "protocol"),
     [
         (outer(6, TCP_SEGMENT), 20, 6),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.errors import XfrmError
 from xfrmi.wire import netlink
 from xfrmi.wire.netlink import AttrRule, Message
@@ -156,7 +157,7 @@ ACCEPTED = [(1, b"1234"), (1, b"12345"), (2, b"1234"), (3, b"\1"), (3, b"\2"), (
             (5, b"\0"), (6, b""), (200, b"unknown")]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind, value, refusal", REFUSED)
+@each("kind, value, refusal", REFUSED)
 def test_policy_refuses(kind: int, value: bytes, refusal: tuple[int, str]) -> None:
     """NL-04, phrases as Linux 6.18 gives them."""
     for attrs in (netlink.attr(kind, value), netlink.attr(kind, value) + netlink.attr(1, b"1234")):

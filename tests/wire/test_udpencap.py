@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.each import each
 from xfrmi.wire.udpencap import KEEPALIVE, NON_ESP_MARKER, UDP_HEADER, Payload, classify
 
 ESP = bytes.fromhex("0000300100000001") + bytes(31)
 
 
-@pytest.mark.parametrize(
+@each(
     "payload, kind",
     [
         (ESP, Payload.ESP),
@@ -23,7 +22,7 @@ ESP = bytes.fromhex("0000300100000001") + bytes(31)
     ],
     ids=["UDP-03", "just more than 8", "UDP-05 marker", "UDP-04", "two ff", "no ff", "empty", "UDP-05 eight bytes"],
 )
-@pytest.mark.parametrize("buffer", [bytes, memoryview])
+@each("buffer", [bytes, memoryview])
 def test_classify(payload: bytes, kind: Payload, buffer: type[bytes] | type[memoryview]) -> None:
     assert classify(buffer(payload)) is kind
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from xfrmi.wire.ip import checksum, pseudo_header_sum
 from xfrmi.wire.vnet import (
     DATA_VALID,
@@ -88,8 +89,8 @@ SUPER = [
 ]
 
 
-@pytest.mark.parametrize("flags", [NEEDS_CSUM, 0])
-@pytest.mark.parametrize(
+@each("flags", [NEEDS_CSUM, 0])
+@each(
     "gso_type, packet, hdr_len, start, offset", [case[1:] for case in SUPER], ids=[case[0] for case in SUPER]
 )
 def test_super_packet(gso_type: int, packet: bytes, hdr_len: int, start: int, offset: int, flags: int) -> None:
@@ -124,7 +125,7 @@ def test_emit_for_a_finished_packet() -> None:
 TCP4 = ip_packet(4, 6, tcp(bytes(100)))
 
 
-@pytest.mark.parametrize(
+@each(
     "header, packet",
     [
         ((0, GSO_TCPV6, 0, 100, 0, 0), TCP4),

@@ -6,8 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
+from tests.each import each
 from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.address import pack_address
 from xfrmi.wire.netlink import Message
@@ -72,7 +71,7 @@ IPROUTE2 = [
 RECORDED = json.loads((Path(__file__).parents[1] / "vectors/iproute2/xfrm_requests.json").read_text())["requests"]
 
 
-@pytest.mark.parametrize("recorded, expected", list(zip(RECORDED, IPROUTE2, strict=True)), ids=lambda v: str(v)[13:60])
+@each("recorded, expected", list(zip(RECORDED, IPROUTE2, strict=True)), ids=lambda v: str(v)[13:60])
 def test_requests_of_iproute2(recorded: dict[str, str], expected: object) -> None:
     flags = sum(getattr(netlink, name) for name in recorded["flags"].split("|"))
     kind = XfrmMsg[recorded["type"].removeprefix("XFRM_MSG_")]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.each import each
 from xfrmi.errors import XfrmError
 from xfrmi.wire import xfrm_msg
 from xfrmi.wire.netlink import NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, Message, attr, attr_u8, attr_u32
@@ -107,7 +108,7 @@ def decode(kind: int, body: bytes, flags: int = 0) -> xfrm_msg.Request:
     return xfrm_msg.decode_request(Message(kind, NLM_F_REQUEST | flags, 1, 1, memoryview(body)))
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.what)
+@each("refusal", REFUSALS, ids=lambda refusal: refusal.what)
 def test_refused(refusal: Refusal) -> None:
     with pytest.raises(XfrmError) as caught:
         decode(refusal.kind, refusal.body, refusal.flags)
@@ -125,7 +126,7 @@ def test_one_template_in_74_bytes() -> None:
     assert isinstance(info, PolicyInfo) and len(info.templates) == 1
 
 
-@pytest.mark.parametrize("kind, size", [(kind, size) for kind, size in SIZES.items() if size], ids=str)
+@each("kind, size", [(kind, size) for kind, size in SIZES.items() if size], ids=str)
 def test_one_byte_less_than_the_fixed_part(kind: int, size: int) -> None:
     """NL-03, all types of 7.2."""
     with pytest.raises(XfrmError, match=SHORT):
