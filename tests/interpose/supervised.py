@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.daemon.server import runtime_directory
+from tests.forked import Forked, begin
 from tests.netns import need_tun
 from xfrmi.client import Client
 from xfrmi.errors import XfrmError
@@ -44,7 +46,7 @@ def need_exec() -> None:
 
 
 @contextmanager
-def daemon() -> Iterator[subprocess.Popen[bytes]]:
+def daemon() -> Iterator[Forked]:
     """A daemon for the namespace we are in."""
     need_exec()
     need_tun()
@@ -59,9 +61,9 @@ def daemon() -> Iterator[subprocess.Popen[bytes]]:
         assert not os.path.exists(faults), Path(faults).read_text()
 
 
-def start_daemon(base: str) -> subprocess.Popen[bytes]:
+def start_daemon(base: str) -> Forked:
     with open(f"{base}/daemon.log", "ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "xfrmi", "daemon", "--remove-on-exit", *KEEP], stderr=log)
+        process = begin(["daemon", "--remove-on-exit", *KEEP], 0, 1, log.fileno())
     deadline = time.monotonic() + SECONDS
     while True:
         try:
@@ -75,10 +77,8 @@ def start_daemon(base: str) -> subprocess.Popen[bytes]:
 
 def run(command: str, *options: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """A line of shell under exec."""
-    return subprocess.run(
-        [*EXEC, *options, "--", "sh", "-c", command], capture_output=True, text=True, input=stdin, timeout=SECONDS,
-        env=os.environ | {"TZ": "UTC", "LC_ALL": "C"},
-    )  # fmt: skip
+    words = ["exec", *options, "--", "sh", "-c", command]
+    return forked.run(words, os.environ | {"TZ": "UTC", "LC_ALL": "C"}, stdin, SECONDS)
 
 
 def output(command: str, *options: str) -> str:

@@ -57,12 +57,12 @@ def test_a_refusal_is_the_kernels() -> None:
         ) or loopback.stderr.startswith(("Error: ", "RTNETLINK answers: "))  # fmt: skip
 
 
-COUNT = 1000
+COUNT = 600
 
 
 @in_netns
 def test_a_table_that_does_not_fit_into_the_queue() -> None:
-    """The dump (half a megabyte; a queue is 208 KB) goes on when something is taken out; a reader with a small queue
+    """The dump (300 KB; a queue is 208 KB) goes on when something is taken out; a reader with a small queue
     gets all of it."""
     with daemon():
         lines = "".join(

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 import xfrmi
+from tests.oracle.spread import EVERYTHING
 from xfrmi.lab.demo import CHECKS
+from xfrmi.lab.demo_checks import MEGABYTE, TRANSFER
 from xfrmi.lab.preflight import Lacking, prepare
 
 ROOT = Path(xfrmi.__file__).parents[1]
-LOOK_EVERY = 0.05
+LOOK_EVERY = 0.2
 """Seconds. All of /proc is read then."""
 
 
@@ -47,23 +49,25 @@ def demo_runs() -> None:
 PROGRAM = """\
 import sys
 from xfrmi.cli.main import main
-from xfrmi.lab import demo
+from xfrmi.lab import demo, demo_checks
 while demo.CHECKS[0][0] != sys.argv[1]:
     demo.CHECKS = demo.CHECKS[1:]
+demo_checks.TRANSFER = int(sys.argv[2])
 sys.exit(main(["lab", "demo"]))
 """
-"""`xfrmi lab demo`, from one of its checks on."""
+"""`xfrmi lab demo`, from one of its checks on, with transfers of so many bytes."""
 
 
 class Demo:
     """The demo as a process, in a folder for temporary files of its own, and all its descendants. It `begins_with` this
     check; all of them cost ten seconds."""
 
-    def __init__(self, folder: Path, begins_with: str = CHECKS[0][0]) -> None:
+    def __init__(self, folder: Path, begins_with: str = CHECKS[0][0], transfer: int = TRANSFER) -> None:
         self.folder = folder
         self.before = surroundings()
+        self._looked = 0.0
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, begins_with],
+            [sys.executable, "-c", PROGRAM, begins_with, str(transfer)],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(folder)},
             stdout=open(folder.with_suffix(".out"), "w"),  # noqa: SIM115
@@ -88,21 +92,26 @@ class Demo:
         for pid in known & set(parents):
             self.family[pid] = parents[pid][1]
 
+    def look_now_and_then(self) -> None:
+        if time.monotonic() - self._looked > LOOK_EVERY:
+            self.look()
+            self._looked = time.monotonic()
+
     def wait_for(self, text: str) -> None:
         """Until `text` is on its screen."""
         deadline = time.monotonic() + 60
         while text not in self.out:
             assert time.monotonic() < deadline, self.out
             assert self.process.poll() is None, f"{self.out}\n{self.process.stderr and self.process.stderr.read()}"
-            self.look()
-            time.sleep(LOOK_EVERY)
+            self.look_now_and_then()
+            time.sleep(0.02)
         self.look()
 
     def end(self) -> tuple[int, str]:
         """Wait for it. Exit status and what it wrote to stderr."""
         while self.process.poll() is None:
-            self.look()
-            time.sleep(LOOK_EVERY)
+            self.look_now_and_then()
+            time.sleep(0.02)
         assert self.process.stderr is not None
         return self.process.returncode, self.process.stderr.read()
 
@@ -143,13 +152,14 @@ def demo(demo_runs: None, request: pytest.FixtureRequest) -> Iterator[Demo]:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:  # not tmp_path: a lab avoids folders as deep as that
         folder = Path(name, "tmp")
         folder.mkdir()
-        running = Demo(folder, getattr(request, "param", CHECKS[0][0]))
+        running = Demo(folder, *getattr(request, "param", ()))
         yield running
         if running.process.poll() is None:
             running.process.kill()
             running.process.wait()
 
 
+@pytest.mark.parametrize("demo", [(CHECKS[0][0], 2 * MEGABYTE)], indirect=True, ids=["with two megabytes"])
 def test_every_check_holds(demo: Demo) -> None:
     status, errors = demo.end()
     assert (status, errors) == (0, ""), demo.out
@@ -165,18 +175,23 @@ def test_every_check_holds(demo: Demo) -> None:
     assert demo.left_behind() == {}
 
 
+PLACES: dict[str, tuple[str, str, float, signal.Signals]] = {
+    "begins": ("ping", "moon", 0, signal.SIGINT),
+    "hosts come up": ("ping", "moon", 0.3, signal.SIGTERM),
+    "in a transfer": ("ping", "✓ ping", 0.3, signal.SIGINT),
+    "in the rekey": ("if_id 43", "✓ if_id 43", 0.3, signal.SIGHUP),
+}
+"""The first check, what is on the screen, so many seconds later, and the signal."""
+if EVERYTHING:
+    PLACES["first packets"] = ("ping", "✓ hosts", 0, signal.SIGTERM)
+    PLACES["near the end"] = ("rekey", "✓ rekey", 0, signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("demo", "seen", "delay", "number"),
-    [
-        ("ping", "moon", 0, signal.SIGINT),
-        ("ping", "moon", 0.3, signal.SIGTERM),
-        ("ping", "✓ hosts", 0, signal.SIGTERM),
-        ("ping", "✓ ping", 0.3, signal.SIGINT),
-        ("if_id 43", "✓ if_id 43", 0.3, signal.SIGTERM),
-        ("rekey", "✓ rekey", 0, signal.SIGHUP),
-    ],
+    [((first,), *rest) for first, *rest in PLACES.values()],
     indirect=["demo"],
-    ids=["begins", "hosts come up", "first packets", "in a transfer", "in the rekey", "near the end"],
+    ids=PLACES,
 )
 def test_interrupted(demo: Demo, seen: str, delay: float, number: signal.Signals) -> None:
     """130, one sentence, and nothing left, once `seen` is on the screen and `delay` seconds later."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.lab.test_demo import stat_of, unusable
 from tests.system.hosts import eventually
 from xfrmi.lab.labfile import read_lab
@@ -66,9 +67,8 @@ class Place:
         )  # fmt: skip
 
     def lab(self, *words: str) -> tuple[int, str, str]:
-        process = self.start(*words)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
+        done = forked.run(["lab", *words], self.env)
+        return done.returncode, done.stdout, done.stderr
 
     def status(self) -> dict[str, Any]:
         (lab,) = json.loads(self.lab("status", "-j")[1])
