@@ -15,7 +15,7 @@ from tests.core.pair import KEY, NOW, OUTER, Pair, policies, raised
 from tests.core.test_gro import ACK, ALL, CWR, FIN, ODD_ONES, PSH, TIMESTAMPS, datagram, tcp
 from tests.core.trains import Memory
 from tests.each import each
-from tests.examples import examples
+from tests.examples import examples, some, thinned
 from xfrmi.core import Algorithm, Interface, PolicyInfo, Selector
 from xfrmi.core.gso import segment
 from xfrmi.core.train import Arrived
@@ -299,6 +299,7 @@ def test_what_differs_is_not_joined(name: str, extra: int, version: int) -> None
         assert sum(joined(twins, run)) == 20
 
 
+@thinned
 @both
 @pytest.mark.parametrize("extra", [0, PSH])
 def test_every_bit_of_a_header(version: int, extra: int) -> None:
@@ -307,7 +308,7 @@ def test_every_bit_of_a_header(version: int, extra: int) -> None:
     for at in (3, 7):
         run = [tcp(version, number, 32, start=1, ident=number, flags=ACK | (extra if number == at else 0))
                for number in range(8)]  # fmt: skip
-        for bit in range(8, 8 * (len(run[0]) - 32)):
+        for bit in some(range(8, 8 * (len(run[0]) - 32))):
             if bit // 8 in range(*((2, 4) if version == 4 else (4, 6))):
                 continue  # a packet that lies about its length is not sealed
             turned = bytearray(run[at])
@@ -318,11 +319,12 @@ def test_every_bit_of_a_header(version: int, extra: int) -> None:
             twins.receive(twins.as_trains(twins.seal([*run[:at], bytes(turned), *run[at + 1 :]])))
 
 
+@thinned
 @both
 def test_every_combination_of_flags(version: int) -> None:
     """In all packets of a train, in two of the middle, in the last two."""
     twins = known(version=version)
-    for flags in range(256):
+    for flags in some(range(256)):
         for those in (range(8), range(3, 5), range(6, 8)):
             run = [tcp(version, at, 32, start=1, ident=at, flags=flags if at in those else ACK) for at in range(8)]
             twins.receive(twins.as_trains(twins.seal(run)))
@@ -434,7 +436,8 @@ def test_whatever_the_state(name: str) -> None:
     assert packets == {"xfrm0": run, "xfrm1": run * 2}
 
 
-@each("seed", range(20))
+@thinned
+@each("seed", range(examples(20)))
 def test_noise(seed: int) -> None:
     """What only looks like ESP, in trains, of states that exist and of others."""
     dice = random.Random(seed)

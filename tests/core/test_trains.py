@@ -34,7 +34,7 @@ from tests.core.test_burst import (
 )
 from tests.core.trains import TIMESTAMPS, Memory, arrived, ident_of, super_packet
 from tests.each import each
-from tests.examples import examples
+from tests.examples import examples, some, thinned
 from xfrmi.core import esp
 from xfrmi.core.burst import Datagram
 from xfrmi.core.gso import segment
@@ -183,10 +183,11 @@ def test_ordinary_trains_are_not_declined(version: int, udp: bool, esn: bool, al
             train_of(packets, **shape)
 
 
+@thinned
 @both
 def test_every_combination_of_flags(version: int) -> None:
     """Full and short last segments, alone and inside a train."""
-    for flags in range(256):
+    for flags in some(range(256)):
         _check_flags(version, flags)
 
 

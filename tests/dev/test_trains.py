@@ -22,6 +22,7 @@ from tests.dev.test_send_failures import failed, slow_queue
 from tests.dev.test_tun import address, open_tun
 from tests.dev.test_udp import open_udp, well_summed
 from tests.dev.wire import FAMILY, OWN, PEER, Wire, from_peer, path
+from tests.examples import examples, some, thinned
 from tests.netfilter import need_nft, rule
 from tests.netns import Namespace, in_netns, ip
 from xfrmi.core import Algorithm
@@ -129,12 +130,13 @@ def is_esp(datagram: bytes) -> bool:
     return len(datagram) > 8 and any(datagram[:4])
 
 
+@thinned
 @pytest.mark.parametrize("size", [64, 65, 500, 1420])
 @both
 @in_netns
 def test_runs_of_every_length(version: int, size: int) -> None:
     receiver, client = Receiver(version), Client(version)
-    for count in range(1, 201):
+    for count in some(range(1, 201)):
         check(receiver, [(client, run(size, count, random.Random(count).choice([0, 1, 9, size - 1])))])
     assert receiver.trains
 
@@ -182,7 +184,8 @@ def test_markers_in_the_middle_of_runs(version: int) -> None:
         check(receiver, [(client, [*run(600, 39), bytes(last)]), (client, [*run(600, 39), b"\xff" * last])])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@thinned
+@pytest.mark.parametrize("seed", range(examples(12)))
 @both
 @in_netns
 def test_whatever_arrives_in_whatever_order(version: int, seed: int) -> None:
@@ -282,7 +285,8 @@ def test_what_changes_in_the_middle_of_a_raw_train(version: int) -> None:
         assert check_raw(4, wire, device, idents) == [40]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@thinned
+@pytest.mark.parametrize("seed", range(examples(6)))
 @both
 @in_netns
 def test_whatever_arrives_raw(version: int, seed: int) -> None:
