@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.each import each
+from tests.examples import some, thinned
 
 pytest.importorskip("scapy.layers.ipsec")
 
@@ -198,7 +199,8 @@ def reparse(case: Case, packet: Buffer) -> Any:
     return (IP if case.outer == 4 else IPv6)(bytes(packet))
 
 
-@each("case", CASES, ids=str)
+@thinned
+@each("case", some(CASES), ids=str)
 def test_scapy_opens_what_we_seal(case: Case) -> None:
     state, association = state_of(case), association_of(case)
     for number, packet in enumerate(packets_of(case), 1):
@@ -209,7 +211,8 @@ def test_scapy_opens_what_we_seal(case: Case) -> None:
         assert raw(association.decrypt(outer)) == packet
 
 
-@each("case", CASES, ids=str)
+@thinned
+@each("case", some(CASES), ids=str)
 def test_we_open_what_scapy_seals(case: Case) -> None:
     state, association = state_of(case, replay_window=32), association_of(case)
     for packet in packets_of(case):
