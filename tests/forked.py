@@ -1,9 +1,11 @@
 """`xfrmi` as a copy of the test's process instead of a Python program that begins anew.
 
 Beginning costs a daemon half a second of processor time, most of it for imports, and the tests start hundreds. A copy
-has all of that already. From the fork on nothing tells it from `xfrmi ...`, except what `ps` shows: descriptors,
-environment, signals and what Python keeps per process are as in a new one. Where memory itself is looked at, or how a
-program begins, a real one is due (`Lab`, tests/daemon/test_main.py, everything with subprocess).
+has all of that already, if the test's process has it: tests/system/conftest.py imports it. (This module does not, for
+the bench imports it on its way, and asks for a user namespace before numpy has made threads.) From the fork on nothing
+tells it from `xfrmi ...`, except what `ps` shows: descriptors, environment, signals and what Python keeps per process
+are as in a new one. Where memory itself is looked at, or how a program begins, a real one is due (`Lab`,
+tests/daemon/test_main.py, everything with subprocess).
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ from collections.abc import Callable, Mapping
 from tempfile import TemporaryFile
 from typing import TypeAlias
 
-import xfrmi.daemon.main
-import xfrmi.daemon.workers  # noqa: F401
 from xfrmi.cli.main import main
 from xfrmi.dev.netns import enter
 from xfrmi.lab.namespace import PR_SET_PDEATHSIG, xfrmi_command

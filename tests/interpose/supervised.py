@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import xfrmi.daemon.main  # noqa: F401 - for the daemons that are forked
 from tests import forked
 from tests.daemon.server import runtime_directory
 from tests.forked import Forked, begin

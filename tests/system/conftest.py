@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import xfrmi.daemon.main  # for the daemons that are forked
+import xfrmi.daemon.workers  # noqa: F401
 from tests.stage import Stage
 from tests.system.hosts import Hosts, two_hosts
 from tests.system.stage import clean, last_words
