@@ -47,7 +47,7 @@ PAIRS = [(tunnel, family) for tunnel in TUNNELS for family in tunnel.inner]
 
 
 @contextmanager
-def load(hosts: Hosts, size: int = 900, pause: float = 0.002) -> Iterator[None]:
+def load(hosts: Hosts, size: int = 900, pause: float = 0.005) -> Iterator[None]:
     """Datagrams both ways through every tunnel in every family, so many seconds apart, whatever errors come back."""
     senders: list[socket.socket] = []
     for source, sink in (hosts.ends, hosts.ends[::-1]):

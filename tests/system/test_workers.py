@@ -100,7 +100,7 @@ def flows(hosts: Hosts, count: int = 16) -> Iterator[None]:
                 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sender.connect((TUNNEL.address(sink.name, 4), 9))
             senders.append(sender)
-    with sending(senders, filler(64), 0.005):
+    with sending(senders, filler(64), 0.01):
         yield
 
 
