@@ -57,7 +57,7 @@ noleak: dev
 lessons: dev
 	@XFRMI_LESSONS=1 "$(BIN)/python" -m pytest -q tests/test_lessons.py $(TESTARGS)
 
-# The kernel that `make test` speaks with if it is there: Debian's package, kept in ~/.cache, not installed.
+# The kernel that `make interop` speaks with: Debian's package, kept in ~/.cache, not installed.
 kernel: dev
 	@"$(BIN)/python" -m tests.oracle.kernelpeer.kernel
 

@@ -7,7 +7,6 @@ import os
 import signal
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,9 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_storage = f"file://{folder}/benchmarks"  # pytest-benchmark makes it, needed or not
 
 
-KERNEL = "tests/oracle/test_kernel_peer"
 LONG_ONES = (
-    "oracle/test_kernel_peer", "lab/test_demo", "lab/test_up_down", "system/test_workers", "interpose/", "oracle/",
+    "lab/test_demo", "lab/test_up_down", "system/test_workers", "interpose/", "oracle/",
     "system/", "lab/", "core/test_train", "bench/", "cli/", "daemon/", "noleak/", "dev/", "doctor/",
 )  # fmt: skip
 """Where tests take longest, below tests/: they begin first, or at the end one process would be at them alone."""
@@ -54,22 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-@pytest.hookimpl(optionalhook=True)  # pytest-xdist's, as the next
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of a file stay together, and so do all that speak with the kernel in qemu: a boot is ten of them."""
-    if config.option.dist != "loadfile":
-        return None
-    from xdist.scheduler import LoadFileScheduling
-
-    class OneKernel(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = str(super()._split_scope(nodeid))
-            return KERNEL if file.startswith(KERNEL) else file
-
-    return OneKernel(config, log)
-
-
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
 def pytest_xdist_auto_num_workers() -> int:
     """One more than processors: what speaks with daemons mostly waits for them."""
     return len(os.sched_getaffinity(0)) + 1

@@ -196,7 +196,7 @@ line of code with xfrmi:
 - **V**, captures: what a Linux 6.12 with its own xfrm interface has sent. xfrmi's bytes are the same, and it opens the
   kernel's (`tests/captures`).
 - **K**, the kernel in qemu, Debian's 6.12: echoes and TCP from either end, both ends count alike
-  (`tests/oracle/kernelpeer`). All of it in `make interop`, each kind of algorithm in one way in `make test`.
+  (`tests/oracle/kernelpeer`). In `make interop`.
 - **L**, libipsec, strongSwan's ESP in userspace: echoes, fragments and TCP from either end, both ends count alike
   (`tests/oracle/libipsec`). All of it in `make interop`, a quarter in `make test`.
 - **S**, scapy: opens what xfrmi seals, seals what xfrmi opens; with ESN across 2^32 (`tests/oracle/test_scapy.py`).

@@ -11,8 +11,12 @@ from tests.netns import need_tun
 from tests.oracle.kernelpeer import kernel
 from tests.oracle.kernelpeer.machine import BOOT_SECONDS, Machine
 from tests.oracle.kernelpeer.pair import Pair, clean, last_words, pair
+from tests.oracle.spread import EVERYTHING
 from tests.stage import SECONDS, Stage
 from xfrmi.lab.topology import Lab
+
+collect_ignore_glob = [] if EVERYTHING else ["test_kernel_peer*.py"]
+"""`make interop`: an emulated machine takes half a minute of processor time before it has said much."""
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,10 @@ import itertools
 
 import pytest
 
-from tests.oracle.kernelpeer.algorithms import ALGORITHMS, OF_EACH_KIND
+from tests.oracle.kernelpeer.algorithms import ALGORITHMS
 from tests.oracle.kernelpeer.case import MODES, Case
 from tests.oracle.kernelpeer.exam import passes
 from tests.oracle.kernelpeer.pair import Pair
-from tests.oracle.spread import EVERYTHING
 from tests.stage import on_stage
 
 WAYS = [
@@ -28,17 +27,8 @@ def everything() -> list[Case]:
     ]
 
 
-def spread() -> list[Case]:
-    """Each kind of algorithm in one way, and no way twice."""
-    turns = (13 * number % len(WAYS) for number in itertools.count())
-    return [
-        Case(algorithm, *WAYS[turn], window=(32, 1024)[turn % 3 == 0])
-        for algorithm, turn in zip(OF_EACH_KIND, turns, strict=False)
-    ]
-
-
 @on_stage
-@pytest.mark.parametrize("case", everything() if EVERYTHING else spread(), ids=str)
+@pytest.mark.parametrize("case", everything(), ids=str)
 def test_both_ways(kernel_pair: Pair, case: Case) -> None:
     """Echoes and TCP from either end; afterwards both have counted the same, and nothing was lost."""
     passes(kernel_pair, case)

@@ -9,12 +9,9 @@ import random
 import signal
 import struct
 
-import pytest
-
 from tests.daemon.messages import ROOT, answers
 from tests.daemon.test_against_kernel import FORM, SEEDS, shown, spoiled
 from tests.oracle.kernelpeer.machine import Machine
-from tests.oracle.spread import EVERYTHING
 from tests.stage import on_stage
 from xfrmi.core.engine import Engine
 from xfrmi.daemon.events import Events
@@ -59,7 +56,6 @@ def ending(messages: list[netlink.Message]) -> tuple[int, str]:
     return number, phrase  # type: ignore[return-value]
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="`make interop` RUNS IT: it takes a minute")
 @on_stage
 def test_the_same_refusals(booted: Machine) -> None:
     signal.alarm(SECONDS)

@@ -16,11 +16,8 @@ from tests.oracle.kernelpeer.ike import IkePair, ike_pair
 from tests.oracle.kernelpeer.machine import BOOT_SECONDS
 from tests.oracle.kernelpeer.pair import clean, inner
 from tests.oracle.kernelpeer.talk import Datagrams, carries_tcp, echoes
-from tests.oracle.spread import EVERYTHING
 from tests.stage import SECONDS, Stage, on_stage
 from tests.system.hosts import eventually
-
-pytestmark = pytest.mark.skipif(not EVERYTHING, reason="two IKE daemons, one with a real kernel: make interop")
 
 
 @pytest.fixture(scope="module")

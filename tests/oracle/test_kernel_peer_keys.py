@@ -14,7 +14,6 @@ from tests.oracle.kernelpeer.case import Algorithm, Case
 from tests.oracle.kernelpeer.exam import connected, counts_agree, crosses, moved, untroubled
 from tests.oracle.kernelpeer.pair import Pair
 from tests.oracle.kernelpeer.talk import Datagrams, echoes
-from tests.oracle.spread import every
 from tests.stage import on_stage
 from tests.system.hosts import OUTER, PEER
 
@@ -24,7 +23,7 @@ NEAR_THE_END = 2**32 - 16
 
 
 @on_stage
-@pytest.mark.parametrize(("initiator", "encap", "families"), every(7, product(PEER, (False, True), ((4, 4), (6, 6)))))
+@pytest.mark.parametrize(("initiator", "encap", "families"), list(product(PEER, (False, True), ((4, 4), (6, 6)))))
 def test_rekey_under_traffic(kernel_pair: Pair, initiator: str, encap: bool, families: tuple[int, int]) -> None:
     """3.2: each end listens before the other speaks, so nothing is lost; the newest state is the one that is used."""
     pair = kernel_pair
@@ -71,7 +70,7 @@ def _delete(case: Case, sender: str, generation: int) -> str:
 
 
 @on_stage
-@pytest.mark.parametrize(("algorithm", "window"), every(5, product((GCM, CHACHA, CBC), (32, 1024))), ids=str)
+@pytest.mark.parametrize(("algorithm", "window"), list(product((GCM, CHACHA, CBC), (32, 1024))), ids=str)
 def test_esn_across_the_wrap(kernel_pair: Pair, algorithm: Algorithm, window: int) -> None:
     """T-18: the upper half of the number is not sent, and yet both ends agree about it."""
     pair = kernel_pair
@@ -113,7 +112,7 @@ def test_numbers_without_esn_come_to_an_end(kernel_pair: Pair, sender: str) -> N
 
 
 @on_stage
-@pytest.mark.parametrize(("receiver", "esn", "window"), every(3, product(PEER, (False, True), (32, 1024))))
+@pytest.mark.parametrize(("receiver", "esn", "window"), list(product(PEER, (False, True), (32, 1024))))
 def test_what_is_sent_again_is_dropped(kernel_pair: Pair, receiver: str, esn: bool, window: int) -> None:
     """T-08, 3.7: the same frames once more: each is refused, and both implementations say why in the same words.
 

@@ -15,11 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
 from tests.interpose.supervised import EXEC, need, need_exec
 from tests.oracle.kernelpeer.machine import Machine
-from tests.oracle.spread import EVERYTHING
 from tests.stage import on_stage
 
 SCRIPT = Path(__file__).parent / "ip_script.sh"
@@ -100,7 +97,6 @@ def nobodys_choice(said: Said) -> Said:
     return Said(said.rc, alike(said.output), alike(said.complaint))
 
 
-@pytest.mark.skipif(not EVERYTHING, reason="`make interop` RUNS IT: it takes a minute")
 @on_stage
 def test_every_line_is_as_in_a_kernel(booted: Machine) -> None:
     need_exec()

@@ -40,5 +40,3 @@ COMBINED = [
 ]
 
 ALGORITHMS = AEAD + COMBINED
-OF_EACH_KIND = list({(a.cipher, a.auth, a.icv): a for a in reversed(ALGORITHMS)}.values())[::-1]
-"""With one length of key."""
