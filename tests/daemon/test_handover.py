@@ -163,6 +163,22 @@ def test_another_engine_goes_on_where_this_one_stops(
     assert not list(tables.everything()), "nothing is told again"
 
 
+def test_an_iv_counter_is_told_whoever_has_moved_it() -> None:
+    """Past all places where it is noted that a state is used."""
+    engine, successor = Engine(), Engine()
+    tables, heard = TablesTold(engine), TablesHeard()
+    heard.use(successor)
+    for spi in (1, 2):
+        engine.add_state(state_info(spi), NOW)
+    tell(tables, heard)
+    used = engine.sad.dump()[0]
+    used.reserve_ivs(7)
+    (message,) = tables.everything()
+    assert isinstance(message, told.StatesIn) and len(message.states) == 1
+    heard.take(message)
+    assert [state.iv_counter for state in successor.sad.dump()] == [used.iv_counter, engine.sad.dump()[1].iv_counter]
+
+
 def test_what_many_states_leave_behind_fits_into_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush between the two times: keys of so many that they come in several messages."""
     monkeypatch.setattr(handover_tables, "KEYS_AT_ONCE", 2)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from xfrmi.wire.xfrm_types import StateInfo
 
 _use_time = attrgetter("use_time")
+_iv_counter = attrgetter("iv_counter")
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -79,8 +80,8 @@ class TablesTold:
         self._states: _Keys[State] = _Keys()
         self._policies: _Keys[Policy] = _Keys()
         self._noted_states, self._noted_policies = note_states(engine), note_policies(engine)
-        self._changed: Iterable[State] = engine.sad.dump()
         self._infos: dict[State, StateInfo] = {}
+        self._iv_counters: dict[State, int] = {}
         self._use_times: dict[Policy, int] = {}
 
     def end(self) -> None:
@@ -95,19 +96,23 @@ class TablesTold:
 
     def _of_states(self) -> Iterator[StatesIn | StatesOut]:
         sad, keys = self._engine.sad, self._states
-        changed, self._changed = self._changed, ()
-        changed = self._noted_states.take().union(changed)
+        changed = self._noted_states.take()
+        # Also new ones; and noted or not, an IV counter is never told too low: an IV used twice would give away the key
+        # of the ICV.
+        states, counters = sad.dump(), self._iv_counters
+        changed.update(compress(states, map(ne, map(counters.get, states), map(_iv_counter, states))))
         gone = [state for state in changed if state not in sad]
         for some in keys.take_back(gone):
             yield StatesOut(some)
         for state in gone:
             self._infos.pop(state, None)
+            counters.pop(state, None)
         for batch, saved in _in_turn(sad.index.in_order(changed), sad.__contains__, self._save_state):
             yield StatesIn(tuple(zip(map(keys.give, batch), saved, strict=True)))
 
     def _save_state(self, state: State) -> SavedState:
         saved = save_state(self._engine, state, self._infos.get(state))
-        self._infos[state] = state.info
+        self._infos[state], self._iv_counters[state] = state.info, state.iv_counter
         return saved
 
     def _save_policy(self, policy: Policy) -> SavedPolicy:
