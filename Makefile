@@ -67,7 +67,7 @@ libreswan: dev
 
 interop: kernel
 	-@"$(BIN)/python" -m tests.oracle.pluto
-	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan or route_based or strongswan or pid1 or demo" tests/oracle tests/interpose tests/pid1 tests/lab/test_demo.py $(TESTARGS)
+	@XFRMI_INTEROP=1 "$(BIN)/python" -m pytest -q -k "kernel_peer or libipsec or libreswan or route_based or strongswan or pid1 or demo or test_replace or test_fail_closed" tests/oracle tests/interpose tests/pid1 tests/lab/test_demo.py tests/system $(TESTARGS)
 
 # Which other implementation has judged which combination, from the parameters of the tests.
 coverage: dev

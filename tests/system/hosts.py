@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from tests.forked import ForkedLab
 from tests.netns import need_tun
+from tests.oracle.spread import EVERYTHING
 from xfrmi.cli.main import run_line
 from xfrmi.cli.options import Options
 from xfrmi.client import Client
@@ -181,8 +182,12 @@ def give_addresses(host: Node, tunnel: Tunnel) -> None:
         host.address(tunnel.name, *addresses)
 
 
+MADE: Callable[[], Lab] = Lab if EVERYTHING else ForkedLab
+"""In `make interop` daemons are programs, as everywhere else."""
+
+
 @contextmanager
-def two_hosts(*options: str, daemons: bool = True, make: Callable[[], Lab] = ForkedLab) -> Iterator[Hosts]:
+def two_hosts(*options: str, daemons: bool = True, make: Callable[[], Lab] = MADE) -> Iterator[Hosts]:
     """Build them; everything is gone at the end of the block. `options` are the daemons'; without any, those in
     XFRMI_TEST_DAEMON (`--workers 2`), so that all of these tests can be tried so. `make` the lab that is to be."""
     need_tun()
