@@ -140,7 +140,7 @@ def soaked(seconds: float, count: int, flows: int, rate: float) -> Found:
         monitors = [node.start(xfrmi_command("monitor"), "monitor.log") for node in (moon, sun)]
         captures = Captures(moon, sun)
         traffic = resources.enter_context(Traffic(moon, sun, keys.tunnels, flows, rate))
-        memory: tuple[list[float], list[float]] = ([], [])
+        memory = [resident(pids[0])], [resident(pids[1])]
         began = time.monotonic()
         turn = 0
         while time.monotonic() - began < seconds:

@@ -142,9 +142,10 @@ def tick(*_):
 signal.signal(signal.SIGALRM, tick)
 s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 6)
 s.bind((0, 0))
-signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 from xfrmi.wire import netlink, xfrm_msg
 from xfrmi.wire.xfrm_types import StateInfo
+netlink.message(22, 1, 0, 0, xfrm_msg.encode_alloc_spi(xfrm_msg.SpiRequest(StateInfo(), 0x100, 0x200)))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)  # not before all is imported, see docs/exec.md about open
 for n in range(100):
     want = xfrm_msg.SpiRequest(StateInfo(src="192.0.2.1", dst="192.0.2.2", spi=0, seq=n + 1), 0x100, 0xffffffff)
     s.send(netlink.message(22, 1, n, 0, xfrm_msg.encode_alloc_spi(want)))

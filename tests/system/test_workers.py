@@ -312,6 +312,7 @@ def test_each_worker_asks_for_a_state_of_its_own() -> None:
         hosts.clear()
         send_flows(hosts.moon, TUNNEL.address("sun", 4), 40)
         eventually(lambda: monitor.text().count("acquire") == 2, monitor.text)
+        eventually(lambda: counters(hosts.sun, "ipsec0").rx_packets == 40, "they do not all arrive")
         assert set(spis(hosts)) == {TUNNEL.spi("moon")}, "the one for all serves meanwhile"
         with at(hosts.moon) as client:
             larvals = sorted(found.pcpu for found in client.states() if not found.spi and found.pcpu is not None)
