@@ -345,7 +345,7 @@ def test_they_are_seen(networks: Networks) -> None:
         tables, router = Tables.of(client), KernelRouter()
     assert [(one.direction, one.counter) for one in seen] == [
         ("out", ""), ("in", ""), ("in", "XfrmInTmplMismatch"), ("out", "XfrmOutPolBlock"),
-    ]  # fmt: skip
+    ], [bytes(one.inner).hex() for one in seen]  # fmt: skip
     assert [bool(one.outer) for one in seen] == [True, True, False, False]
     with moon:
         found = [explain_record(record, tables, router) for record in seen]
