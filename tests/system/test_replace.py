@@ -261,9 +261,10 @@ def ends_when_all_is_told_again(channel: socket.socket) -> None:
 
 
 def does_not_wait_for_an_answer(channel: socket.socket) -> None:
+    """With one word more it could be believed, if it is quick: nobody can tell that from one that ends later."""
     hear(channel, told.Prepared)
     with suppress(OSError):
-        for _ in range(3):
+        for _ in range(2):
             told.send(channel, told.Prepared())
         hear(channel, told.Rest)
 
